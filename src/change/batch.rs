@@ -1,0 +1,147 @@
+//! A batch: the changes of a contiguous range of offsets, as Arrow columns.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::buffer::BooleanBuffer;
+
+use super::{Span, TableId, TableSchema, TopicPartition};
+
+/// What an event did to a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// `c`: inserted.
+    Create,
+    /// `u`: updated.
+    Update,
+    /// `d`: deleted, or a tombstone without a delete before it.
+    Delete,
+    /// `r`: read by a snapshot.
+    Read,
+}
+
+impl Operation {
+    /// Debezium's letter.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Create => "c",
+            Self::Update => "u",
+            Self::Delete => "d",
+            Self::Read => "r",
+        }
+    }
+
+    /// Whether the row exists after it.
+    pub fn is_upsert(self) -> bool {
+        self != Self::Delete
+    }
+}
+
+/// Changes of one table with one schema, in the order in which they apply.
+///
+/// All vectors and columns have one entry a change.
+#[derive(Debug, Clone)]
+pub struct ChangeBatch {
+    /// The table.
+    pub table: TableId,
+    /// The schema that all these records were written with.
+    pub schema: Arc<TableSchema>,
+    /// What each change did.
+    pub operations: Vec<Operation>,
+    /// The row after the change, columns as in [`TableSchema::arrow`]. A delete has its key columns only, taken from
+    /// the record key; its other cells are null and mean nothing.
+    pub rows: RecordBatch,
+    /// For each column `None`, or a mask of the cells that are absent (null in `rows`, unchanged in the source).
+    pub absent: Vec<Option<BooleanBuffer>>,
+    /// Index into [`Batch::partitions`] of the partition each change came from.
+    pub partitions: Vec<u32>,
+    /// Kafka offset.
+    pub offsets: Vec<i64>,
+    /// Commit time in the source, microseconds since 1970 UTC; 0 where the event does not say.
+    pub source_micros: Vec<i64>,
+}
+
+impl ChangeBatch {
+    /// Number of changes.
+    pub fn len(&self) -> usize {
+        self.operations.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.operations.is_empty()
+    }
+}
+
+/// All that a lane commits at once.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    /// The partitions that the rows refer to by index.
+    pub partitions: Vec<TopicPartition>,
+    /// What the batch covers. A partition whose records were all filtered is here too.
+    pub spans: BTreeMap<TopicPartition, Span>,
+    /// Changes by table. One table may come more than once, in order, where its schema changed within the batch.
+    pub changes: Vec<ChangeBatch>,
+    /// One row a record for the raw table, columns as in [`super::raw::schema`]; `None` where the lane keeps none.
+    pub raw: Option<RecordBatch>,
+    /// Bytes of keys and values that the batch was made of.
+    pub bytes: u64,
+    /// Records that the batch was made of, filtered ones included.
+    pub records: u64,
+    /// Newest commit time of the source in the batch, microseconds since 1970 UTC.
+    pub newest_source_micros: Option<i64>,
+}
+
+/// Why a record could not become a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RecordErrorKind {
+    /// The key or value is not JSON, or not UTF-8.
+    NotJson,
+    /// The value is JSON, but not a Debezium event.
+    NotAnEvent,
+    /// `op` is not one that Debezium documents, or not one that is supported yet.
+    UnknownOperation,
+    /// An operation on a row came without a key.
+    MissingKey,
+    /// A value does not fit the type of its column.
+    InvalidValue,
+    /// The schema block cannot be understood.
+    InvalidSchema,
+}
+
+impl RecordErrorKind {
+    /// Stable code, used in logs, metrics and `status`.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::NotJson => "not_json",
+            Self::NotAnEvent => "not_an_event",
+            Self::UnknownOperation => "unknown_operation",
+            Self::MissingKey => "missing_key",
+            Self::InvalidValue => "invalid_value",
+            Self::InvalidSchema => "invalid_schema",
+        }
+    }
+}
+
+/// A record that could not become a change, with its place. The text never holds row values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordError {
+    /// Where the record lies.
+    pub partition: TopicPartition,
+    /// Its offset.
+    pub offset: i64,
+    /// What is wrong with it.
+    pub kind: RecordErrorKind,
+    /// What is wrong in words: the column, the expected form.
+    pub detail: String,
+}
+
+impl fmt::Display for RecordError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "record {}@{}: {} ({})", self.partition, self.offset, self.detail, self.kind.code())
+    }
+}
+
+impl std::error::Error for RecordError {}

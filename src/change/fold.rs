@@ -1,0 +1,259 @@
+//! Folding: reducing the changes of a table to the final state of each key they touch.
+//!
+//! The last change of a key wins. Absent columns of its row take the newest earlier value within the batch; where
+//! there is none they stay absent, and the sink keeps what it has stored. A delete in between cuts that search: the
+//! row after it is a replacement and inherits nothing from the row before.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanBufferBuilder, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array};
+use arrow::buffer::BooleanBuffer;
+use arrow::compute::{concat, take};
+use arrow::error::ArrowError;
+use arrow::row::{RowConverter, SortField};
+
+use super::{ChangeBatch, Operation, TableSchema};
+
+/// The final state of each key that a batch touches. A key is either in `rows` or in `deletes`.
+#[derive(Debug, Clone)]
+pub struct Folded {
+    /// The schema that rows and masks follow.
+    pub schema: Arc<TableSchema>,
+    /// Rows to insert or update, columns as in [`TableSchema::arrow`], in the order of their last change.
+    pub rows: RecordBatch,
+    /// For each column `None`, or a mask of the cells of `rows` that keep the stored value.
+    pub absent: Vec<Option<BooleanBuffer>>,
+    /// The last operation on each row of `rows`.
+    pub operations: Vec<Operation>,
+    /// Commit time in the source of each row's last change, microseconds since 1970 UTC.
+    pub source_micros: Vec<i64>,
+    /// Keys to delete: the key columns only, in key order.
+    pub deletes: RecordBatch,
+    /// Changes that went in.
+    pub changes: usize,
+    /// Cells whose value the batch says to be unchanged, of a row that the same batch says to be new: null in `rows`.
+    pub unresolved_absent: u64,
+}
+
+impl Folded {
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.rows.num_rows() == 0 && self.deletes.num_rows() == 0
+    }
+}
+
+/// Folds the changes of one table, given in order, into rows of `schema`.
+///
+/// Columns are matched by name: a column that a batch lacks is null in its rows. `keep(partition index, offset)` says
+/// which changes count; the others are in the sink already.
+///
+/// # Errors
+/// Where a column of a batch has another Arrow type than `schema` says.
+pub fn fold(
+    schema: &Arc<TableSchema>,
+    batches: &[&ChangeBatch],
+    keep: impl Fn(u32, i64) -> bool,
+) -> Result<Folded, ArrowError> {
+    let input = Input::concat(schema, batches, keep)?;
+    let previous = input.chain()?;
+    let last = previous.last_of_each_key;
+    let (upserts, deletes): (Vec<u32>, Vec<u32>) =
+        last.iter().partition(|&&index| input.operations[index as usize].is_upsert());
+
+    let mut unresolved_absent = 0;
+    let mut columns = Vec::with_capacity(input.columns.len());
+    let mut absent = Vec::with_capacity(input.columns.len());
+    let plain = UInt32Array::from(upserts.clone());
+    for (column, mask) in input.columns.iter().zip(&input.absent) {
+        let Some(mask) = mask else {
+            columns.push(take(column, &plain, None)?);
+            absent.push(None);
+            continue;
+        };
+        let source = resolve_absent(&upserts, &input.operations, &previous.chain, mask);
+        unresolved_absent += source.unresolved;
+        columns.push(take(column, &source.indices, None)?);
+        absent.push((source.absent.count_set_bits() > 0).then_some(source.absent));
+    }
+    let rows = with_rows(schema.arrow().clone(), columns, upserts.len())?;
+    let deletes = UInt32Array::from(deletes);
+    let key_columns =
+        schema.key().iter().map(|&key| take(&input.columns[key], &deletes, None)).collect::<Result<Vec<_>, _>>()?;
+    let key_schema = Arc::new(schema.arrow().project(schema.key())?);
+    Ok(Folded {
+        schema: Arc::clone(schema),
+        absent,
+        operations: upserts.iter().map(|&index| input.operations[index as usize]).collect(),
+        source_micros: upserts.iter().map(|&index| input.source_micros[index as usize]).collect(),
+        rows,
+        deletes: with_rows(key_schema, key_columns, deletes.len())?,
+        changes: input.operations.len(),
+        unresolved_absent,
+    })
+}
+
+/// A batch that also works without columns.
+fn with_rows(
+    schema: arrow::datatypes::SchemaRef,
+    columns: Vec<ArrayRef>,
+    rows: usize,
+) -> Result<RecordBatch, ArrowError> {
+    RecordBatch::try_new_with_options(schema, columns, &RecordBatchOptions::new().with_row_count(Some(rows)))
+}
+
+/// All changes that count, aligned to one schema and put one behind the other.
+struct Input<'a> {
+    schema: &'a TableSchema,
+    operations: Vec<Operation>,
+    source_micros: Vec<i64>,
+    columns: Vec<ArrayRef>,
+    absent: Vec<Option<BooleanBuffer>>,
+}
+
+impl<'a> Input<'a> {
+    fn concat(
+        schema: &'a Arc<TableSchema>,
+        batches: &[&ChangeBatch],
+        keep: impl Fn(u32, i64) -> bool,
+    ) -> Result<Self, ArrowError> {
+        let mut operations = Vec::new();
+        let mut source_micros = Vec::new();
+        let mut kept = Vec::with_capacity(batches.len());
+        for batch in batches {
+            let indices: Vec<u32> = (0..batch.len())
+                .filter(|&row| keep(batch.partitions[row], batch.offsets[row]))
+                .map(|row| row as u32)
+                .collect();
+            operations.extend(indices.iter().map(|&row| batch.operations[row as usize]));
+            source_micros.extend(indices.iter().map(|&row| batch.source_micros[row as usize]));
+            let all = indices.len() == batch.len();
+            kept.push((*batch, (!all).then(|| UInt32Array::from(indices))));
+        }
+        let mut columns = Vec::with_capacity(schema.columns().len());
+        let mut absent = Vec::with_capacity(schema.columns().len());
+        for (column, field) in schema.columns().iter().zip(schema.arrow().fields()) {
+            let mut parts = Vec::with_capacity(kept.len());
+            let mut mask = AbsentMask::default();
+            for (batch, indices) in &kept {
+                let rows = indices.as_ref().map_or(batch.len(), UInt32Array::len);
+                let source = batch.schema.index_of(&column.name);
+                let part = match source {
+                    None => new_null_array(field.data_type(), rows),
+                    Some(index) => match indices {
+                        None => Arc::clone(batch.rows.column(index)),
+                        Some(indices) => take(batch.rows.column(index), indices, None)?,
+                    },
+                };
+                if part.data_type() != field.data_type() {
+                    return Err(ArrowError::SchemaError(format!(
+                        "column {} is {} in the events and {} in the table",
+                        column.name,
+                        part.data_type(),
+                        field.data_type()
+                    )));
+                }
+                mask.extend(source.and_then(|index| batch.absent[index].as_ref()), indices.as_ref(), rows);
+                parts.push(part);
+            }
+            let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
+            columns.push(if parts.is_empty() { new_null_array(field.data_type(), 0) } else { concat(&parts)? });
+            absent.push(mask.finish());
+        }
+        Ok(Self { schema, operations, source_micros, columns, absent })
+    }
+
+    /// Links each change to the one before it with the same key.
+    fn chain(&self) -> Result<Chain, ArrowError> {
+        let keys: Vec<ArrayRef> = self.schema.key().iter().map(|&key| Arc::clone(&self.columns[key])).collect();
+        let fields = keys.iter().map(|key| SortField::new(key.data_type().clone())).collect();
+        let encoded = RowConverter::new(fields)?.convert_columns(&keys)?;
+        let mut newest: HashMap<&[u8], u32> = HashMap::with_capacity(self.operations.len());
+        let mut chain = vec![NONE; self.operations.len()];
+        let mut is_last = vec![true; self.operations.len()];
+        for index in 0..self.operations.len() {
+            if let Some(before) = newest.insert(encoded.row(index).data(), index as u32) {
+                chain[index] = before;
+                is_last[before as usize] = false;
+            }
+        }
+        let last_of_each_key =
+            is_last.iter().enumerate().filter(|(_, last)| **last).map(|(index, _)| index as u32).collect();
+        Ok(Chain { chain, last_of_each_key })
+    }
+}
+
+/// No earlier change of that key in the batch.
+const NONE: u32 = u32::MAX;
+
+struct Chain {
+    chain: Vec<u32>,
+    last_of_each_key: Vec<u32>,
+}
+
+struct Resolved {
+    indices: UInt32Array,
+    absent: BooleanBuffer,
+    unresolved: u64,
+}
+
+/// For each row the change that its cell is taken from.
+fn resolve_absent(upserts: &[u32], operations: &[Operation], chain: &[u32], mask: &BooleanBuffer) -> Resolved {
+    let mut still_absent = BooleanBufferBuilder::new(upserts.len());
+    let mut unresolved = 0;
+    let indices = upserts
+        .iter()
+        .map(|&row| {
+            let mut at = row;
+            loop {
+                if !mask.value(at as usize) {
+                    still_absent.append(false);
+                    return at;
+                }
+                let before = chain[at as usize];
+                if before == NONE {
+                    still_absent.append(true);
+                    return row;
+                }
+                if !operations[before as usize].is_upsert() {
+                    unresolved += 1;
+                    still_absent.append(false);
+                    return row;
+                }
+                at = before;
+            }
+        })
+        .collect();
+    Resolved { indices, absent: still_absent.finish(), unresolved }
+}
+
+/// The absent mask of a column over several batches, built only once one of them has one.
+#[derive(Default)]
+struct AbsentMask {
+    rows: usize,
+    bits: Option<BooleanBufferBuilder>,
+}
+
+impl AbsentMask {
+    fn extend(&mut self, mask: Option<&BooleanBuffer>, indices: Option<&UInt32Array>, rows: usize) {
+        if let Some(mask) = mask {
+            let before = self.rows;
+            let bits = self.bits.get_or_insert_with(|| {
+                let mut bits = BooleanBufferBuilder::new(before + rows);
+                bits.append_n(before, false);
+                bits
+            });
+            match indices {
+                None => bits.append_buffer(mask),
+                Some(indices) => indices.values().iter().for_each(|&row| bits.append(mask.value(row as usize))),
+            }
+        } else if let Some(bits) = &mut self.bits {
+            bits.append_n(rows, false);
+        }
+        self.rows += rows;
+    }
+
+    fn finish(self) -> Option<BooleanBuffer> {
+        self.bits.map(|mut bits| bits.finish())
+    }
+}

@@ -1,0 +1,22 @@
+//! The domain: what a change of a row is, free of I/O.
+//!
+//! Everything between the Kafka client and the sinks speaks these types. A [`Batch`] holds the changes of a
+//! contiguous range of offsets per partition, as Arrow columns, one [`ChangeBatch`] for each run of records with one
+//! table schema; [`fold`](mod@fold) reduces the changes of a table to the final state of each key.
+//!
+//! Invariant: an *absent* cell (Debezium's placeholder for an unchanged TOASTed value) is null in the Arrow column
+//! and set in the column's absent mask. No sink can mistake it for a value, because the placeholder itself never
+//! gets here.
+
+mod batch;
+pub mod fold;
+mod position;
+pub mod raw;
+mod sink;
+mod table;
+
+pub use batch::{Batch, ChangeBatch, Operation, RecordError, RecordErrorKind};
+pub use fold::{Folded, fold};
+pub use position::{Progress, Span, StoredPosition, TopicIdentity, TopicPartition};
+pub use sink::{CommitReport, Sink, SinkError, TableReport, TableStatus};
+pub use table::{Column, ColumnType, TableId, TableSchema};

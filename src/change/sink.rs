@@ -1,0 +1,99 @@
+//! What a lane asks of a sink.
+//!
+//! The contract: [`Sink::commit`] makes the batch's data and its spans durable together, or neither. It compares the
+//! stored position of each partition with the one the lane believes in, and answers [`SinkError::Fenced`] where they
+//! differ, because then another instance has written. Rows before the stored position are skipped: they are in the sink.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+
+use super::{Batch, Progress, TableId, TableSchema};
+
+/// Where changes go: the lake, or one Postgres mirror.
+pub trait Sink: Send + 'static {
+    /// Reads what is durably stored: for each partition the position from which a lane has to read, which is the
+    /// smallest of the positions of all tables that the partition feeds. What the sink held in memory is forgotten.
+    fn load(&mut self) -> impl Future<Output = Result<Progress, SinkError>> + Send;
+
+    /// Makes a batch durable. `Ok` also where some tables refused their part: they are named in
+    /// [`CommitReport::stopped`], and neither their data nor the positions of the topics that feed them have moved.
+    ///
+    /// A sink whose error was [`SinkError::Retry`] is asked again with the same batch.
+    fn commit(&mut self, batch: &Batch) -> impl Future<Output = Result<CommitReport, SinkError>> + Send;
+
+    /// The schema of a table as the sink has it, for events that do not carry one.
+    fn schema(&self, table: &TableId) -> Option<Arc<TableSchema>>;
+
+    /// Work between batches: compaction, checkpoints, clean-up. Bounded; called when the lane is idle and every
+    /// few commits.
+    fn maintain(&mut self) -> impl Future<Output = Result<(), SinkError>> + Send;
+}
+
+/// Why a commit did not happen, by what the lane does about it.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// The sink is away or busy: try the same batch again, later.
+    #[error("{message}")]
+    Retry {
+        /// Class for the metric, for example `connection`, `storage`, `conflict`.
+        class: &'static str,
+        /// What happened.
+        message: String,
+    },
+    /// Another instance has moved a position: forget what is in flight and read the progress again.
+    #[error("another instance has written to {table}: expected position {expected} of {partition}, found {found}")]
+    Fenced {
+        /// The table or sink whose position moved.
+        table: String,
+        /// `topic/partition`
+        partition: String,
+        /// The position that this instance believed in.
+        expected: i64,
+        /// The stored one.
+        found: i64,
+    },
+    /// Nothing that waiting would cure: the lane stops and says so.
+    #[error("{message}")]
+    Stop {
+        /// What happened and what to do.
+        message: String,
+    },
+}
+
+/// What a commit did.
+#[derive(Debug, Clone, Default)]
+pub struct CommitReport {
+    /// By table, what was written.
+    pub tables: BTreeMap<String, TableReport>,
+    /// Tables that refused their part, with the reason and what to do.
+    pub stopped: BTreeMap<TableId, String>,
+    /// Conflicts with other writers that were resolved on the way.
+    pub conflicts: u64,
+}
+
+/// What a commit did to one table.
+#[derive(Debug, Clone, Default)]
+pub struct TableReport {
+    /// Rows inserted or updated, after folding.
+    pub upserted: u64,
+    /// Keys deleted, after folding.
+    pub deleted: u64,
+    /// Rows appended (raw table).
+    pub appended: u64,
+    /// Cells that were absent and whose row did not exist: stored as null.
+    pub unresolved_absent: u64,
+    /// Time the commit took.
+    pub duration: std::time::Duration,
+    /// Version of the table after it, where the sink has versions.
+    pub version: Option<i64>,
+}
+
+/// State of one table as `status` shows it.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct TableStatus {
+    /// `running` or `stopped`.
+    pub state: &'static str,
+    /// Why it stopped, and what to do.
+    pub reason: Option<String>,
+}
