@@ -1,1 +1,3 @@
-//! x
+//! Alluvium: the change stream of a database, as tables that equal it.
+
+pub mod change;

@@ -7,7 +7,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanBufferBuilder, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array};
+use arrow::array::{
+    Array, ArrayRef, BooleanBufferBuilder, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array,
+};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::{concat, take};
 use arrow::error::ArrowError;
@@ -78,8 +80,11 @@ pub fn fold(
     }
     let rows = with_rows(schema.arrow().clone(), columns, upserts.len())?;
     let deletes = UInt32Array::from(deletes);
-    let key_columns =
-        schema.key().iter().map(|&key| take(&input.columns[key], &deletes, None)).collect::<Result<Vec<_>, _>>()?;
+    let key_columns = schema
+        .key()
+        .iter()
+        .map(|&key| take(&input.columns[key], &deletes, None))
+        .collect::<Result<Vec<_>, _>>()?;
     let key_schema = Arc::new(schema.arrow().project(schema.key())?);
     Ok(Folded {
         schema: Arc::clone(schema),
@@ -157,7 +162,11 @@ impl<'a> Input<'a> {
                 parts.push(part);
             }
             let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
-            columns.push(if parts.is_empty() { new_null_array(field.data_type(), 0) } else { concat(&parts)? });
+            columns.push(if parts.is_empty() {
+                new_null_array(field.data_type(), 0)
+            } else {
+                concat(&parts)?
+            });
             absent.push(mask.finish());
         }
         Ok(Self { schema, operations, source_micros, columns, absent })
@@ -165,7 +174,8 @@ impl<'a> Input<'a> {
 
     /// Links each change to the one before it with the same key.
     fn chain(&self) -> Result<Chain, ArrowError> {
-        let keys: Vec<ArrayRef> = self.schema.key().iter().map(|&key| Arc::clone(&self.columns[key])).collect();
+        let keys: Vec<ArrayRef> =
+            self.schema.key().iter().map(|&key| Arc::clone(&self.columns[key])).collect();
         let fields = keys.iter().map(|key| SortField::new(key.data_type().clone())).collect();
         let encoded = RowConverter::new(fields)?.convert_columns(&keys)?;
         let mut newest: HashMap<&[u8], u32> = HashMap::with_capacity(self.operations.len());
@@ -198,7 +208,12 @@ struct Resolved {
 }
 
 /// For each row the change that its cell is taken from.
-fn resolve_absent(upserts: &[u32], operations: &[Operation], chain: &[u32], mask: &BooleanBuffer) -> Resolved {
+fn resolve_absent(
+    upserts: &[u32],
+    operations: &[Operation],
+    chain: &[u32],
+    mask: &BooleanBuffer,
+) -> Resolved {
     let mut still_absent = BooleanBufferBuilder::new(upserts.len());
     let mut unresolved = 0;
     let indices = upserts
@@ -245,7 +260,9 @@ impl AbsentMask {
             });
             match indices {
                 None => bits.append_buffer(mask),
-                Some(indices) => indices.values().iter().for_each(|&row| bits.append(mask.value(row as usize))),
+                Some(indices) => {
+                    indices.values().iter().for_each(|&row| bits.append(mask.value(row as usize)))
+                }
             }
         } else if let Some(bits) = &mut self.bits {
             bits.append_n(rows, false);

@@ -42,7 +42,9 @@ pub enum SinkError {
         message: String,
     },
     /// Another instance has moved a position: forget what is in flight and read the progress again.
-    #[error("another instance has written to {table}: expected position {expected} of {partition}, found {found}")]
+    #[error(
+        "another instance has written to {table}: expected position {expected} of {partition}, found {found}"
+    )]
     Fenced {
         /// The table or sink whose position moved.
         table: String,

@@ -91,7 +91,9 @@ impl ColumnType {
             Self::Float32 => DataType::Float32,
             Self::Float64 => DataType::Float64,
             Self::Decimal { precision, scale } => DataType::Decimal128(*precision, *scale),
-            Self::Numeric | Self::Text | Self::Uuid | Self::Json | Self::Jsonb | Self::Other(_) => DataType::Utf8,
+            Self::Numeric | Self::Text | Self::Uuid | Self::Json | Self::Jsonb | Self::Other(_) => {
+                DataType::Utf8
+            }
             Self::Binary => DataType::Binary,
             Self::Date => DataType::Date32,
             Self::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
@@ -128,8 +130,10 @@ impl TableSchema {
     /// Never: key indexes beyond the columns are dropped.
     pub fn new(columns: Vec<Column>, mut key: Vec<usize>) -> Self {
         key.retain(|&index| index < columns.len());
-        let fields: Vec<Field> =
-            columns.iter().map(|column| Field::new(column.name.as_ref(), column.column_type.arrow(), true)).collect();
+        let fields: Vec<Field> = columns
+            .iter()
+            .map(|column| Field::new(column.name.as_ref(), column.column_type.arrow(), true))
+            .collect();
         Self { columns, key, arrow: Arc::new(Schema::new(fields)) }
     }
 
