@@ -10,6 +10,8 @@
 
 mod batch;
 pub mod fold;
+#[cfg(test)]
+mod fold_tests;
 mod position;
 pub mod raw;
 mod sink;
