@@ -1,5 +1,7 @@
 //! Alluvium: the change stream of a database, as tables that equal it.
 
 pub mod change;
+pub mod cli;
+pub mod config;
 
 pub mod failpoint;
