@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use super::{ByteSize, DatabaseUrl, Options};
+use super::{ByteSize, DatabaseUrl, Options, TypeName};
 
 /// Everything that can be set. Serializes as the effective settings, with secrets redacted.
 #[derive(Debug, Clone, Serialize)]
@@ -135,7 +135,7 @@ pub struct Table {
     /// `schema.table` in the source.
     pub source: String,
     /// Column to type, for events that carry no schema.
-    pub types: BTreeMap<String, String>,
+    pub types: BTreeMap<String, TypeName>,
 }
 
 /// The HTTP endpoints.
@@ -158,6 +158,8 @@ fn duration<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::
     serializer.collect_str(&humantime::format_duration(*value))
 }
 
+// The signature is serde's.
+#[allow(clippy::ref_option)]
 fn address<S: Serializer>(value: &Option<SocketAddr>, serializer: S) -> Result<S::Ok, S::Error> {
     match value {
         Some(address) => serializer.collect_str(address),
