@@ -1,81 +1,77 @@
-//! Types of columns as settings name them: Postgres' names.
+//! Types of columns as settings name them.
+//!
+//! Only the form is checked here; what a name means for values and events is the decoder's business.
 
 use serde::{Serialize, Serializer};
 
-use crate::change::ColumnType;
+/// Names without arguments.
+const NAMES: [&str; 21] = [
+    "boolean",
+    "int16",
+    "int32",
+    "int64",
+    "float32",
+    "float64",
+    "numeric",
+    "text",
+    "uuid",
+    "json",
+    "jsonb",
+    "bytes",
+    "date",
+    "time",
+    "time_ms",
+    "time_us",
+    "time_ns",
+    "timestamp",
+    "timestamp_ms",
+    "timestamp_us",
+    "timestamp_ns",
+];
 
-/// A column type with the text it was set by.
+/// The name of a column type that is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TypeName {
-    text: String,
-    column_type: ColumnType,
-}
+pub struct TypeName(String);
 
 impl TypeName {
-    /// Parses a type: Postgres' name or alias, in any case, with `(precision,scale)` for `numeric`. The error says what
-    /// is accepted.
+    /// Checks a name, in any case. The error says what is accepted.
     pub fn parse(text: &str) -> Result<Self, String> {
         let lower = text.trim().to_ascii_lowercase();
-        let column_type = match lower.as_str() {
-            "boolean" | "bool" => ColumnType::Boolean,
-            "smallint" | "int2" => ColumnType::Int16,
-            "integer" | "int" | "int4" => ColumnType::Int32,
-            "bigint" | "int8" => ColumnType::Int64,
-            "real" | "float4" => ColumnType::Float32,
-            "double precision" | "float8" => ColumnType::Float64,
-            "numeric" | "decimal" => ColumnType::Numeric,
-            "text" | "varchar" | "character varying" => ColumnType::Text,
-            "uuid" => ColumnType::Uuid,
-            "json" => ColumnType::Json,
-            "jsonb" => ColumnType::Jsonb,
-            "bytea" => ColumnType::Binary,
-            "date" => ColumnType::Date,
-            "time" | "time without time zone" => ColumnType::Time,
-            "timestamp" | "timestamp without time zone" => ColumnType::Timestamp,
-            "timestamptz" | "timestamp with time zone" => ColumnType::TimestampTz,
-            other => numeric(other).unwrap_or_else(|| Err(unknown(text)))?,
-        };
-        Ok(Self { text: text.to_owned(), column_type })
+        if NAMES.contains(&lower.as_str()) || lower == "timestamptz" || is_decimal(&lower) {
+            return Ok(Self(text.to_owned()));
+        }
+        if lower.starts_with("decimal") {
+            return Err(format!(
+                "`{text}` does not say the digits of a decimal: write decimal(p,s) with 1 <= p <= 1000 and \
+                 0 <= s <= p, for example decimal(10,2)"
+            ));
+        }
+        Err(format!(
+            "`{text}` is not a column type: use one of {}, timestamptz, decimal(p,s), decimal_text(p,s)",
+            NAMES.join(", ")
+        ))
     }
 
-    /// What its values mean.
-    pub fn column_type(&self) -> &ColumnType {
-        &self.column_type
+    /// The name as it was written.
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
 impl Serialize for TypeName {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.text)
+        serializer.serialize_str(&self.0)
     }
 }
 
-fn unknown(text: &str) -> String {
-    format!(
-        "`{text}` is not a column type: boolean, smallint, integer, bigint, real, double precision, numeric, \
-         numeric(10,2), text, uuid, json, jsonb, bytea, date, time, timestamp or timestamptz"
-    )
-}
-
-/// `numeric(p)` and `numeric(p,s)`; `None` for other names.
-fn numeric(text: &str) -> Option<Result<ColumnType, String>> {
-    let (name, arguments) = text.split_once('(')?;
-    if !matches!(name.trim(), "numeric" | "decimal") {
-        return None;
-    }
-    let mut numbers = arguments.strip_suffix(')')?.split(',').map(|number| number.trim().parse::<i16>());
-    let (precision, scale) = (numbers.next()?.ok()?, numbers.next().unwrap_or(Ok(0)).ok()?);
-    if numbers.next().is_some() {
-        return None;
-    }
-    Some(match (u8::try_from(precision), i8::try_from(scale)) {
-        (Ok(precision @ 1..=38), Ok(scale)) if (0..=precision as i8).contains(&scale) => {
-            Ok(ColumnType::Decimal { precision, scale })
-        }
-        _ => Err(format!(
-            "`{text}`: precision is 1 to 38 and scale 0 to the precision; beyond that set `numeric`"
-        )),
-    })
+/// `decimal(p,s)` or `decimal_text(p,s)` with possible digits.
+fn is_decimal(text: &str) -> bool {
+    let digits = || -> Option<(u16, u16)> {
+        let arguments = text.strip_prefix("decimal_text").or_else(|| text.strip_prefix("decimal"))?;
+        let (precision, scale) = arguments.strip_prefix('(')?.strip_suffix(')')?.split_once(',')?;
+        Some((precision.trim().parse().ok()?, scale.trim().parse().ok()?))
+    };
+    digits().is_some_and(|(precision, scale)| (1..=1000).contains(&precision) && scale <= precision)
 }
 
 #[cfg(test)]
@@ -84,27 +80,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn types_parse_by_postgres_names() {
-        for (text, expected) in [
-            ("Boolean", ColumnType::Boolean),
-            ("int8", ColumnType::Int64),
-            ("double precision", ColumnType::Float64),
-            ("decimal(10,2)", ColumnType::Decimal { precision: 10, scale: 2 }),
-            ("numeric( 38 )", ColumnType::Decimal { precision: 38, scale: 0 }),
-            ("numeric", ColumnType::Numeric),
-            ("timestamp with time zone", ColumnType::TimestampTz),
-        ] {
-            assert_eq!(TypeName::parse(text).unwrap().column_type(), &expected, "{text}");
+    fn names_of_types_are_accepted_in_any_case() {
+        for text in
+            ["boolean", "Int64", "timestamptz", "decimal(10, 2)", "decimal_text(60,5)", "decimal(1,0)"]
+        {
+            assert_eq!(TypeName::parse(text).map(|name| name.0), Ok(text.to_owned()));
         }
     }
 
     #[test]
-    fn other_types_are_refused_with_what_is_accepted() {
-        for text in ["", "money", "decimal(", "decimal(a,b)", "decimal(1,2,3)", "varchar(x)"] {
-            assert_eq!(TypeName::parse(text).unwrap_err(), unknown(text));
+    fn other_names_are_refused_with_what_is_accepted() {
+        for text in ["", "varchar(10)", "money", "int"] {
+            let error = TypeName::parse(text).unwrap_err();
+            assert!(
+                error.starts_with(&format!("`{text}` is not a column type: use one of boolean,")),
+                "{error}"
+            );
         }
-        for text in ["numeric(39,2)", "numeric(0)", "numeric(5,6)", "numeric(5,-1)"] {
-            assert!(TypeName::parse(text).unwrap_err().contains("precision is 1 to 38"), "{text}");
+        for text in
+            ["decimal", "decimal(5)", "decimal(0,0)", "decimal(5,6)", "decimal(1001,0)", "decimal(a,b)"]
+        {
+            let error = TypeName::parse(text).unwrap_err();
+            assert!(error.starts_with(&format!("`{text}` does not say the digits of a decimal")), "{error}");
         }
     }
 }

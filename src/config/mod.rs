@@ -16,9 +16,13 @@ mod names;
 mod problem;
 mod read;
 mod reader;
+pub mod reference;
 mod secret;
 mod settings;
+pub mod show;
 mod size;
+#[cfg(test)]
+mod tests;
 
 pub use column_type::TypeName;
 pub use layers::{DEFAULTS, FILE_NAMES, Sources};

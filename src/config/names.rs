@@ -5,23 +5,27 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaConfRes;
 use regex::Regex;
 
-/// Properties that exactly-once and order rest on: the program sets them itself.
-const OWN_PROPERTIES: [&str; 14] = [
-    "allow.auto.create.topics",
-    "auto.commit.enable",
-    "auto.commit.interval.ms",
-    "auto.offset.reset",
-    "bootstrap.servers",
-    "enable.auto.commit",
-    "enable.auto.offset.store",
-    "enable.partition.eof",
-    "group.id",
-    "group.instance.id",
-    "group.protocol",
-    "isolation.level",
-    "metadata.broker.list",
-    "partition.assignment.strategy",
-];
+/// Why a property of librdkafka cannot be set, if so: exactly-once delivery and order rest on the program's own values.
+fn reserved(name: &str, value: &str) -> Option<&'static str> {
+    match name {
+        "enable.auto.commit"
+        | "auto.commit.enable"
+        | "auto.commit.interval.ms"
+        | "enable.auto.offset.store" => {
+            Some("progress is stored in the sink, in the same commit as the data")
+        }
+        "auto.offset.reset" => Some("a reset would skip records unseen; set kafka.on_data_loss instead"),
+        "isolation.level" if value != "read_committed" => {
+            Some("records of transactions that were rolled back would be read")
+        }
+        "group.id" => Some("the group is made from pipeline.name and the lane; set pipeline.name instead"),
+        "bootstrap.servers" | "metadata.broker.list" => Some("set kafka.bootstrap_servers instead"),
+        "enable.partition.eof" | "topic.metadata.refresh.interval.ms" => {
+            Some("the consumer depends on its own value")
+        }
+        _ => None,
+    }
+}
 
 /// Longest name of a Kafka topic.
 const MAX_TOPIC: usize = 249;
@@ -70,13 +74,8 @@ pub(super) fn topic(topic: &str) -> Result<(), String> {
 
 /// Asks librdkafka itself whether it knows a property. The message never holds the value.
 pub(super) fn kafka_property(name: &str, value: &str) -> Result<(), String> {
-    if OWN_PROPERTIES.contains(&name) {
-        let setting = match name {
-            "bootstrap.servers" | "metadata.broker.list" => "set kafka.bootstrap_servers instead",
-            "group.id" => "set pipeline.name instead",
-            _ => "exactly-once delivery rests on it",
-        };
-        return Err(format!("cannot be set: {setting}"));
+    if let Some(reason) = reserved(name, value) {
+        return Err(format!("cannot be set: {reason}"));
     }
     match ClientConfig::new().set(name, value).create_native_config() {
         Err(KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..)) => {
@@ -91,8 +90,12 @@ pub(super) fn lake_uri(uri: &str) -> Result<(), String> {
     const FORM: &str = "a local path or s3://bucket/path";
     let Some((scheme, rest)) = uri.split_once("://") else { return Ok(()) };
     match scheme {
-        "s3" if rest.starts_with('/') || rest.is_empty() => Err(format!("`{uri}` names no bucket: {FORM}")),
-        "s3" | "file" => url::Url::parse(uri).map(drop).map_err(|error| format!("`{uri}`: {error}: {FORM}")),
+        "s3" | "s3a" if rest.starts_with('/') || rest.is_empty() => {
+            Err(format!("`{uri}` names no bucket: {FORM}"))
+        }
+        "s3" | "s3a" | "file" => {
+            url::Url::parse(uri).map(drop).map_err(|error| format!("`{uri}`: {error}: {FORM}"))
+        }
         _ => Err(format!("the scheme `{scheme}` is not supported: {FORM}")),
     }
 }

@@ -27,9 +27,16 @@ pub(super) struct Section {
     pub(super) path: String,
     values: Map<String, Value>,
     known: Vec<&'static str>,
+    /// Whether it was something else than a table, which is noted: that its keys are missing then goes without saying.
+    replaced: bool,
 }
 
 impl Section {
+    fn new(path: String, values: Option<Map<String, Value>>) -> Self {
+        let replaced = values.is_none();
+        Self { path, values: values.unwrap_or_default(), known: Vec::new(), replaced }
+    }
+
     /// Path of a key of this table.
     pub(super) fn key(&self, key: &str) -> String {
         join(&self.path, key)
@@ -53,7 +60,7 @@ impl<'a> Reader<'a> {
     /// A reader of a merged tree, and the tree's root.
     pub(super) fn new(merged: Merged, environment: &'a BTreeMap<String, String>) -> (Self, Section) {
         let Merged { values, places, problems, .. } = merged;
-        (Self { places, problems, environment }, Section { path: String::new(), values, known: Vec::new() })
+        (Self { places, problems, environment }, Section::new(String::new(), Some(values)))
     }
 
     /// Notes a problem with the setting at `path`.
@@ -78,6 +85,7 @@ impl<'a> Reader<'a> {
     /// Takes a value that has to be there; `None` with a problem noted.
     pub(super) fn take<T: FromSetting>(&mut self, section: &mut Section, key: &'static str) -> Option<T> {
         match self.take_optional(section, key) {
+            Ok(None) if section.replaced => None,
             Ok(None) => {
                 self.problem(&section.key(key), "is required");
                 None
@@ -115,8 +123,11 @@ impl<'a> Reader<'a> {
     pub(super) fn section(&mut self, parent: &mut Section, key: &'static str) -> Section {
         parent.known.push(key);
         let path = parent.key(key);
-        let values = parent.values.remove(key).map_or_else(Map::new, |value| self.table(&path, value));
-        Section { path, values, known: Vec::new() }
+        let values = match parent.values.remove(key) {
+            Some(value) => self.table(&path, value),
+            None => Some(Map::new()),
+        };
+        Section::new(path, values)
     }
 
     /// Takes a table of tables, by name.
@@ -130,7 +141,7 @@ impl<'a> Reader<'a> {
         for (name, value) in outer.values {
             let path = join(&outer.path, &name);
             let values = self.table(&path, value);
-            named.push((name, Section { path, values, known: Vec::new() }));
+            named.push((name, Section::new(path, values)));
         }
         named.sort_by(|(a, _), (b, _)| a.cmp(b));
         named
@@ -148,7 +159,7 @@ impl<'a> Reader<'a> {
                 .map(|(index, value)| {
                     let path = format!("{outer}[{index}]");
                     let values = self.table(&path, value);
-                    Section { path, values, known: Vec::new() }
+                    Section::new(path, values)
                 })
                 .collect(),
             Some(other) => {
@@ -169,7 +180,7 @@ impl<'a> Reader<'a> {
         let outer = section.key(key);
         let Some(value) = section.values.remove(key) else { return Some(BTreeMap::new()) };
         let table = match self.raw(&outer, value).structured() {
-            Ok(raw) => self.table(&outer, raw.value),
+            Ok(raw) => self.table(&outer, raw.value)?,
             Err(message) => {
                 self.problem(&outer, message);
                 return None;
@@ -191,14 +202,14 @@ impl<'a> Reader<'a> {
         Raw { value, is_text: self.places.of(path).is_text(), environment: self.environment }
     }
 
-    fn table(&mut self, path: &str, value: Value) -> Map<String, Value> {
+    fn table(&mut self, path: &str, value: Value) -> Option<Map<String, Value>> {
         match value.kind {
-            ValueKind::Table(values) => values,
+            ValueKind::Table(values) => Some(values),
             // `[section]` without keys in YAML.
-            ValueKind::Nil => Map::new(),
+            ValueKind::Nil => Some(Map::new()),
             other => {
                 self.problem(path, format!("expected a table, found {}", kind(&other)));
-                Map::new()
+                None
             }
         }
     }
