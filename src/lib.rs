@@ -2,5 +2,7 @@
 
 pub mod admin;
 pub mod change;
+pub mod cli;
+pub mod config;
 pub mod failpoint;
 pub mod kafka;
