@@ -1,3 +1,4 @@
 //! Alluvium: the change stream of a database, as tables that equal it.
 
 pub mod change;
+pub mod demo;
