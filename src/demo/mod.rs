@@ -14,6 +14,7 @@ pub mod events;
 pub mod flow;
 pub mod found;
 mod invent;
+pub mod lake;
 pub mod produce;
 pub mod rows;
 pub mod shop;

@@ -383,3 +383,6 @@ impl Run {
 fn now_micros() -> i64 {
     chrono::Utc::now().timestamp_micros()
 }
+
+#[cfg(test)]
+mod tests;
