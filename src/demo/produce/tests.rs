@@ -78,7 +78,7 @@ impl Follower {
                 None if done.load(Ordering::Relaxed) && self.end == flow.end() => return self,
                 None => {}
             }
-            if (self.events + self.tombstones) % 50 == 0 || done.load(Ordering::Relaxed) {
+            if (self.events + self.tombstones).is_multiple_of(50) || done.load(Ordering::Relaxed) {
                 self.end.iter().for_each(|(partition, next)| flow.sunk(0, partition, *next));
             }
         }
