@@ -4,5 +4,6 @@ pub mod admin;
 pub mod change;
 pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod failpoint;
 pub mod kafka;
