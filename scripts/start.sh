@@ -59,7 +59,7 @@ start_native() {
 start_compose() {
   native_runs && die "the stack runs as plain processes already: stop it with scripts/stop.sh"
   need docker "Install Docker with compose v2, or use --native.
-  On Debian without an image registry: scripts/compose-local/up.sh"
+  On Debian without an image registry: scripts/compose-local.sh up"
   docker compose version >/dev/null 2>&1 || die "docker has no compose v2 plugin: install it (docker compose version must answer), or use --native"
   docker info >/dev/null 2>&1 || die "the docker engine does not answer: start it, or use --native"
   local services=() code
