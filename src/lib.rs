@@ -7,3 +7,4 @@ pub mod config;
 pub mod demo;
 pub mod failpoint;
 pub mod kafka;
+pub mod lake;

@@ -10,7 +10,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::change::{Batch, RecordError, TopicIdentity, TopicPartition};
 use crate::debezium::{Decoder, Outcome, RecordRef};
-use crate::kafka::{Chunk, ConsumerError, Event};
+use crate::kafka::{Chunk, ConsumerError, Event, Events};
 
 /// When a batch closes.
 #[derive(Debug, Clone, Copy)]
@@ -100,7 +100,7 @@ impl DecodeStage {
     }
 
     /// Decodes until the consumer or the committer ends.
-    pub(super) fn run(mut self, events: &Receiver<Event>) {
+    pub(super) fn run(mut self, events: &Events) {
         loop {
             let step = match events.recv_timeout(self.patience()) {
                 Ok(event) => self.handle(event),
@@ -128,7 +128,7 @@ impl DecodeStage {
             Event::Assigned(partitions) => {
                 for assigned in &partitions {
                     self.identities.insert(assigned.partition.clone(), assigned.identity.clone());
-                    self.decoder.begin_partition(&assigned.partition, assigned.position);
+                    self.decoder.begin_partition(&assigned.partition, assigned.start);
                 }
                 self.send(Staged::Assigned(partitions.into_iter().map(|assigned| assigned.partition).collect()))
             }
@@ -142,6 +142,7 @@ impl DecodeStage {
                 self.close()?;
                 self.send(Staged::CaughtUp)
             }
+            Event::Idle => Ok(()),
             Event::Failed(error) => {
                 self.close()?;
                 self.send(Staged::Failed(error))
@@ -154,7 +155,7 @@ impl DecodeStage {
         let waited = self.waiting;
         // Records come in runs of one partition: its identity is looked up once a run.
         let mut run: Option<(TopicPartition, TopicIdentity)> = None;
-        for record in chunk.records() {
+        for record in chunk.iter() {
             if !self.stopped_topics.is_empty() && self.stopped_topics.contains(record.topic) {
                 continue;
             }

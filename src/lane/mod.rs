@@ -14,7 +14,6 @@ mod positions;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -26,7 +25,7 @@ use crate::admin::status::LaneState;
 use crate::change::{Batch, CommitReport, Sink, SinkError, TopicPartition};
 use crate::debezium::{Decoder, DecoderOptions};
 use crate::failpoint;
-use crate::kafka::{Consumer, ConsumerOptions, Event};
+use crate::kafka::{Consumer, ConsumerOptions, Events};
 
 pub use self::decode::BatchLimits;
 pub use self::observe::Observer;
@@ -153,11 +152,12 @@ impl<S: Sink> Lane<S> {
         let end = self.commit_all(&mut attempt).await;
         // Closing the channels ends the decoding thread and every waiting callback; only then can the consumer close.
         drop(attempt);
-        let _ = tokio::task::spawn_blocking(move || consumer.stop()).await;
+        // The last owner closes the consumer, which takes a moment: not on a thread that others share.
+        let _ = tokio::task::spawn_blocking(move || drop(consumer)).await;
         end
     }
 
-    fn start_decoding(&self, consumer: &Arc<Consumer>, events: Receiver<Event>) -> mpsc::Receiver<Staged> {
+    fn start_decoding(&self, consumer: &Arc<Consumer>, events: Events) -> mpsc::Receiver<Staged> {
         // Markers and at most one batch, which needs the permit: the bound on memory is the permit.
         let (sender, staged) = mpsc::channel(16);
         let decoder = Decoder::new(self.options.decoder.clone(), self.sink.known_schemas());
@@ -188,7 +188,7 @@ impl<S: Sink> Lane<S> {
                     None => Err(AttemptEnd::StartOver { class: "decoder", message: "the decoding thread ended".to_owned() }),
                 },
                 _ = maintenance.tick() => {
-                    self.observer.positions(&attempt.consumer.lag());
+                    self.observer.positions(&[], &attempt.consumer.lag());
                     self.maintain().await
                 }
             };
@@ -309,7 +309,8 @@ impl<S: Sink> Lane<S> {
         if let Some(on_commit) = &self.on_commit {
             on_commit(&durable);
         }
-        self.observer.committed(batch, report, &attempt.consumer.lag());
+        self.observer.committed(batch, report);
+        self.observer.positions(&durable, &attempt.consumer.lag());
     }
 
     async fn maintain(&mut self) -> Result<(), AttemptEnd> {
