@@ -2,4 +2,6 @@
 
 pub mod change;
 
+pub mod debezium;
+
 pub mod failpoint;
