@@ -6,23 +6,23 @@ use std::time::Duration;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, UInt64Array};
 use arrow::error::ArrowError;
 
-use super::Exit;
-use super::output::{self, OutputFormat};
+use super::output;
+use super::{Exit, ReportFormat, RowsFormat, complain};
 use crate::admin::status::{LaneStatus, Status};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Asks the daemon at `url` (for example `http://127.0.0.1:8090`) and prints its answer.
-pub async fn run(url: &str, format: OutputFormat) -> Exit {
+pub async fn run(url: &str, format: ReportFormat) -> Exit {
     let status = match ask(url).await {
         Ok(status) => status,
         Err(error) => {
-            super::complain(&format!("no answer from {url}/status: {error}\nhint: is `alluvium run` up, and is admin.listen the address it serves? (--url)"));
+            complain(&format!("no answer from {url}/status: {error}\nhint: is `alluvium run` up, and is admin.listen the address it serves? (--url)"));
             return Exit::Unreachable;
         }
     };
     if let Err(error) = show(&status, format) {
-        super::complain(&format!("the status cannot be printed: {error}"));
+        complain(&format!("the status cannot be printed: {error}"));
         return Exit::Failure;
     }
     if status.ready { Exit::Success } else { Exit::Failure }
@@ -48,13 +48,13 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn show(status: &Status, format: OutputFormat) -> Result<(), ArrowError> {
-    if format == OutputFormat::Json {
+fn show(status: &Status, format: ReportFormat) -> Result<(), ArrowError> {
+    if format == ReportFormat::Json {
         return output::line(&serde_json::to_string_pretty(status).map_err(|error| ArrowError::JsonError(error.to_string()))?);
     }
-    output::print(&[lanes(&status.lanes)?], format)?;
-    output::print(&[tables(&status.lanes)?], format)?;
-    output::print(&[partitions(&status.lanes)?], format)
+    output::print(&[lanes(&status.lanes)?], RowsFormat::Table)?;
+    output::print(&[tables(&status.lanes)?], RowsFormat::Table)?;
+    output::print(&[partitions(&status.lanes)?], RowsFormat::Table)
 }
 
 fn lanes(lanes: &[LaneStatus]) -> Result<RecordBatch, ArrowError> {
