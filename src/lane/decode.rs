@@ -26,7 +26,7 @@ pub struct BatchLimits {
     /// Age of its first record in this process.
     pub max_delay: Duration,
     /// Records.
-    pub max_rows: usize,
+    pub max_rows: u64,
     /// Bytes of keys and values.
     pub max_bytes: usize,
 }
@@ -48,6 +48,8 @@ pub(super) enum Staged {
     RecordStopped(RecordError),
     CaughtUp,
     Failed(ConsumerError),
+    /// The decoder contradicted itself: a bug, which must not look like progress.
+    Broken(String),
 }
 
 /// Stops a topic's records at their source.
@@ -128,7 +130,7 @@ impl DecodeStage {
             Event::Assigned(partitions) => {
                 for assigned in &partitions {
                     self.identities.insert(assigned.partition.clone(), assigned.identity.clone());
-                    self.decoder.begin_partition(&assigned.partition, assigned.start);
+                    self.decoder.begin_partition(assigned.partition.clone(), assigned.start);
                 }
                 self.send(Staged::Assigned(partitions.into_iter().map(|assigned| assigned.partition).collect()))
             }
@@ -178,7 +180,7 @@ impl DecodeStage {
             let outcome = self.decoder.push(reference, &identity);
             self.inside_key_change = record.new_key.is_some();
             match outcome {
-                Ok(Outcome::Change) => {}
+                Ok(Outcome::Change(_)) => {}
                 Ok(Outcome::Filtered(reason)) => *self.filtered.entry(reason).or_default() += 1,
                 Err(error) => self.stop_topic(error)?,
             }
@@ -210,7 +212,7 @@ impl DecodeStage {
     }
 
     fn is_full(&self) -> bool {
-        self.decoder.rows() >= self.limits.max_rows || self.decoder.bytes() >= self.limits.max_bytes
+        self.decoder.records() >= self.limits.max_rows || self.decoder.bytes() >= self.limits.max_bytes
     }
 
     fn close_if_full(&mut self) -> Result<(), CommitterGone> {
@@ -242,7 +244,10 @@ impl DecodeStage {
 
     fn close_with(&mut self, permit: OwnedSemaphorePermit) -> Result<(), CommitterGone> {
         let started = Instant::now();
-        let batch = self.decoder.finish();
+        let batch = match self.decoder.finish() {
+            Ok(batch) => batch,
+            Err(error) => return self.send(Staged::Broken(error.to_string())),
+        };
         let decoding = std::mem::take(&mut self.decoding) + started.elapsed();
         self.opened = None;
         let filtered = std::mem::take(&mut self.filtered);

@@ -250,6 +250,7 @@ impl<S: Sink> Lane<S> {
                 self.observer.state(LaneState::Running);
                 if self.options.until_caught_up { Err(AttemptEnd::Finished) } else { Ok(()) }
             }
+            Staged::Broken(message) => Err(AttemptEnd::Stopped { class: "decoder", message }),
             Staged::Failed(error) if error.is_final() => {
                 Err(AttemptEnd::Stopped { class: error.class(), message: error.to_string() })
             }
