@@ -90,12 +90,3 @@ pub struct TableReport {
     /// Version of the table after it, where the sink has versions.
     pub version: Option<i64>,
 }
-
-/// State of one table as `status` shows it.
-#[derive(Debug, Clone, serde::Serialize)]
-pub struct TableStatus {
-    /// `running` or `stopped`.
-    pub state: &'static str,
-    /// Why it stopped, and what to do.
-    pub reason: Option<String>,
-}
