@@ -1,6 +1,7 @@
 //! The command line: one file per command, no logic beyond arguments and printing.
 
 mod args;
+pub mod check;
 pub mod completions;
 mod exit;
 mod lake;

@@ -90,9 +90,13 @@ impl Places {
     }
 }
 
+/// The one key of a layer, below which its values lie: the `config` crate reads top-level keys as paths, in which
+/// `a[999999999]` would make a list of that length.
+const ROOT: &str = "settings";
+
 /// A layer as the `config` crate takes it.
 #[derive(Debug, Clone)]
-struct Layer(Map<String, Value>);
+struct Layer(Value);
 
 impl Source for Layer {
     fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
@@ -100,7 +104,7 @@ impl Source for Layer {
     }
 
     fn collect(&self) -> Result<Map<String, Value>, ConfigError> {
-        Ok(self.0.clone())
+        Ok(Map::from_iter([(ROOT.to_owned(), self.0.clone())]))
     }
 }
 
@@ -140,7 +144,7 @@ pub(super) fn merge(sources: &Sources) -> Merged {
             ),
         }
     }
-    match merged.builder.build_cloned().and_then(|built| built.cache.into_table()) {
+    match merged.builder.build_cloned().and_then(|built| built.get_table(ROOT)) {
         Ok(values) => merged.values = values,
         Err(error) => merged.problem("", Place::Default, error.to_string()),
     }
@@ -155,9 +159,7 @@ impl Merged {
     fn add(&mut self, values: Map<String, Value>, place_of: &dyn Fn(&str) -> Place) {
         let root = Value::new(None, ValueKind::Table(values));
         self.places.note("", &root, place_of);
-        if let ValueKind::Table(values) = root.kind {
-            self.builder = std::mem::take(&mut self.builder).add_source(Layer(values));
-        }
+        self.builder = std::mem::take(&mut self.builder).add_source(Layer(root));
     }
 
     fn add_file(&mut self, path: &Path) {

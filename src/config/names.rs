@@ -93,9 +93,14 @@ pub(super) fn lake_uri(uri: &str) -> Result<(), String> {
         "s3" | "s3a" if rest.starts_with('/') || rest.is_empty() => {
             Err(format!("`{uri}` names no bucket: {FORM}"))
         }
-        "s3" | "s3a" | "file" => {
-            url::Url::parse(uri).map(drop).map_err(|error| format!("`{uri}`: {error}: {FORM}"))
-        }
+        "s3" | "s3a" | "file" => match url::Url::parse(uri) {
+            // The address is printed and logged.
+            Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+                Err("holds credentials: set them in lake.storage_options".to_owned())
+            }
+            Ok(_) => Ok(()),
+            Err(error) => Err(format!("not a URL ({error}): {FORM}")),
+        },
         _ => Err(format!("the scheme `{scheme}` is not supported: {FORM}")),
     }
 }

@@ -19,7 +19,7 @@ pub fn markdown() -> String {
         let optional = line.strip_prefix('#').filter(|rest| rest.starts_with(|c: char| !c.is_whitespace()));
         let setting = optional.unwrap_or(line);
         if setting.starts_with('[') {
-            section = setting.trim_matches(['[', ']']).to_owned();
+            setting.trim_matches(['[', ']']).clone_into(&mut section);
             heading(&mut page, 2, setting, &comment);
             comment.clear();
         } else if optional.is_none() && line.starts_with('#') {

@@ -191,6 +191,13 @@ fn every_kind_of_problem_has_its_message_and_place() {
          "2: pipeline.name: `a b` is not accepted: 1 to 100 letters, digits and `.`, `_`, `-`".into()),
         ("lake.uri = 'ftp://x'",
          "2: lake.uri: the scheme `ftp` is not supported: a local path or s3://bucket/path".into()),
+        ("lake.uri = 's3://key:hunter2@bucket'",
+         "2: lake.uri: holds credentials: set them in lake.storage_options".into()),
+        ("lake.uri = 's3:///path'",
+         "2: lake.uri: `s3:///path` names no bucket: a local path or s3://bucket/path".into()),
+        ("'a[999999999]' = 1",
+         "2: a[999999999]: unknown key; known are pipeline, kafka, batch, lake, mirrors, source, tables, admin, \
+          shutdown".into()),
         ("lake.uri = ''", "2: lake.uri: nothing to write to: set lake.uri or add a [mirrors.NAME]".into()),
         ("lake.layout = '{tabel}'",
          "2: lake.layout: unknown variable {tabel} in `{tabel}`: variables are {database}, {schema}, {table}".into()),
