@@ -71,7 +71,7 @@ start_compose() {
   compose "${profiles[@]}" up -d "${services[@]}"
   # `up --wait` takes the end of a one-shot service for a failure; `docker wait` knows its exit code, also afterwards.
   code=$(docker wait "$(compose ps -aq register-connector)")
-  compose logs --no-log-prefix register-connector >&2
+  [ "$code" = 0 ] || compose logs --no-log-prefix --tail 20 register-connector >&2
   [ "$code" = 0 ] || die "the connector could not be registered (see above); scripts/logs.sh connect shows more"
 }
 

@@ -141,7 +141,7 @@ check_tables
 
 # Every change once, in its order.
 echo "history: every one of these changes, once and in order"
-history= separator=
+history="" separator=""
 while read -r name table condition; do
   history+="$separator SELECT '$name' AS changed, operation, row_number() OVER (ORDER BY \"offset\") AS nth
     FROM TABLE:cdc_events WHERE source_table = '$table' AND key LIKE '$condition'"
