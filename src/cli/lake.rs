@@ -37,7 +37,9 @@ pub(super) async fn query(settings: &Settings, args: &QueryArgs) -> Exit {
     let answer = match session.sql(&args.sql).await {
         Ok(frame) => {
             let schema = Arc::new(frame.schema().as_arrow().clone());
-            frame.collect().await.map(|batches| if batches.is_empty() { vec![RecordBatch::new_empty(schema)] } else { batches })
+            frame.collect().await.map(|batches| {
+                if batches.is_empty() { vec![RecordBatch::new_empty(schema)] } else { batches }
+            })
         }
         Err(error) => Err(error),
     };
@@ -103,7 +105,10 @@ fn failed(error: &LakeError) -> Exit {
     match error {
         LakeError::Settings(_) => Exit::Usage,
         LakeError::Storage { .. } => Exit::Unreachable,
-        LakeError::Busy { .. } | LakeError::Fenced { .. } | LakeError::Refused(_) | LakeError::Unreadable { .. } => Exit::Failure,
+        LakeError::Busy { .. }
+        | LakeError::Fenced { .. }
+        | LakeError::Refused(_)
+        | LakeError::Unreadable { .. } => Exit::Failure,
     }
 }
 
@@ -148,8 +153,16 @@ fn history_rows(entries: &[HistoryEntry]) -> Result<RecordBatch, ArrowError> {
         ("version", Arc::new(entries.iter().map(|entry| Some(entry.version)).collect::<UInt64Array>())),
         ("time", text(entries.iter().map(|entry| entry.time.map(rfc3339)))),
         ("operation", text(entries.iter().map(|entry| entry.operation.clone()))),
-        ("files_added", Arc::new(entries.iter().map(|entry| entry.files_added as u64).map(Some).collect::<UInt64Array>())),
-        ("files_removed", Arc::new(entries.iter().map(|entry| entry.files_removed as u64).map(Some).collect::<UInt64Array>())),
+        (
+            "files_added",
+            Arc::new(entries.iter().map(|entry| entry.files_added as u64).map(Some).collect::<UInt64Array>()),
+        ),
+        (
+            "files_removed",
+            Arc::new(
+                entries.iter().map(|entry| entry.files_removed as u64).map(Some).collect::<UInt64Array>(),
+            ),
+        ),
         ("positions", text(entries.iter().map(|entry| Some(positions(&entry.positions))))),
     ])
 }

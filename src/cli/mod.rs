@@ -7,6 +7,7 @@ mod exit;
 mod lake;
 mod logging;
 mod output;
+mod reach;
 mod run;
 mod status;
 
@@ -30,14 +31,28 @@ pub async fn run(cli: Cli) -> Exit {
                 Err(exit) => exit,
             }
         }
-        Command::Query(args) => with_settings(&args.config, async |settings| lake::query(settings, &args).await).await,
-        Command::Tables(args) => with_settings(&args.config, async |settings| lake::tables(settings, args.output).await).await,
+        Command::Query(args) => {
+            with_settings(&args.config, async |settings| lake::query(settings, &args).await).await
+        }
+        Command::Tables(args) => {
+            with_settings(&args.config, async |settings| lake::tables(settings, args.output).await).await
+        }
         Command::History(args) => {
-            with_settings(&args.config, async |settings| lake::history(settings, &args.table, args.output).await).await
+            with_settings(&args.config, async |settings| {
+                lake::history(settings, &args.table, args.output).await
+            })
+            .await
         }
         Command::Status(args) => ask_status(&args).await,
-        Command::Completions(args) => completions::run(&args),
-        Command::Demo(_) | Command::Check(_) => Exit::Usage,
+        Command::Check(args) => {
+            logging::start(None, "warn");
+            // Not locked for the whole of the check: it may wait for the network.
+            written(check::run(&args, &reach::Outside, &mut std::io::stdout()).await)
+        }
+        Command::Completions(args) => {
+            written(completions::write(args.shell, &mut std::io::stdout()).map(|()| Exit::Success))
+        }
+        Command::Demo(_) => Exit::Usage,
     }
 }
 
@@ -65,6 +80,14 @@ async fn ask_status(args: &StatusArgs) -> Exit {
             Exit::Usage
         }
     }
+}
+
+/// The exit of a command that wrote its result itself.
+fn written(result: std::io::Result<Exit>) -> Exit {
+    result.unwrap_or_else(|error| {
+        complain(&format!("standard output: {error}"));
+        Exit::Failure
+    })
 }
 
 /// The settings, or every problem with them on standard error.

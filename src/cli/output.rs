@@ -4,12 +4,12 @@
 
 use std::io::{self, Write};
 
+use super::RowsFormat;
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::csv::WriterBuilder;
 use arrow::error::ArrowError;
 use arrow::util::display::FormatOptions;
 use arrow::util::pretty::pretty_format_batches_with_options;
-use super::RowsFormat;
 
 /// Prints batches of one schema.
 ///

@@ -17,7 +17,9 @@ pub async fn run(url: &str, format: ReportFormat) -> Exit {
     let status = match ask(url).await {
         Ok(status) => status,
         Err(error) => {
-            complain(&format!("no answer from {url}/status: {error}\nhint: is `alluvium run` up, and is admin.listen the address it serves? (--url)"));
+            complain(&format!(
+                "no answer from {url}/status: {error}\nhint: is `alluvium run` up, and is admin.listen the address it serves? (--url)"
+            ));
             return Exit::Unreachable;
         }
     };
@@ -50,7 +52,10 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 fn show(status: &Status, format: ReportFormat) -> Result<(), ArrowError> {
     if format == ReportFormat::Json {
-        return output::line(&serde_json::to_string_pretty(status).map_err(|error| ArrowError::JsonError(error.to_string()))?);
+        return output::line(
+            &serde_json::to_string_pretty(status)
+                .map_err(|error| ArrowError::JsonError(error.to_string()))?,
+        );
     }
     output::print(&[lanes(&status.lanes)?], RowsFormat::Table)?;
     output::print(&[tables(&status.lanes)?], RowsFormat::Table)?;
@@ -58,7 +63,9 @@ fn show(status: &Status, format: ReportFormat) -> Result<(), ArrowError> {
 }
 
 fn lanes(lanes: &[LaneStatus]) -> Result<RecordBatch, ArrowError> {
-    let errors = lanes.iter().map(|lane| lane.last_error.as_ref().map(|error| format!("{} {}", error.at, error.message)));
+    let errors = lanes
+        .iter()
+        .map(|lane| lane.last_error.as_ref().map(|error| format!("{} {}", error.at, error.message)));
     output::batch(vec![
         ("lane", text(lanes.iter().map(|lane| Some(lane.lane.clone())))),
         ("state", text(lanes.iter().map(|lane| Some(lane.state.name().to_owned())))),
@@ -69,7 +76,8 @@ fn lanes(lanes: &[LaneStatus]) -> Result<RecordBatch, ArrowError> {
 }
 
 fn tables(lanes: &[LaneStatus]) -> Result<RecordBatch, ArrowError> {
-    let rows: Vec<_> = lanes.iter().flat_map(|lane| lane.tables.iter().map(move |table| (lane, table))).collect();
+    let rows: Vec<_> =
+        lanes.iter().flat_map(|lane| lane.tables.iter().map(move |table| (lane, table))).collect();
     output::batch(vec![
         ("lane", text(rows.iter().map(|(lane, _)| Some(lane.lane.clone())))),
         ("table", text(rows.iter().map(|(_, (name, _))| Some((*name).clone())))),
@@ -77,13 +85,17 @@ fn tables(lanes: &[LaneStatus]) -> Result<RecordBatch, ArrowError> {
         ("upserted", Arc::new(rows.iter().map(|(_, (_, table))| table.upserted).collect::<UInt64Array>())),
         ("deleted", Arc::new(rows.iter().map(|(_, (_, table))| table.deleted).collect::<UInt64Array>())),
         ("appended", Arc::new(rows.iter().map(|(_, (_, table))| table.appended).collect::<UInt64Array>())),
-        ("freshness_ms", Arc::new(rows.iter().map(|(_, (_, table))| table.freshness_ms).collect::<UInt64Array>())),
+        (
+            "freshness_ms",
+            Arc::new(rows.iter().map(|(_, (_, table))| table.freshness_ms).collect::<UInt64Array>()),
+        ),
         ("stopped", text(rows.iter().map(|(_, (_, table))| table.stopped.clone()))),
     ])
 }
 
 fn partitions(lanes: &[LaneStatus]) -> Result<RecordBatch, ArrowError> {
-    let rows: Vec<_> = lanes.iter().flat_map(|lane| lane.partitions.iter().map(move |each| (lane, each))).collect();
+    let rows: Vec<_> =
+        lanes.iter().flat_map(|lane| lane.partitions.iter().map(move |each| (lane, each))).collect();
     output::batch(vec![
         ("lane", text(rows.iter().map(|(lane, _)| Some(lane.lane.clone())))),
         ("partition", text(rows.iter().map(|(_, (name, _))| Some((*name).clone())))),

@@ -86,6 +86,7 @@ fn batch(reader: &mut Reader<'_>, root: &mut Section) -> Option<Batch> {
 fn lake(reader: &mut Reader<'_>, root: &mut Section) -> Option<Lake> {
     let mut section = reader.section(root, "lake");
     let uri = checked(reader, &mut section, "uri", names::lake_uri);
+    let current_tables = reader.take(&mut section, "current_tables");
     let raw_table = checked(reader, &mut section, "raw_table", names::folder);
     let layout = checked(reader, &mut section, "layout", names::layout);
     let storage_options = storage_options(reader, &mut section);
@@ -95,6 +96,7 @@ fn lake(reader: &mut Reader<'_>, root: &mut Section) -> Option<Lake> {
     reader.finish(&section);
     Some(Lake {
         uri: uri?,
+        current_tables: current_tables?,
         raw_table: raw_table?,
         layout: layout?,
         storage_options: storage_options?,

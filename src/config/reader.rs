@@ -277,6 +277,17 @@ impl FromSetting for String {
     }
 }
 
+impl FromSetting for bool {
+    fn from_setting(raw: Raw<'_>) -> Result<Self, String> {
+        match &raw.value.kind {
+            ValueKind::Boolean(value) => Ok(*value),
+            ValueKind::String(text) if raw.is_text && text.trim() == "true" => Ok(true),
+            ValueKind::String(text) if raw.is_text && text.trim() == "false" => Ok(false),
+            other => Err(format!("expected true or false, found {}", kind(other))),
+        }
+    }
+}
+
 impl FromSetting for u64 {
     fn from_setting(raw: Raw<'_>) -> Result<Self, String> {
         let number = match &raw.value.kind {

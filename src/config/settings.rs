@@ -4,13 +4,14 @@
 //! every secret is resolved and no two tables share a folder. What a key means, its unit and the values it accepts are
 //! told in `defaults.toml`, and nowhere else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
 use super::{ByteSize, DatabaseUrl, Options, TypeName};
+use crate::debezium::ConfiguredType;
 
 /// Everything that can be set. Serializes as the effective settings, with secrets redacted.
 #[derive(Debug, Clone, Serialize)]
@@ -39,6 +40,16 @@ impl Settings {
     /// What is set for the source table `schema.table`, if anything.
     pub fn table(&self, source: &str) -> Option<&Table> {
         self.tables.iter().find(|table| table.source == source)
+    }
+}
+
+impl Settings {
+    /// Configured types by `schema.table` and column.
+    pub fn column_types(&self) -> HashMap<String, HashMap<String, ConfiguredType>> {
+        let of = |table: &Table| {
+            table.types.iter().map(|(column, name)| (column.clone(), name.meaning().clone())).collect()
+        };
+        self.tables.iter().map(|table| (table.source.clone(), of(table))).collect()
     }
 }
 
@@ -89,6 +100,8 @@ pub struct Batch {
 pub struct Lake {
     /// Folder or URL that holds the tables; empty: no lake.
     pub uri: String,
+    /// Whether there are current tables, or the raw table alone.
+    pub current_tables: bool,
     /// Folder of the raw table; empty: none.
     pub raw_table: String,
     /// Template of a table's folder.

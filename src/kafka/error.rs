@@ -171,10 +171,15 @@ impl ConsumerError {
     /// Class for the metric of errors.
     pub fn class(&self) -> &'static str {
         match self {
-            Self::Property { .. } | Self::Refused { .. } | Self::Topic { .. } | Self::Client { .. } => "settings",
+            Self::Property { .. } | Self::Refused { .. } | Self::Topic { .. } | Self::Client { .. } => {
+                "settings"
+            }
             Self::Unreachable { .. } | Self::Lookup { .. } => "connection",
             Self::Positions { .. } => "positions",
-            Self::Expired { .. } | Self::BeyondEnd { .. } | Self::Recreated { .. } | Self::OtherCluster { .. } => "data_loss",
+            Self::Expired { .. }
+            | Self::BeyondEnd { .. }
+            | Self::Recreated { .. }
+            | Self::OtherCluster { .. } => "data_loss",
             Self::Position { .. } => "position",
             Self::Unreadable { .. } => "unreadable",
             Self::Refusal { class, .. } => class,

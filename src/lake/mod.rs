@@ -47,7 +47,8 @@ pub use location::{DEFAULT_LAYOUT, check_layout, folder};
 pub use progress::{app_id, parse_app_id};
 
 use crate::change::{
-    Batch, ChangeBatch, CommitReport, KnownSchemas, Progress, Sink, SinkError, TableId, TableReport, TableSchema,
+    Batch, ChangeBatch, CommitReport, KnownSchemas, Progress, Sink, SinkError, TableId, TableReport,
+    TableSchema,
 };
 use create::TableProperties;
 use current::{CurrentTable, topics_of};

@@ -132,7 +132,9 @@ impl DecodeStage {
                     self.identities.insert(assigned.partition.clone(), assigned.identity.clone());
                     self.decoder.begin_partition(assigned.partition.clone(), assigned.start);
                 }
-                self.send(Staged::Assigned(partitions.into_iter().map(|assigned| assigned.partition).collect()))
+                self.send(Staged::Assigned(
+                    partitions.into_iter().map(|assigned| assigned.partition).collect(),
+                ))
             }
             Event::Revoked { partitions, done, .. } => {
                 // Also where the partitions are lost: what is decoded may still be committed, because the sink
@@ -227,7 +229,11 @@ impl DecodeStage {
         if age < self.limits.max_delay || !may_cut {
             return Ok(());
         }
-        if let Ok(permit) = Arc::clone(&self.committer).try_acquire_owned() { self.close_with(permit) } else { Ok(()) }
+        if let Ok(permit) = Arc::clone(&self.committer).try_acquire_owned() {
+            self.close_with(permit)
+        } else {
+            Ok(())
+        }
     }
 
     /// Closes the batch, waiting for the committing stage.

@@ -120,7 +120,11 @@ impl<S: Sink> Lane<S> {
                     return LaneEnd::Stopped(message);
                 }
                 AttemptEnd::StartOver { class, message } => {
-                    tracing::warn!(lane = self.options.name, message, "lane starts over from the sink's progress");
+                    tracing::warn!(
+                        lane = self.options.name,
+                        message,
+                        "lane starts over from the sink's progress"
+                    );
                     self.observer.retry(class, &message);
                     self.stopped_tables.clear();
                     let wait = self.backoff.next();
@@ -181,7 +185,7 @@ impl<S: Sink> Lane<S> {
         loop {
             let step = tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => return AttemptEnd::Finished,
+                () = asked_to_stop(&mut stop) => return AttemptEnd::Finished,
                 Some(request) = attempt.requests.recv() => self.answer(request).await,
                 staged = attempt.staged.recv() => match staged {
                     Some(staged) => self.accept(attempt, staged).await,
@@ -228,7 +232,11 @@ impl<S: Sink> Lane<S> {
                 result
             }
             Staged::Assigned(partitions) => {
-                tracing::info!(lane = self.options.name, partitions = partitions.len(), "partitions assigned");
+                tracing::info!(
+                    lane = self.options.name,
+                    partitions = partitions.len(),
+                    "partitions assigned"
+                );
                 self.observer.assigned();
                 self.observer.state(LaneState::Running);
                 Ok(())
@@ -254,7 +262,9 @@ impl<S: Sink> Lane<S> {
             Staged::Failed(error) if error.is_final() => {
                 Err(AttemptEnd::Stopped { class: error.class(), message: error.to_string() })
             }
-            Staged::Failed(error) => Err(AttemptEnd::StartOver { class: error.class(), message: error.to_string() }),
+            Staged::Failed(error) => {
+                Err(AttemptEnd::StartOver { class: error.class(), message: error.to_string() })
+            }
         }
     }
 
@@ -294,7 +304,8 @@ impl<S: Sink> Lane<S> {
                 self.observer.table_stopped(&table.to_string(), "table", reason);
             }
             for changes in batch.changes.iter().filter(|changes| changes.table == *table) {
-                let topics = changes.partitions.iter().filter_map(|&index| batch.partitions.get(index as usize));
+                let topics =
+                    changes.partitions.iter().filter_map(|&index| batch.partitions.get(index as usize));
                 stopped_topics.extend(topics.map(|partition| Arc::clone(&partition.topic)));
             }
         }
@@ -318,7 +329,12 @@ impl<S: Sink> Lane<S> {
         match self.sink.maintain().await {
             Ok(()) => Ok(()),
             Err(SinkError::Retry { class, message }) => {
-                tracing::warn!(lane = self.options.name, class, message, "maintenance failed, trying again later");
+                tracing::warn!(
+                    lane = self.options.name,
+                    class,
+                    message,
+                    "maintenance failed, trying again later"
+                );
                 Ok(())
             }
             Err(error) => Err(end_of(error)),
@@ -331,7 +347,7 @@ impl<S: Sink> Lane<S> {
         let mut stop = self.stop.clone();
         loop {
             tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => return Err(AttemptEnd::Finished),
+                () = asked_to_stop(&mut stop) => return Err(AttemptEnd::Finished),
                 () = tokio::time::sleep_until(deadline) => return Ok(()),
                 Some(request) = attempt.requests.recv() => self.answer(request).await?,
             }
@@ -341,10 +357,15 @@ impl<S: Sink> Lane<S> {
     /// Whether the lane was asked to stop meanwhile.
     async fn sleep(&mut self, wait: Duration) -> bool {
         tokio::select! {
-            _ = self.stop.wait_for(|stop| *stop) => true,
+            () = asked_to_stop(&mut self.stop) => true,
             () = tokio::time::sleep(wait) => false,
         }
     }
+}
+
+/// Ends when the lane is asked to stop; the service being gone counts as that.
+async fn asked_to_stop(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 fn end_of(error: SinkError) -> AttemptEnd {

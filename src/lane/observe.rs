@@ -25,7 +25,10 @@ impl Observer {
     pub(super) fn state(&self, state: LaneState) {
         self.board.lock().state = state;
         for each in LaneState::ALL {
-            self.metrics.lane_state.with_label_values(&[&self.lane, each.name()]).set(i64::from(each == state));
+            self.metrics
+                .lane_state
+                .with_label_values(&[&self.lane, each.name()])
+                .set(i64::from(each == state));
         }
     }
 
@@ -90,18 +93,29 @@ impl Observer {
     }
 
     pub(super) fn stage(&self, stage: &str, duration: Duration) {
-        self.metrics.stage_duration.with_label_values(&[self.lane.as_str(), stage]).observe(duration.as_secs_f64());
+        self.metrics
+            .stage_duration
+            .with_label_values(&[self.lane.as_str(), stage])
+            .observe(duration.as_secs_f64());
     }
 
     pub(super) fn committed(&self, batch: &Batch, report: &CommitReport) {
         self.operations(batch, report);
         self.freshness(batch, report);
         self.metrics.conflicts.with_label_values(&[&self.lane]).inc_by(report.conflicts);
-        self.metrics.last_commit.with_label_values(&[&self.lane]).set(chrono::Utc::now().timestamp_millis() as f64 / 1e3);
+        self.metrics
+            .last_commit
+            .with_label_values(&[&self.lane])
+            .set(chrono::Utc::now().timestamp_millis() as f64 / 1e3);
         for (table, done) in &report.tables {
             let lane = self.lane.as_str();
-            self.metrics.commit_duration.with_label_values(&[lane, table]).observe(done.duration.as_secs_f64());
-            for (kind, rows) in [("upserted", done.upserted), ("deleted", done.deleted), ("appended", done.appended)] {
+            self.metrics
+                .commit_duration
+                .with_label_values(&[lane, table])
+                .observe(done.duration.as_secs_f64());
+            for (kind, rows) in
+                [("upserted", done.upserted), ("deleted", done.deleted), ("appended", done.appended)]
+            {
                 self.metrics.rows_written.with_label_values(&[lane, table.as_str(), kind]).inc_by(rows);
             }
             self.metrics.unresolved_absent.with_label_values(&[lane, table]).inc_by(done.unresolved_absent);
@@ -150,7 +164,8 @@ impl Observer {
             }
             if let Some(newest) = newest {
                 let milliseconds = ((now - newest).max(0) / 1000) as u64;
-                self.board.lock().tables.entry(changes.table.to_string()).or_default().freshness_ms = Some(milliseconds);
+                self.board.lock().tables.entry(changes.table.to_string()).or_default().freshness_ms =
+                    Some(milliseconds);
             }
         }
         self.metrics.clock_skew.with_label_values(&[&self.lane]).inc_by(from_our_future);

@@ -45,10 +45,20 @@ use self::session::Session;
 use self::sqlstate::Trouble;
 use self::work::Stopped;
 use crate::change::{
-    Batch, CommitReport, KnownSchemas, Progress, Sink, SinkError, StoredPosition, TableId, TableReport, TableSchema,
+    Batch, CommitReport, KnownSchemas, Progress, Sink, SinkError, StoredPosition, TableId, TableReport,
     TopicPartition,
 };
 use crate::failpoint;
+
+/// Opens a session as a mirror would, for checks.
+///
+/// # Errors
+/// What is wrong with the URL, or why the database does not answer.
+pub async fn connect(url: &str) -> Result<tokio_postgres::Client, String> {
+    let endpoint =
+        Endpoint::new(&MirrorOptions::new("check", "check", url)).map_err(|error| error.to_string())?;
+    endpoint.connect().await.map_err(|trouble| trouble.into_sink_error().to_string())
+}
 
 /// Batches without a row to write move the stored positions at most this often: heartbeats alone must not keep the
 /// target writing.

@@ -1,7 +1,5 @@
 //! From the settings to the options of each part.
 
-use std::collections::HashMap;
-
 use super::Mode;
 use crate::config::{Mirror as MirrorSettings, OnDataLoss as OnDataLossSetting, Settings};
 use crate::debezium::DecoderOptions;
@@ -14,7 +12,11 @@ use crate::mirror::MirrorOptions;
 pub fn lake(settings: &Settings) -> LakeOptions {
     let lake = &settings.lake;
     LakeOptions {
-        storage_options: lake.storage_options.reveal().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        storage_options: lake
+            .storage_options
+            .reveal()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect(),
         layout: lake.layout.clone(),
         current_tables: lake.current_tables,
         raw_table: (!lake.raw_table.is_empty()).then(|| lake.raw_table.clone()),
@@ -54,7 +56,8 @@ pub fn consumer(settings: &Settings, name: &str, mode: &Mode) -> ConsumerOptions
     let kafka = &settings.kafka;
     let group = format!("{}-{name}", settings.pipeline.name);
     let mut options = ConsumerOptions::new(&kafka.bootstrap_servers, group, kafka.topics.clone());
-    options.properties = kafka.properties.reveal().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    options.properties =
+        kafka.properties.reveal().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     options.on_data_loss = match kafka.on_data_loss {
         OnDataLossSetting::Halt => OnDataLoss::Halt,
         OnDataLossSetting::Continue => OnDataLoss::Continue,
