@@ -21,8 +21,24 @@ pub use exit::Exit;
 
 use crate::config::{self, Settings};
 
-/// Runs a command and says how it ended.
-pub async fn run(cli: Cli) -> Exit {
+/// Runs a command on a runtime of its own, and says how it ended.
+///
+/// Not `async`: the compiler would then generate all of the program's asynchronous code once more for the binary.
+pub fn main(cli: Cli) -> Exit {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&format!("the runtime cannot start: {error}"));
+            return Exit::Failure;
+        }
+    };
+    let exit = runtime.block_on(run(cli));
+    // Work that was abandoned at the shutdown deadline must not hold the process.
+    runtime.shutdown_background();
+    exit
+}
+
+async fn run(cli: Cli) -> Exit {
     match cli.command {
         Command::Run(args) => {
             logging::start(args.log_format, "info");
