@@ -142,8 +142,7 @@ impl Log {
         loop {
             match entries.try_next().await {
                 Ok(Some(meta)) => listing.add(meta.location),
-                Ok(None) => break,
-                Err(ObjectStoreError::NotFound { .. }) => break,
+                Ok(None) | Err(ObjectStoreError::NotFound { .. }) => break,
                 Err(error) => return Err(LakeError::store(&self.table, &error)),
             }
         }

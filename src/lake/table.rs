@@ -21,7 +21,7 @@ pub(super) const ATTEMPTS: u32 = 10;
 
 /// After this time without a look at the log it is listed: its next entry may have been expired by another writer's
 /// clean-up, and then a put-if-absent of that version would succeed.
-const TRUST: Duration = Duration::from_secs(300);
+const TRUST: Duration = Duration::from_mins(5);
 
 /// What all tables of one instance share.
 #[derive(Debug, Clone)]
