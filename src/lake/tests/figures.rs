@@ -1,5 +1,8 @@
 //! Figures for `docs/performance.md`; run with `--ignored --nocapture`.
 
+#![allow(clippy::print_stderr)]
+
+use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -48,7 +51,7 @@ fn payload(seed: i64, bytes: usize) -> String {
     let mut column = 0;
     text.push('{');
     while text.len() < bytes {
-        text.push_str(&format!("\"column_number_{column}\":{},", random.u32(0..1_000_000)));
+        let _ = write!(text, "\"column_number_{column}\":{},", random.u32(0..1_000_000));
         column += 1;
     }
     text.push_str("\"last\":null}");
