@@ -4,36 +4,25 @@
 
 use std::io::{self, Write};
 
+use super::RowsFormat;
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::csv::WriterBuilder;
 use arrow::error::ArrowError;
 use arrow::util::display::FormatOptions;
 use arrow::util::pretty::pretty_format_batches_with_options;
-use clap::ValueEnum;
-
-/// How results look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum OutputFormat {
-    /// A table with borders; nulls are empty.
-    Table,
-    /// One JSON array of objects; nulls are `null`.
-    Json,
-    /// CSV with a header line; nulls are empty.
-    Csv,
-}
 
 /// Prints batches of one schema.
 ///
 /// # Errors
 /// Where a value has no text form, or standard output is closed.
-pub fn print(batches: &[RecordBatch], format: OutputFormat) -> Result<(), ArrowError> {
+pub fn print(batches: &[RecordBatch], format: RowsFormat) -> Result<(), ArrowError> {
     let mut out = io::stdout().lock();
     match format {
-        OutputFormat::Table => {
+        RowsFormat::Table => {
             let options = FormatOptions::default().with_display_error(true);
             writeln!(out, "{}", pretty_format_batches_with_options(batches, &options)?)?;
         }
-        OutputFormat::Json => {
+        RowsFormat::Json => {
             let mut writer = arrow::json::WriterBuilder::new()
                 .with_explicit_nulls(true)
                 .build::<_, arrow::json::writer::JsonArray>(&mut out);
@@ -41,7 +30,7 @@ pub fn print(batches: &[RecordBatch], format: OutputFormat) -> Result<(), ArrowE
             writer.finish()?;
             writeln!(out)?;
         }
-        OutputFormat::Csv => {
+        RowsFormat::Csv => {
             let mut writer = WriterBuilder::new().with_header(true).build(&mut out);
             for batch in batches {
                 writer.write(batch)?;

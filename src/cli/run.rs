@@ -13,13 +13,14 @@ use crate::service::{Mode, Service, StartError};
 
 /// Runs the service and says how it ended.
 pub async fn run(settings: &Settings, until_caught_up: bool) -> Exit {
-    let (mut terminate, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
-        (Err(error), _) | (_, Err(error)) => {
-            tracing::error!(%error, "cannot listen for signals");
-            return Exit::Failure;
-        }
-    };
+    let (mut terminate, mut interrupt) =
+        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+            (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::error!(%error, "cannot listen for signals");
+                return Exit::Failure;
+            }
+        };
     let started = Instant::now();
     let mut service = match Service::start(settings, Mode { until_caught_up, ..Mode::default() }).await {
         Ok(service) => service,

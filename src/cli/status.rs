@@ -6,23 +6,25 @@ use std::time::Duration;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, UInt64Array};
 use arrow::error::ArrowError;
 
-use super::Exit;
-use super::output::{self, OutputFormat};
+use super::output;
+use super::{Exit, ReportFormat, RowsFormat, complain};
 use crate::admin::status::{LaneStatus, Status};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Asks the daemon at `url` (for example `http://127.0.0.1:8090`) and prints its answer.
-pub async fn run(url: &str, format: OutputFormat) -> Exit {
+pub async fn run(url: &str, format: ReportFormat) -> Exit {
     let status = match ask(url).await {
         Ok(status) => status,
         Err(error) => {
-            super::complain(&format!("no answer from {url}/status: {error}\nhint: is `alluvium run` up, and is admin.listen the address it serves? (--url)"));
+            complain(&format!(
+                "no answer from {url}/status: {error}\nhint: is `alluvium run` up, and is admin.listen the address it serves? (--url)"
+            ));
             return Exit::Unreachable;
         }
     };
     if let Err(error) = show(&status, format) {
-        super::complain(&format!("the status cannot be printed: {error}"));
+        complain(&format!("the status cannot be printed: {error}"));
         return Exit::Failure;
     }
     if status.ready { Exit::Success } else { Exit::Failure }
@@ -48,17 +50,22 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn show(status: &Status, format: OutputFormat) -> Result<(), ArrowError> {
-    if format == OutputFormat::Json {
-        return output::line(&serde_json::to_string_pretty(status).map_err(|error| ArrowError::JsonError(error.to_string()))?);
+fn show(status: &Status, format: ReportFormat) -> Result<(), ArrowError> {
+    if format == ReportFormat::Json {
+        return output::line(
+            &serde_json::to_string_pretty(status)
+                .map_err(|error| ArrowError::JsonError(error.to_string()))?,
+        );
     }
-    output::print(&[lanes(&status.lanes)?], format)?;
-    output::print(&[tables(&status.lanes)?], format)?;
-    output::print(&[partitions(&status.lanes)?], format)
+    output::print(&[lanes(&status.lanes)?], RowsFormat::Table)?;
+    output::print(&[tables(&status.lanes)?], RowsFormat::Table)?;
+    output::print(&[partitions(&status.lanes)?], RowsFormat::Table)
 }
 
 fn lanes(lanes: &[LaneStatus]) -> Result<RecordBatch, ArrowError> {
-    let errors = lanes.iter().map(|lane| lane.last_error.as_ref().map(|error| format!("{} {}", error.at, error.message)));
+    let errors = lanes
+        .iter()
+        .map(|lane| lane.last_error.as_ref().map(|error| format!("{} {}", error.at, error.message)));
     output::batch(vec![
         ("lane", text(lanes.iter().map(|lane| Some(lane.lane.clone())))),
         ("state", text(lanes.iter().map(|lane| Some(lane.state.name().to_owned())))),
@@ -69,7 +76,8 @@ fn lanes(lanes: &[LaneStatus]) -> Result<RecordBatch, ArrowError> {
 }
 
 fn tables(lanes: &[LaneStatus]) -> Result<RecordBatch, ArrowError> {
-    let rows: Vec<_> = lanes.iter().flat_map(|lane| lane.tables.iter().map(move |table| (lane, table))).collect();
+    let rows: Vec<_> =
+        lanes.iter().flat_map(|lane| lane.tables.iter().map(move |table| (lane, table))).collect();
     output::batch(vec![
         ("lane", text(rows.iter().map(|(lane, _)| Some(lane.lane.clone())))),
         ("table", text(rows.iter().map(|(_, (name, _))| Some((*name).clone())))),
@@ -77,13 +85,17 @@ fn tables(lanes: &[LaneStatus]) -> Result<RecordBatch, ArrowError> {
         ("upserted", Arc::new(rows.iter().map(|(_, (_, table))| table.upserted).collect::<UInt64Array>())),
         ("deleted", Arc::new(rows.iter().map(|(_, (_, table))| table.deleted).collect::<UInt64Array>())),
         ("appended", Arc::new(rows.iter().map(|(_, (_, table))| table.appended).collect::<UInt64Array>())),
-        ("freshness_ms", Arc::new(rows.iter().map(|(_, (_, table))| table.freshness_ms).collect::<UInt64Array>())),
+        (
+            "freshness_ms",
+            Arc::new(rows.iter().map(|(_, (_, table))| table.freshness_ms).collect::<UInt64Array>()),
+        ),
         ("stopped", text(rows.iter().map(|(_, (_, table))| table.stopped.clone()))),
     ])
 }
 
 fn partitions(lanes: &[LaneStatus]) -> Result<RecordBatch, ArrowError> {
-    let rows: Vec<_> = lanes.iter().flat_map(|lane| lane.partitions.iter().map(move |each| (lane, each))).collect();
+    let rows: Vec<_> =
+        lanes.iter().flat_map(|lane| lane.partitions.iter().map(move |each| (lane, each))).collect();
     output::batch(vec![
         ("lane", text(rows.iter().map(|(lane, _)| Some(lane.lane.clone())))),
         ("partition", text(rows.iter().map(|(_, (name, _))| Some((*name).clone())))),

@@ -47,7 +47,8 @@ pub use location::{DEFAULT_LAYOUT, check_layout, folder};
 pub use progress::{app_id, parse_app_id};
 
 use crate::change::{
-    Batch, ChangeBatch, CommitReport, Progress, Sink, SinkError, TableId, TableReport, TableSchema,
+    Batch, ChangeBatch, CommitReport, KnownSchemas, Progress, Sink, SinkError, TableId, TableReport,
+    TableSchema,
 };
 use create::TableProperties;
 use current::{CurrentTable, topics_of};
@@ -69,6 +70,8 @@ pub struct LakeOptions {
     pub storage_options: HashMap<String, String>,
     /// Folder of a table: `{table}`, `{schema}`, `{database}`.
     pub layout: String,
+    /// Whether there are current tables, or the raw table alone.
+    pub current_tables: bool,
     /// Folder of the raw table; `None` keeps no history.
     pub raw_table: Option<String>,
     /// Identity of this pipeline's positions.
@@ -101,6 +104,7 @@ impl LakeOptions {
             uri: uri.into(),
             storage_options: HashMap::new(),
             layout: DEFAULT_LAYOUT.to_owned(),
+            current_tables: true,
             raw_table: Some("cdc_events".to_owned()),
             pipeline: pipeline.into(),
             checkpoint_interval: 100,
@@ -247,7 +251,8 @@ impl Lake {
     /// Commits all current tables' parts, several at a time.
     async fn commit_current(&mut self, batch: &Batch, report: &mut CommitReport) -> Result<(), LakeError> {
         let mut parts: BTreeMap<&TableId, Vec<&ChangeBatch>> = BTreeMap::new();
-        for changes in batch.changes.iter().filter(|changes| !changes.is_empty()) {
+        let wanted = |changes: &&ChangeBatch| self.options.current_tables && !changes.is_empty();
+        for changes in batch.changes.iter().filter(wanted) {
             parts.entry(&changes.table).or_default().push(changes);
         }
         let mut work = Vec::new();
@@ -350,8 +355,10 @@ impl Sink for Lake {
         Ok(self.commit_batch(batch).await?)
     }
 
-    fn schema(&self, table: &TableId) -> Option<Arc<TableSchema>> {
-        self.tables.get(table).map(|table| Arc::clone(table.schema()))
+    fn known_schemas(&self) -> KnownSchemas {
+        let known: HashMap<TableId, Arc<TableSchema>> =
+            self.tables.iter().map(|(id, table)| (id.clone(), Arc::clone(table.schema()))).collect();
+        Box::new(move |table| known.get(table).cloned())
     }
 
     async fn maintain(&mut self) -> Result<(), SinkError> {

@@ -10,7 +10,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::change::{Batch, RecordError, TopicIdentity, TopicPartition};
 use crate::debezium::{Decoder, Outcome, RecordRef};
-use crate::kafka::{Chunk, ConsumerError, Event};
+use crate::kafka::{Chunk, ConsumerError, Event, Events};
 
 /// When a batch closes.
 #[derive(Debug, Clone, Copy)]
@@ -26,7 +26,7 @@ pub struct BatchLimits {
     /// Age of its first record in this process.
     pub max_delay: Duration,
     /// Records.
-    pub max_rows: usize,
+    pub max_rows: u64,
     /// Bytes of keys and values.
     pub max_bytes: usize,
 }
@@ -48,6 +48,8 @@ pub(super) enum Staged {
     RecordStopped(RecordError),
     CaughtUp,
     Failed(ConsumerError),
+    /// The decoder contradicted itself: a bug, which must not look like progress.
+    Broken(String),
 }
 
 /// Stops a topic's records at their source.
@@ -100,7 +102,7 @@ impl DecodeStage {
     }
 
     /// Decodes until the consumer or the committer ends.
-    pub(super) fn run(mut self, events: &Receiver<Event>) {
+    pub(super) fn run(mut self, events: &Events) {
         loop {
             let step = match events.recv_timeout(self.patience()) {
                 Ok(event) => self.handle(event),
@@ -128,9 +130,11 @@ impl DecodeStage {
             Event::Assigned(partitions) => {
                 for assigned in &partitions {
                     self.identities.insert(assigned.partition.clone(), assigned.identity.clone());
-                    self.decoder.begin_partition(&assigned.partition, assigned.position);
+                    self.decoder.begin_partition(assigned.partition.clone(), assigned.start);
                 }
-                self.send(Staged::Assigned(partitions.into_iter().map(|assigned| assigned.partition).collect()))
+                self.send(Staged::Assigned(
+                    partitions.into_iter().map(|assigned| assigned.partition).collect(),
+                ))
             }
             Event::Revoked { partitions, done, .. } => {
                 // Also where the partitions are lost: what is decoded may still be committed, because the sink
@@ -142,6 +146,7 @@ impl DecodeStage {
                 self.close()?;
                 self.send(Staged::CaughtUp)
             }
+            Event::Idle => Ok(()),
             Event::Failed(error) => {
                 self.close()?;
                 self.send(Staged::Failed(error))
@@ -154,7 +159,7 @@ impl DecodeStage {
         let waited = self.waiting;
         // Records come in runs of one partition: its identity is looked up once a run.
         let mut run: Option<(TopicPartition, TopicIdentity)> = None;
-        for record in chunk.records() {
+        for record in chunk.iter() {
             if !self.stopped_topics.is_empty() && self.stopped_topics.contains(record.topic) {
                 continue;
             }
@@ -177,7 +182,7 @@ impl DecodeStage {
             let outcome = self.decoder.push(reference, &identity);
             self.inside_key_change = record.new_key.is_some();
             match outcome {
-                Ok(Outcome::Change) => {}
+                Ok(Outcome::Change(_)) => {}
                 Ok(Outcome::Filtered(reason)) => *self.filtered.entry(reason).or_default() += 1,
                 Err(error) => self.stop_topic(error)?,
             }
@@ -209,7 +214,7 @@ impl DecodeStage {
     }
 
     fn is_full(&self) -> bool {
-        self.decoder.rows() >= self.limits.max_rows || self.decoder.bytes() >= self.limits.max_bytes
+        self.decoder.records() >= self.limits.max_rows || self.decoder.bytes() >= self.limits.max_bytes
     }
 
     fn close_if_full(&mut self) -> Result<(), CommitterGone> {
@@ -224,7 +229,11 @@ impl DecodeStage {
         if age < self.limits.max_delay || !may_cut {
             return Ok(());
         }
-        if let Ok(permit) = Arc::clone(&self.committer).try_acquire_owned() { self.close_with(permit) } else { Ok(()) }
+        if let Ok(permit) = Arc::clone(&self.committer).try_acquire_owned() {
+            self.close_with(permit)
+        } else {
+            Ok(())
+        }
     }
 
     /// Closes the batch, waiting for the committing stage.
@@ -241,7 +250,10 @@ impl DecodeStage {
 
     fn close_with(&mut self, permit: OwnedSemaphorePermit) -> Result<(), CommitterGone> {
         let started = Instant::now();
-        let batch = self.decoder.finish();
+        let batch = match self.decoder.finish() {
+            Ok(batch) => batch,
+            Err(error) => return self.send(Staged::Broken(error.to_string())),
+        };
         let decoding = std::mem::take(&mut self.decoding) + started.elapsed();
         self.opened = None;
         let filtered = std::mem::take(&mut self.filtered);

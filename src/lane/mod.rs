@@ -14,7 +14,6 @@ mod positions;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -26,7 +25,7 @@ use crate::admin::status::LaneState;
 use crate::change::{Batch, CommitReport, Sink, SinkError, TopicPartition};
 use crate::debezium::{Decoder, DecoderOptions};
 use crate::failpoint;
-use crate::kafka::{Consumer, ConsumerOptions, Event};
+use crate::kafka::{Consumer, ConsumerOptions, Events};
 
 pub use self::decode::BatchLimits;
 pub use self::observe::Observer;
@@ -121,7 +120,11 @@ impl<S: Sink> Lane<S> {
                     return LaneEnd::Stopped(message);
                 }
                 AttemptEnd::StartOver { class, message } => {
-                    tracing::warn!(lane = self.options.name, message, "lane starts over from the sink's progress");
+                    tracing::warn!(
+                        lane = self.options.name,
+                        message,
+                        "lane starts over from the sink's progress"
+                    );
                     self.observer.retry(class, &message);
                     self.stopped_tables.clear();
                     let wait = self.backoff.next();
@@ -153,11 +156,12 @@ impl<S: Sink> Lane<S> {
         let end = self.commit_all(&mut attempt).await;
         // Closing the channels ends the decoding thread and every waiting callback; only then can the consumer close.
         drop(attempt);
-        let _ = tokio::task::spawn_blocking(move || consumer.stop()).await;
+        // The last owner closes the consumer, which takes a moment: not on a thread that others share.
+        let _ = tokio::task::spawn_blocking(move || drop(consumer)).await;
         end
     }
 
-    fn start_decoding(&self, consumer: &Arc<Consumer>, events: Receiver<Event>) -> mpsc::Receiver<Staged> {
+    fn start_decoding(&self, consumer: &Arc<Consumer>, events: Events) -> mpsc::Receiver<Staged> {
         // Markers and at most one batch, which needs the permit: the bound on memory is the permit.
         let (sender, staged) = mpsc::channel(16);
         let decoder = Decoder::new(self.options.decoder.clone(), self.sink.known_schemas());
@@ -181,14 +185,14 @@ impl<S: Sink> Lane<S> {
         loop {
             let step = tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => return AttemptEnd::Finished,
+                () = asked_to_stop(&mut stop) => return AttemptEnd::Finished,
                 Some(request) = attempt.requests.recv() => self.answer(request).await,
                 staged = attempt.staged.recv() => match staged {
                     Some(staged) => self.accept(attempt, staged).await,
                     None => Err(AttemptEnd::StartOver { class: "decoder", message: "the decoding thread ended".to_owned() }),
                 },
                 _ = maintenance.tick() => {
-                    self.observer.positions(&attempt.consumer.lag());
+                    self.observer.positions(&[], &attempt.consumer.lag());
                     self.maintain().await
                 }
             };
@@ -228,7 +232,11 @@ impl<S: Sink> Lane<S> {
                 result
             }
             Staged::Assigned(partitions) => {
-                tracing::info!(lane = self.options.name, partitions = partitions.len(), "partitions assigned");
+                tracing::info!(
+                    lane = self.options.name,
+                    partitions = partitions.len(),
+                    "partitions assigned"
+                );
                 self.observer.assigned();
                 self.observer.state(LaneState::Running);
                 Ok(())
@@ -250,10 +258,13 @@ impl<S: Sink> Lane<S> {
                 self.observer.state(LaneState::Running);
                 if self.options.until_caught_up { Err(AttemptEnd::Finished) } else { Ok(()) }
             }
+            Staged::Broken(message) => Err(AttemptEnd::Stopped { class: "decoder", message }),
             Staged::Failed(error) if error.is_final() => {
                 Err(AttemptEnd::Stopped { class: error.class(), message: error.to_string() })
             }
-            Staged::Failed(error) => Err(AttemptEnd::StartOver { class: error.class(), message: error.to_string() }),
+            Staged::Failed(error) => {
+                Err(AttemptEnd::StartOver { class: error.class(), message: error.to_string() })
+            }
         }
     }
 
@@ -293,7 +304,8 @@ impl<S: Sink> Lane<S> {
                 self.observer.table_stopped(&table.to_string(), "table", reason);
             }
             for changes in batch.changes.iter().filter(|changes| changes.table == *table) {
-                let topics = changes.partitions.iter().filter_map(|&index| batch.partitions.get(index as usize));
+                let topics =
+                    changes.partitions.iter().filter_map(|&index| batch.partitions.get(index as usize));
                 stopped_topics.extend(topics.map(|partition| Arc::clone(&partition.topic)));
             }
         }
@@ -309,14 +321,20 @@ impl<S: Sink> Lane<S> {
         if let Some(on_commit) = &self.on_commit {
             on_commit(&durable);
         }
-        self.observer.committed(batch, report, &attempt.consumer.lag());
+        self.observer.committed(batch, report);
+        self.observer.positions(&durable, &attempt.consumer.lag());
     }
 
     async fn maintain(&mut self) -> Result<(), AttemptEnd> {
         match self.sink.maintain().await {
             Ok(()) => Ok(()),
             Err(SinkError::Retry { class, message }) => {
-                tracing::warn!(lane = self.options.name, class, message, "maintenance failed, trying again later");
+                tracing::warn!(
+                    lane = self.options.name,
+                    class,
+                    message,
+                    "maintenance failed, trying again later"
+                );
                 Ok(())
             }
             Err(error) => Err(end_of(error)),
@@ -329,7 +347,7 @@ impl<S: Sink> Lane<S> {
         let mut stop = self.stop.clone();
         loop {
             tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => return Err(AttemptEnd::Finished),
+                () = asked_to_stop(&mut stop) => return Err(AttemptEnd::Finished),
                 () = tokio::time::sleep_until(deadline) => return Ok(()),
                 Some(request) = attempt.requests.recv() => self.answer(request).await?,
             }
@@ -339,10 +357,15 @@ impl<S: Sink> Lane<S> {
     /// Whether the lane was asked to stop meanwhile.
     async fn sleep(&mut self, wait: Duration) -> bool {
         tokio::select! {
-            _ = self.stop.wait_for(|stop| *stop) => true,
+            () = asked_to_stop(&mut self.stop) => true,
             () = tokio::time::sleep(wait) => false,
         }
     }
+}
+
+/// Ends when the lane is asked to stop; the service being gone counts as that.
+async fn asked_to_stop(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 fn end_of(error: SinkError) -> AttemptEnd {

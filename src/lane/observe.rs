@@ -1,12 +1,12 @@
 //! What a lane tells the metrics and the status board.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use crate::admin::metrics::Metrics;
 use crate::admin::status::{LaneBoard, LaneState, PartitionState, now};
 use crate::change::{Batch, CommitReport, Operation, RecordError, TopicPartition};
-use crate::kafka::PartitionLag;
+use crate::kafka::Lag;
 
 /// The metrics and the board of one lane.
 #[derive(Debug, Clone)]
@@ -25,7 +25,10 @@ impl Observer {
     pub(super) fn state(&self, state: LaneState) {
         self.board.lock().state = state;
         for each in LaneState::ALL {
-            self.metrics.lane_state.with_label_values(&[&self.lane, each.name()]).set(i64::from(each == state));
+            self.metrics
+                .lane_state
+                .with_label_values(&[&self.lane, each.name()])
+                .set(i64::from(each == state));
         }
     }
 
@@ -90,23 +93,33 @@ impl Observer {
     }
 
     pub(super) fn stage(&self, stage: &str, duration: Duration) {
-        self.metrics.stage_duration.with_label_values(&[self.lane.as_str(), stage]).observe(duration.as_secs_f64());
+        self.metrics
+            .stage_duration
+            .with_label_values(&[self.lane.as_str(), stage])
+            .observe(duration.as_secs_f64());
     }
 
-    pub(super) fn committed(&self, batch: &Batch, report: &CommitReport, lag: &[PartitionLag]) {
+    pub(super) fn committed(&self, batch: &Batch, report: &CommitReport) {
         self.operations(batch, report);
         self.freshness(batch, report);
         self.metrics.conflicts.with_label_values(&[&self.lane]).inc_by(report.conflicts);
-        self.metrics.last_commit.with_label_values(&[&self.lane]).set(chrono::Utc::now().timestamp_millis() as f64 / 1e3);
+        self.metrics
+            .last_commit
+            .with_label_values(&[&self.lane])
+            .set(chrono::Utc::now().timestamp_millis() as f64 / 1e3);
         for (table, done) in &report.tables {
             let lane = self.lane.as_str();
-            self.metrics.commit_duration.with_label_values(&[lane, table]).observe(done.duration.as_secs_f64());
-            for (kind, rows) in [("upserted", done.upserted), ("deleted", done.deleted), ("appended", done.appended)] {
+            self.metrics
+                .commit_duration
+                .with_label_values(&[lane, table])
+                .observe(done.duration.as_secs_f64());
+            for (kind, rows) in
+                [("upserted", done.upserted), ("deleted", done.deleted), ("appended", done.appended)]
+            {
                 self.metrics.rows_written.with_label_values(&[lane, table.as_str(), kind]).inc_by(rows);
             }
             self.metrics.unresolved_absent.with_label_values(&[lane, table]).inc_by(done.unresolved_absent);
         }
-        self.positions(lag);
         let mut board = self.board.lock();
         board.records += batch.records;
         board.last_commit = Some(now());
@@ -151,23 +164,27 @@ impl Observer {
             }
             if let Some(newest) = newest {
                 let milliseconds = ((now - newest).max(0) / 1000) as u64;
-                self.board.lock().tables.entry(changes.table.to_string()).or_default().freshness_ms = Some(milliseconds);
+                self.board.lock().tables.entry(changes.table.to_string()).or_default().freshness_ms =
+                    Some(milliseconds);
             }
         }
         self.metrics.clock_skew.with_label_values(&[&self.lane]).inc_by(from_our_future);
     }
 
-    pub(super) fn positions(&self, lag: &[PartitionLag]) {
+    /// Notes positions that became durable, and how far each is behind the end of its partition.
+    pub(super) fn positions(&self, durable: &[(TopicPartition, i64)], lag: &BTreeMap<TopicPartition, Lag>) {
         let mut board = self.board.lock();
-        for each in lag {
-            let behind = each.end.map(|end| (end - each.position).max(0));
-            board
-                .partitions
-                .insert(each.partition.to_string(), PartitionState { position: each.position, lag: behind });
-            if let Some(behind) = behind {
-                let number = each.partition.partition.to_string();
-                self.metrics.lag.with_label_values(&[&self.lane, each.partition.topic.as_ref(), &number]).set(behind);
-            }
+        for (partition, position) in durable {
+            board.partitions.insert(partition.to_string(), PartitionState { position: *position, lag: None });
+        }
+        for (partition, lag) in lag {
+            let Some(state) = board.partitions.get_mut(&partition.to_string()) else { continue };
+            // Control records at the tail are read past, but belong to no batch: at the end the reader's position counts.
+            let at = if lag.position >= lag.end { lag.end } else { state.position };
+            let behind = (lag.end - at).max(0);
+            state.lag = Some(behind);
+            let number = partition.partition.to_string();
+            self.metrics.lag.with_label_values(&[&self.lane, partition.topic.as_ref(), &number]).set(behind);
         }
     }
 }

@@ -22,6 +22,8 @@ use crate::mirror::{Mirror, MirrorError};
 
 mod options;
 
+pub use self::options::{consumer as consumer_options, lake as lake_options};
+
 /// Why the service did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -89,7 +91,7 @@ impl Service {
             service.spawn(lane, lake, stopping.clone(), mode.on_lake_commit.clone());
         }
         for (name, mirror) in &settings.mirrors {
-            let sink = Mirror::new(options::mirror(settings, name, mirror))
+            let sink = Mirror::new(&options::mirror(settings, name, mirror))
                 .map_err(|source| StartError::Mirror { name: name.clone(), source })?;
             let lane = options::lane(settings, name, !mirror.raw.is_empty(), &mode);
             service.spawn(lane, sink, stopping.clone(), None);
