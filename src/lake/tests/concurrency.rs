@@ -126,3 +126,30 @@ async fn a_crash_between_two_tables_is_made_good_by_reading_again() {
     assert_eq!(fixture.version("items").await, 1, "the current table skipped what it had");
     assert_eq!(fixture.query("SELECT count(*) FROM cdc_events", At::Latest).await, ["1"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_whose_next_entries_have_expired_is_read_again_before_anything_is_written() {
+    let fixture = Fixture::new();
+    let mut idle = fixture.open().await;
+    idle.commit(&numbered(0)).await.unwrap();
+    let mut options = fixture.options();
+    options.checkpoint_interval = 1;
+    let mut busy = crate::lake::Lake::open(options).await.unwrap();
+    busy.load().await.unwrap();
+    for offset in 0..3 {
+        let mut events = [event(offset, Create, 100 + offset, "y", Cell::Null)];
+        events[0].partition = 1;
+        busy.commit(&batch("items", &events)).await.unwrap();
+    }
+    busy.maintain().await.unwrap();
+    for (folder, version) in [("items", 2), ("items", 3), ("cdc_events", 2), ("cdc_events", 3)] {
+        let entry = format!("{folder}/_delta_log/{version:020}.json");
+        std::fs::remove_file(fixture.dir.path().join(entry)).unwrap();
+    }
+    idle.tables.get_mut(&table("items")).unwrap().table.looked = None;
+    idle.raw.as_mut().unwrap().table.looked = None;
+    idle.commit(&numbered(1)).await.unwrap();
+    assert_eq!(fixture.version("items").await, 5);
+    assert_eq!(fixture.version("cdc_events").await, 5);
+    assert_eq!(fixture.items().await.len(), 5);
+}

@@ -115,7 +115,7 @@ async fn a_column_that_the_source_adds_is_added_and_the_table_keeps_its_id() {
     assert_eq!(rows, ["1 one -", "2 wide 1970-01-02T00:00:00", "3 three -"]);
     assert_eq!(lake.tables[&table("items")].table.state.metadata().id, id);
     let lake = fixture.open().await;
-    assert_eq!(*lake.schema(&table("items")).unwrap(), *wide_schema());
+    assert_eq!(*lake.known_schemas()(&table("items")).unwrap(), *wide_schema());
 }
 
 #[tokio::test(flavor = "multi_thread")]

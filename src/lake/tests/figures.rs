@@ -10,8 +10,8 @@ use arrow::array::{
     ArrayRef, Date32Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
 
-use super::fixture::Fixture;
-use crate::change::{Batch, Sink, Span, TopicIdentity, TopicPartition, raw};
+use super::fixture::{Fixture, batch, event, value};
+use crate::change::{Batch, Operation, Sink, Span, TopicIdentity, TopicPartition, raw};
 
 /// Rows like Debezium's: `after` of `bytes` bytes of JSON, most of whose text repeats.
 fn rows(first: i64, count: i64, bytes: usize) -> RecordBatch {
@@ -83,4 +83,42 @@ async fn raw_append_rate() {
     }
     let seconds = started.elapsed().as_secs_f64();
     eprintln!("raw append: {:.0} rows/s ({total} rows in {seconds:.2} s)", total as f64 / seconds);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement, not a check"]
+async fn upsert_rate() {
+    let fixture = Fixture::new();
+    let mut options = fixture.options();
+    options.raw_table = None;
+    let mut lake = crate::lake::Lake::open(options).await.unwrap();
+    lake.load().await.unwrap();
+    let table = 160_000_i64;
+    let mut offset = 0;
+    let mut of = |ids: Vec<i64>| {
+        let events: Vec<_> = ids
+            .into_iter()
+            .map(|id| {
+                offset += 1;
+                event(offset, Operation::Update, id, "some name of a customer", value("some note about it"))
+            })
+            .collect();
+        batch("items", &events)
+    };
+    let fill: Vec<Batch> =
+        (0..table).step_by(20_000).map(|first| of((first..first + 20_000).collect())).collect();
+    let (batches, per_batch) = (10_i64, 10_000_i64);
+    let updates: Vec<Batch> = (0..batches)
+        .map(|batch| of((0..per_batch).map(|row| (row * 7919 + batch * 31) % table).collect()))
+        .collect();
+    for batch in &fill {
+        lake.commit(batch).await.unwrap();
+    }
+    let started = Instant::now();
+    for batch in &updates {
+        lake.commit(batch).await.unwrap();
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    let rate = (batches * per_batch) as f64 / seconds;
+    eprintln!("copy-on-write upsert into {table} rows: {rate:.0} changes/s ({seconds:.2} s)");
 }

@@ -99,3 +99,26 @@ async fn a_log_with_a_gap_is_an_error_and_not_an_empty_table() {
     let error = log.read().await.unwrap_err().to_string();
     assert!(error.contains("version 1 is missing"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn maintenance_removes_expired_log_entries_and_commits_go_on() {
+    let fixture = Fixture::new();
+    let mut options = fixture.options();
+    options.checkpoint_interval = 1;
+    options.log_retention = std::time::Duration::ZERO;
+    let mut lake = crate::lake::Lake::open(options).await.unwrap();
+    lake.load().await.unwrap();
+    for offset in 0..4 {
+        lake.commit(&batch("items", &[event(offset, Operation::Create, offset, "x", Cell::Null)]))
+            .await
+            .unwrap();
+        lake.maintain().await.unwrap();
+    }
+    let log = fixture.dir.path().join("cdc_events/_delta_log");
+    assert!(!log.join("00000000000000000000.json").exists(), "the creation has expired");
+    lake.commit(&batch("items", &[event(4, Operation::Create, 4, "x", Cell::Null)])).await.unwrap();
+    let mut lake = fixture.open().await;
+    lake.commit(&batch("items", &[event(5, Operation::Create, 5, "x", Cell::Null)])).await.unwrap();
+    assert_eq!(fixture.items().await.len(), 6);
+    assert_eq!(fixture.query("SELECT count(*) FROM cdc_events", At::Latest).await, ["6"]);
+}
