@@ -12,7 +12,7 @@ use super::action::{Entry, Format, Metadata, Protocol};
 use super::error::LakeError;
 use super::log::{Log, Outcome};
 use super::schema::{self, DeltaSchema, KEY, PIPELINE, SOURCE};
-use crate::change::{ColumnType, TableId, TableSchema};
+use crate::change::{TableId, TableSchema};
 
 /// What all tables of a lake have in common.
 #[derive(Debug, Clone)]
@@ -110,25 +110,13 @@ pub(super) fn protocol(existing: Option<&Protocol>, schema: &DeltaSchema) -> Pro
     }
 }
 
-/// Columns with min/max statistics: key columns whose statistics are exact, for MERGE prunes files by them.
-///
-/// The library rounds decimals through doubles and cuts timestamps to milliseconds, and a double may be NaN.
+/// Columns with min/max statistics: key columns whose bounds are exact, for MERGE prunes files by them.
 fn statistics_columns(schema: &TableSchema) -> Vec<&str> {
     schema
         .key()
         .iter()
         .filter_map(|&index| schema.columns().get(index))
-        .filter(|column| {
-            matches!(
-                column.column_type,
-                ColumnType::Int16
-                    | ColumnType::Int32
-                    | ColumnType::Int64
-                    | ColumnType::Text
-                    | ColumnType::Uuid
-                    | ColumnType::Date
-            )
-        })
+        .filter(|column| schema::has_exact_bounds(&column.column_type))
         .map(|column| column.name.as_ref())
         .filter(|name| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
         .collect()

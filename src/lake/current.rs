@@ -60,15 +60,14 @@ impl CurrentTable {
         properties: &TableProperties,
         writer: &Writer,
     ) -> Result<Self, LakeError> {
-        let table = match Table::open(log.clone()).await? {
-            Some(table) => table,
-            None => {
-                create::current_table(&log, properties, id, schema, &writer.id).await?;
-                Table::open(log.clone()).await?.ok_or_else(|| LakeError::Unreadable {
-                    table: log.table().to_owned(),
-                    message: "the table vanished after it was created".to_owned(),
-                })?
-            }
+        let table = if let Some(table) = Table::open(log.clone()).await? {
+            table
+        } else {
+            create::current_table(&log, properties, id, schema, &writer.id).await?;
+            Table::open(log.clone()).await?.ok_or_else(|| LakeError::Unreadable {
+                table: log.table().to_owned(),
+                message: "the table vanished after it was created".to_owned(),
+            })?
         };
         let current = Self::new(table, writer)?;
         if current.id != *id {

@@ -142,8 +142,7 @@ impl Log {
         loop {
             match entries.try_next().await {
                 Ok(Some(meta)) => listing.add(meta.location),
-                Ok(None) => break,
-                Err(ObjectStoreError::NotFound { .. }) => break,
+                Ok(None) | Err(ObjectStoreError::NotFound { .. }) => break,
                 Err(error) => return Err(LakeError::store(&self.table, &error)),
             }
         }
@@ -227,8 +226,9 @@ struct Guarded(Log);
 type Reply<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 impl LogStore for Guarded {
+    /// The library hands over entries as bytes to stores of this name, and as temporary files to others.
     fn name(&self) -> String {
-        "alluvium".to_owned()
+        self.0.store.name()
     }
 
     fn read_commit_entry<'life, 'reply>(

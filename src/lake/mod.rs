@@ -109,7 +109,7 @@ impl LakeOptions {
             pipeline: pipeline.into(),
             checkpoint_interval: 100,
             checkpoint_log_bytes: 16 << 20,
-            log_retention: std::time::Duration::from_secs(7 * 86_400),
+            log_retention: std::time::Duration::from_hours(7 * 24),
             merge_memory: 256 << 20,
         }
     }
@@ -151,7 +151,11 @@ impl Lake {
         if options.pipeline.is_empty() {
             return Err(LakeError::Settings("pipeline.name is empty; give the pipeline a name".to_owned()));
         }
-        let location = Location::open(&options.uri, &options.storage_options)?;
+        let (uri, storage_options) = (options.uri.clone(), options.storage_options.clone());
+        let location =
+            tokio::task::spawn_blocking(move || Location::open(&uri, &storage_options))
+                .await
+                .map_err(|error| LakeError::Settings(format!("lake.uri cannot be opened: {error}")))??;
         Ok(Self {
             writer: Writer { pipeline: options.pipeline.clone(), id: uuid::Uuid::new_v4().to_string() },
             properties: TableProperties {

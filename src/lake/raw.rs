@@ -15,6 +15,7 @@ use arrow::compute::{filter_record_batch, take_record_batch};
 use arrow::datatypes::{DataType, Date32Type, Int32Type, Int64Type, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use bytes::Bytes;
+use deltalake::logstore::object_store::PutOptions;
 use deltalake::{ObjectStore, Path};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
@@ -211,7 +212,7 @@ async fn write_files(
 }
 
 async fn put(store: &dyn ObjectStore, path: &str, file: Bytes) -> Result<(), deltalake::ObjectStoreError> {
-    store.put_opts(&Path::from(path), file.into(), Default::default()).await.map(|_| ())
+    store.put_opts(&Path::from(path), file.into(), PutOptions::default()).await.map(|_| ())
 }
 
 /// Rows by date, in order; without copying where there is one date.
@@ -219,9 +220,7 @@ fn by_date(rows: &RecordBatch) -> Result<Vec<(Option<String>, RecordBatch)>, Arr
     let dates = rows.column(column::EVENT_DATE).as_primitive::<Date32Type>();
     let date_of = |row: usize| dates.is_valid(row).then(|| dates.value(row));
     let distinct: BTreeSet<Option<i32>> = (0..rows.num_rows()).map(date_of).collect();
-    let name = |date: Option<i32>| {
-        date.and_then(|days| Date32Type::to_naive_date_opt(days)).map(|date| date.to_string())
-    };
+    let name = |date: Option<i32>| date.and_then(Date32Type::to_naive_date_opt).map(|date| date.to_string());
     if let (Some(date), 1) = (distinct.first(), distinct.len()) {
         return Ok(vec![(name(*date), rows.clone())]);
     }
@@ -268,8 +267,8 @@ fn file_schema() -> SchemaRef {
 
 /// Repeating columns keep their dictionary; payloads never repeat, and a dictionary of them costs a hash of every byte.
 fn properties() -> WriterProperties {
-    let plain = ["key", "before", "after"].into_iter().map(|name| ColumnPath::from(name));
-    let delta = ["offset"].into_iter().map(|name| ColumnPath::from(name));
+    let plain = ["key", "before", "after"].into_iter().map(ColumnPath::from);
+    let delta = ["offset"].into_iter().map(ColumnPath::from);
     let mut builder = WriterProperties::builder()
         .set_writer_version(WriterVersion::PARQUET_1_0)
         .set_compression(Compression::ZSTD(ZstdLevel::default()))

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use deltalake::DeltaTable;
 use deltalake::datafusion::catalog::MemorySchemaProvider;
+use deltalake::datafusion::common::TableReference;
 use deltalake::datafusion::prelude::{SessionConfig, SessionContext};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
@@ -138,26 +139,14 @@ impl LakeReader {
                 LakeError::Refused(format!("table {folder} cannot be registered: {error}"))
             };
             let provider = table.table_provider().await.map_err(refused)?;
-            let parts: Vec<&str> = folder.rsplitn(2, '/').collect();
-            match parts.as_slice() {
-                [table, schema] => {
-                    let schema = schema.replace('/', ".");
-                    if let Some(catalog) = context.catalog("datafusion")
-                        && catalog.schema(&schema).is_none()
-                    {
-                        catalog
-                            .register_schema(&schema, Arc::new(MemorySchemaProvider::new()))
-                            .map_err(refused)?;
-                    }
-                    let name =
-                        deltalake::datafusion::common::TableReference::partial(schema, (*table).to_owned());
-                    context.register_table(name, provider).map_err(refused)?;
-                }
-                _ => {
-                    let name = deltalake::datafusion::common::TableReference::bare(folder.as_str());
-                    context.register_table(name, provider).map_err(refused)?;
-                }
+            let name = sql_name(&folder);
+            if let Some(schema) = name.schema()
+                && let Some(catalog) = context.catalog("datafusion")
+                && catalog.schema(schema).is_none()
+            {
+                catalog.register_schema(schema, Arc::new(MemorySchemaProvider::new())).map_err(refused)?;
             }
+            context.register_table(name, provider).map_err(refused)?;
         }
         Ok(context)
     }
@@ -231,6 +220,14 @@ async fn version_at(log: &Log, newest: u64, time: DateTime<Utc>) -> Result<Optio
     }
     let Some(version) = low.checked_sub(1) else { return Ok(None) };
     Ok(log.entry(version).await?.is_some().then_some(version))
+}
+
+/// `table`, or `schema.table` where the layout has folders of tables.
+fn sql_name(folder: &str) -> TableReference {
+    match folder.rsplit_once('/') {
+        Some((schema, table)) => TableReference::partial(schema.replace('/', "."), table),
+        None => TableReference::bare(folder),
+    }
 }
 
 fn commit_info(entry: &[u8]) -> CommitInfo {

@@ -159,6 +159,17 @@ fn data_type(table: &TableId, column: &Column) -> Result<String, LakeError> {
     })
 }
 
+/// Whether files may be left out by their min/max of a column of this type.
+///
+/// The library rounds bounds of decimals through doubles, cuts those of timestamps to milliseconds, cannot write down
+/// infinite dates, and a double may be NaN.
+pub(super) fn has_exact_bounds(column_type: &ColumnType) -> bool {
+    matches!(
+        column_type,
+        ColumnType::Int16 | ColumnType::Int32 | ColumnType::Int64 | ColumnType::Text | ColumnType::Uuid
+    )
+}
+
 /// The persisted name of a type.
 pub(super) fn type_name(column_type: &ColumnType) -> String {
     match column_type {

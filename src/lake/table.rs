@@ -21,7 +21,7 @@ pub(super) const ATTEMPTS: u32 = 10;
 
 /// After this time without a look at the log it is listed: its next entry may have been expired by another writer's
 /// clean-up, and then a put-if-absent of that version would succeed.
-const TRUST: Duration = Duration::from_secs(300);
+const TRUST: Duration = Duration::from_mins(5);
 
 /// What all tables of one instance share.
 #[derive(Debug, Clone)]
@@ -45,14 +45,15 @@ pub(super) struct Advance {
 pub(super) struct Table {
     pub(super) log: Log,
     pub(super) state: TableState,
-    looked: Instant,
+    /// When the log was last known to end at `state`.
+    pub(super) looked: Option<Instant>,
 }
 
 impl Table {
     /// Opens the table of `log`, or `None` where there is none.
     pub(super) async fn open(log: Log) -> Result<Option<Self>, LakeError> {
         let state = log.read().await?;
-        Ok(state.map(|state| Self { log, state, looked: Instant::now() }))
+        Ok(state.map(|state| Self { log, state, looked: Some(Instant::now()) }))
     }
 
     /// The stored position of a span's partition.
@@ -93,7 +94,7 @@ impl Table {
         advances: &[Advance],
     ) -> Result<CatchUp, LakeError> {
         let found = self.state.catch_up(&self.log, &writer.id).await?;
-        self.looked = Instant::now();
+        self.looked = Some(Instant::now());
         let by_id: BTreeMap<&str, &Advance> =
             advances.iter().map(|advance| (advance.app_id.as_str(), advance)).collect();
         for moved in &found.moves {
@@ -106,7 +107,7 @@ impl Table {
 
     /// Reads the log again where too much time has passed to trust that the next version is free.
     pub(super) async fn refresh(&mut self, writer: &Writer, advances: &[Advance]) -> Result<(), LakeError> {
-        if self.looked.elapsed() < TRUST {
+        if self.looked.is_some_and(|looked| looked.elapsed() < TRUST) {
             return Ok(());
         }
         self.catch_up(writer, advances).await?;
@@ -133,7 +134,7 @@ impl Table {
         let outcome = self.log.commit(version, entry.clone()).await?;
         if outcome == Outcome::Committed {
             self.state.apply(version, &entry)?;
-            self.looked = Instant::now();
+            self.looked = Some(Instant::now());
         }
         Ok(outcome)
     }

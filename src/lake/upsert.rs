@@ -14,6 +14,7 @@ use arrow::compute::concat;
 use arrow::datatypes::{Field, Schema};
 use arrow::error::ArrowError;
 use deltalake::datafusion::common::Column;
+use deltalake::datafusion::functions::expr_fn::coalesce;
 use deltalake::datafusion::logical_expr::{Expr, when};
 use deltalake::datafusion::prelude::SessionContext;
 use deltalake::delta_datafusion::create_session_state_with_spill_config;
@@ -23,7 +24,7 @@ use deltalake::operations::merge::{InsertBuilder, UpdateBuilder};
 use deltalake::{DeltaResult, DeltaTable, DeltaTableError};
 
 use super::action::{Txn, WRITER};
-use super::schema::{OPERATION, SOURCE_TIME, SYNCED_AT};
+use super::schema::{OPERATION, SOURCE_TIME, SYNCED_AT, has_exact_bounds};
 use crate::change::Folded;
 
 /// Names with this beginning belong to the merge's source.
@@ -43,8 +44,10 @@ pub(super) async fn merge(
     let source = SessionContext::new_with_state(session.clone()).read_batch(batch)?;
     let matching = folded
         .schema
-        .key_names()
-        .map(|name| target_column(name).eq(source_column(name)))
+        .key()
+        .iter()
+        .filter_map(|&index| folded.schema.columns().get(index))
+        .map(same_key)
         .reduce(Expr::and)
         .ok_or_else(|| DeltaTableError::Generic("a table without key cannot be merged".to_owned()))?;
     let updates = assignments(folded, true)?;
@@ -144,6 +147,20 @@ fn source(folded: &Folded) -> Result<RecordBatch, ArrowError> {
     let deleted: BooleanArray = (0..upserts + deletes).map(|row| Some(row >= upserts)).collect();
     push(DELETE, Arc::new(deleted));
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+}
+
+/// Equality of a key column in target and source.
+///
+/// From an equality of columns the library derives a range of values and leaves out files by it; from one of function
+/// calls it does not.
+fn same_key(column: &crate::change::Column) -> Expr {
+    let (target, source) = (target_column(&column.name), source_column(&column.name));
+    if has_exact_bounds(&column.column_type) {
+        target.eq(source)
+    } else {
+        let opaque = |column: Expr| coalesce(vec![column.clone(), column]);
+        opaque(target).eq(opaque(source))
+    }
 }
 
 fn absent_name(column: usize) -> String {

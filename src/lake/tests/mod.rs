@@ -1,0 +1,10 @@
+//! The lake against real Delta tables in temporary folders, read back by the library's own reader.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod concurrency;
+mod current;
+mod figures;
+mod fixture;
+mod model;
+mod raw;
+mod reading;
