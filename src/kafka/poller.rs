@@ -89,12 +89,13 @@ pub(super) struct Poller {
     pub(super) identities: Identities,
     /// Whether reading waits for the lane.
     pub(super) held: bool,
+    pub(super) last_chunk: Instant,
+    /// Whether the lane was told of the silence since then.
+    pub(super) idle: bool,
     subscription: Subscription,
     caught_up: CaughtUp,
     refusals: Refusals,
     quiet: Quiet,
-    last_record: Instant,
-    idle: bool,
     next_chores: Instant,
     next_commit: Instant,
 }
@@ -122,12 +123,12 @@ impl Poller {
             cursor: Cursor::default(),
             identities: Identities::new(options.identity, options.metadata_refresh),
             held: false,
+            last_chunk: now,
+            idle: false,
             subscription,
             caught_up: CaughtUp::new(now),
             refusals: Refusals::default(),
             quiet: Quiet::default(),
-            last_record: now,
-            idle: false,
             next_chores: now,
             next_commit: now,
             options,
@@ -258,10 +259,8 @@ impl Poller {
     }
 
     fn tell_idle(&mut self, now: Instant) -> Result<(), Stop> {
-        if self.opened.is_some() {
-            self.last_record = now;
-            self.idle = false;
-        } else if !self.idle && !self.held && now.duration_since(self.last_record) >= IDLE_AFTER {
+        let silent = self.opened.is_none() && now.duration_since(self.last_chunk) >= IDLE_AFTER;
+        if silent && !self.idle {
             self.idle = true;
             self.send(Event::Idle)?;
         }
