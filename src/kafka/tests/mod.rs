@@ -18,7 +18,7 @@ use super::{Chunk, Consumer, ConsumerOptions, Event, Events, Positions};
 use crate::change::{StoredPosition, TopicIdentity, TopicPartition};
 
 /// Generous: tests share the machine with each other, and the mock delays the first classic rebalance by 3 s.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// A cluster of one broker, and a producer to it.
 struct Cluster {
