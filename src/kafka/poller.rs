@@ -83,7 +83,6 @@ pub(super) struct Poller {
     /// When the first record of the chunk was read.
     pub(super) opened: Option<Instant>,
     pub(super) assigned: BTreeMap<TopicPartition, Assigned>,
-    pub(super) assigned_once: bool,
     pub(super) last_rebalance: Instant,
     pub(super) cursor: Cursor,
     pub(super) identities: Identities,
@@ -92,8 +91,8 @@ pub(super) struct Poller {
     pub(super) last_chunk: Instant,
     /// Whether the lane was told of the silence since then.
     pub(super) idle: bool,
+    pub(super) caught_up: CaughtUp,
     subscription: Subscription,
-    caught_up: CaughtUp,
     refusals: Refusals,
     quiet: Quiet,
     next_chores: Instant,
@@ -118,7 +117,6 @@ impl Poller {
             builder: ChunkBuilder::new(options.chunk_bytes),
             opened: None,
             assigned: BTreeMap::new(),
-            assigned_once: false,
             last_rebalance: now,
             cursor: Cursor::default(),
             identities: Identities::new(options.identity, options.metadata_refresh),
@@ -244,7 +242,7 @@ impl Poller {
     }
 
     fn tell_caught_up(&mut self, positions: &HashMap<TopicPartition, i64>, now: Instant) -> Result<(), Stop> {
-        self.caught_up.look(&self.consumer, &self.subscription, self.assigned_once, now);
+        self.caught_up.look(&self.consumer, &self.subscription, now);
         let CaughtUp::Following(ends) = &self.caught_up else { return Ok(()) };
         // A partition that nobody was seen to get for longer than a refresh takes is read by another member.
         let settled = self.last_rebalance.elapsed() > self.options.metadata_refresh + Duration::from_secs(5);

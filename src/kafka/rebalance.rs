@@ -45,7 +45,7 @@ impl Poller {
             list.set_partition_offset(topic, *partition, *offset)?;
         }
         take_on(&self.consumer, &list)?;
-        self.assigned_once = true;
+        self.caught_up.assigned();
         tracing::info!(partitions = partitions.len(), "partitions assigned");
         let assignments: Vec<_> = starts.into_iter().map(|(assignment, _)| assignment).collect();
         self.begin(&assignments);
