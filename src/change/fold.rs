@@ -181,9 +181,9 @@ impl<'a> Input<'a> {
         let mut newest: HashMap<&[u8], u32> = HashMap::with_capacity(self.operations.len());
         let mut chain = vec![NONE; self.operations.len()];
         let mut is_last = vec![true; self.operations.len()];
-        for index in 0..self.operations.len() {
+        for (index, link) in chain.iter_mut().enumerate() {
             if let Some(before) = newest.insert(encoded.row(index).data(), index as u32) {
-                chain[index] = before;
+                *link = before;
                 is_last[before as usize] = false;
             }
         }
@@ -261,7 +261,7 @@ impl AbsentMask {
             match indices {
                 None => bits.append_buffer(mask),
                 Some(indices) => {
-                    indices.values().iter().for_each(|&row| bits.append(mask.value(row as usize)))
+                    indices.values().iter().for_each(|&row| bits.append(mask.value(row as usize)));
                 }
             }
         } else if let Some(bits) = &mut self.bits {

@@ -166,3 +166,45 @@ pub enum ConsumerError {
         reason: String,
     },
 }
+
+impl ConsumerError {
+    /// Class for the metric of errors.
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::Property { .. } | Self::Refused { .. } | Self::Topic { .. } | Self::Client { .. } => {
+                "settings"
+            }
+            Self::Unreachable { .. } | Self::Lookup { .. } => "connection",
+            Self::Positions { .. } => "positions",
+            Self::Expired { .. }
+            | Self::BeyondEnd { .. }
+            | Self::Recreated { .. }
+            | Self::OtherCluster { .. } => "data_loss",
+            Self::Position { .. } => "position",
+            Self::Unreadable { .. } => "unreadable",
+            Self::Refusal { class, .. } => class,
+            Self::Fatal { .. } => "fatal",
+        }
+    }
+
+    /// Whether starting over from the stored positions cannot help: somebody has to do what the message says.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Property { .. }
+            | Self::Refused { .. }
+            | Self::Topic { .. }
+            | Self::Client { .. }
+            | Self::Expired { .. }
+            | Self::BeyondEnd { .. }
+            | Self::Recreated { .. }
+            | Self::OtherCluster { .. }
+            | Self::Unreadable { .. }
+            | Self::Refusal { .. } => true,
+            Self::Unreachable { .. }
+            | Self::Positions { .. }
+            | Self::Lookup { .. }
+            | Self::Position { .. }
+            | Self::Fatal { .. } => false,
+        }
+    }
+}
