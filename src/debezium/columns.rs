@@ -208,10 +208,10 @@ impl Column {
             }
         }
         self.valid.truncate(len);
-        if let Some(mask) = &mut self.absent {
-            if mask.len() > len {
-                mask.truncate(len);
-            }
+        if let Some(mask) = &mut self.absent
+            && mask.len() > len
+        {
+            mask.truncate(len);
         }
         self.len = len;
     }
@@ -245,14 +245,13 @@ impl Values {
                 TimestampMicrosecondArray::try_new(values.into(), nulls)?.with_timezone_opt(zone.clone()),
             ),
             (Self::Int64(values), DataType::Int64) => Arc::new(Int64Array::try_new(values.into(), nulls)?),
-            (Self::Int64(_), other) => new_null_array(other, len),
             (Self::Float32(values), _) => Arc::new(Float32Array::try_new(values.into(), nulls)?),
             (Self::Float64(values), _) => Arc::new(Float64Array::try_new(values.into(), nulls)?),
             (Self::Int128(values), DataType::Decimal128(precision, scale)) => Arc::new(
                 Decimal128Array::try_new(values.into(), nulls)?
                     .with_precision_and_scale(*precision, *scale)?,
             ),
-            (Self::Int128(_), other) => new_null_array(other, len),
+            (Self::Int64(_) | Self::Int128(_), other) => new_null_array(other, len),
             (Self::Variable(variable), data_type) => {
                 let offsets = OffsetBuffer::new(ScalarBuffer::from(variable.ends));
                 let bytes = Buffer::from_vec(variable.bytes);

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::error::ArrowError;
+use serde_json::value::RawValue;
 
 use crate::change::{Batch, Operation, RecordError, RecordErrorKind, TopicIdentity, TopicPartition};
 
@@ -189,7 +190,7 @@ impl Decoder {
             );
             Fault::new(RecordErrorKind::MissingKey, detail)
         })?;
-        let after = opened.envelope.after.map(|after| after.get());
+        let after = opened.envelope.after.map(RawValue::get);
         let text = match (operation, after) {
             (Operation::Delete, _) => key.text,
             (_, Some(after)) => after,
@@ -215,7 +216,7 @@ impl Decoder {
         let raw = RawRow {
             operation: operation.code(),
             key: Some(key.text),
-            before: opened.envelope.before.map(|before| before.get()),
+            before: opened.envelope.before.map(RawValue::get),
             after,
             ..raw_row(record, Some(source))
         };

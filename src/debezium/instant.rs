@@ -64,12 +64,12 @@ pub(super) fn timestamp(value: i64, unit: Unit) -> Option<i64> {
     match value {
         i64::MAX | DRIVER_INFINITY => Some(i64::MAX),
         i64::MIN | DRIVER_NEGATIVE_INFINITY => Some(i64::MIN),
-        _ => unit.micros(value).filter(finite),
+        _ => unit.micros(value).filter(|&micros| finite(micros)),
     }
 }
 
-fn finite(micros: &i64) -> bool {
-    *micros != i64::MAX && *micros != i64::MIN
+fn finite(micros: i64) -> bool {
+    micros != i64::MAX && micros != i64::MIN
 }
 
 /// Microseconds since 1970 UTC of an ISO 8601 text: years of four or more digits, a sign before other years, `Z`, an
@@ -107,7 +107,7 @@ pub(super) fn parse_iso(text: &str) -> Option<i64> {
     let seconds = days * 86_400 + hour * 3600 + minute * 60 + second - offset;
     // One i128 step instead of a checked product: close to the limits the product alone may overflow.
     let total = i128::from(seconds) * 1_000_000 + i128::from(micros);
-    i64::try_from(total).ok().filter(finite)
+    i64::try_from(total).ok().filter(|&micros| finite(micros))
 }
 
 /// Bytes not yet read.

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde_json::value::RawValue;
+
 use crate::change::{Column, TableId, TableSchema};
 
 use super::bare::key_indexes;
@@ -76,7 +78,7 @@ impl Topic {
     fn open_wrapped<'a>(&mut self, text: &'a str) -> Decoded<Option<Opened<'a>>> {
         let wrapped: Wrapped<'a> =
             serde_json::from_str(text).map_err(|error| Fault::json("value", &error))?;
-        let Some(payload) = wrapped.payload.map(|payload| payload.get()) else { return Ok(None) };
+        let Some(payload) = wrapped.payload.map(RawValue::get) else { return Ok(None) };
         let envelope = parse(payload)?;
         let Some(block) = wrapped.schema else {
             return Ok(Some(Opened { envelope, payload, schema: None }));
