@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray};
-use arrow::datatypes::{DataType, Date32Type, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Date32Type, Float32Type, Float64Type, TimestampMicrosecondType};
 use arrow::util::display::array_value_to_string;
 
 use crate::change::{
@@ -84,7 +84,8 @@ fn decode(decoder: &mut Decoder, records: &[Record]) -> Batch {
     decoder.finish().unwrap()
 }
 
-/// A cell as text: `NULL`, `ABSENT`, the integer behind a date or timestamp, else as Arrow shows it.
+/// A cell as text: `NULL`, `ABSENT`, the integer behind a date or timestamp, the shortest text
+/// of a float, else as Arrow shows it.
 fn cell(batch: &ChangeBatch, row: usize, column: &str) -> String {
     let index = batch.schema.index_of(column).unwrap_or_else(|| panic!("no column {column}"));
     let array = batch.rows.column(index);
@@ -98,6 +99,8 @@ fn cell(batch: &ChangeBatch, row: usize, column: &str) -> String {
     match array.data_type() {
         DataType::Date32 => array.as_primitive::<Date32Type>().value(row).to_string(),
         DataType::Timestamp(..) => array.as_primitive::<TimestampMicrosecondType>().value(row).to_string(),
+        DataType::Float32 => format!("{:?}", array.as_primitive::<Float32Type>().value(row)),
+        DataType::Float64 => format!("{:?}", array.as_primitive::<Float64Type>().value(row)),
         _ => array_value_to_string(array, row).unwrap(),
     }
 }
