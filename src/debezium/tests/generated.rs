@@ -1,5 +1,7 @@
 //! Random rows, written as Debezium writes them, decode to the values that went in.
 
+use std::fmt::Display;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
@@ -29,7 +31,8 @@ const COLUMNS: [(&str, &str, &str); 12] = [
 /// A value as JSON, and the cell it must become.
 type Written = (String, String);
 
-fn written(json: impl ToString, cell: impl ToString) -> Written {
+#[allow(clippy::needless_pass_by_value)]
+fn written(json: impl Display, cell: impl Display) -> Written {
     (json.to_string(), cell.to_string())
 }
 
@@ -72,7 +75,7 @@ fn value(column: usize) -> BoxedStrategy<Written> {
         7 => any::<String>().prop_map(|v| written(quoted(&v), &v)).boxed(),
         8 => proptest::collection::vec(any::<u8>(), 0..40)
             .prop_map(|v| {
-                let hex: String = v.iter().map(|byte| format!("{byte:02x}")).collect();
+                let hex = v.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
                 written(quoted(&STANDARD.encode(&v)), hex)
             })
             .boxed(),
