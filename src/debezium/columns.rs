@@ -40,6 +40,7 @@ struct Variable {
 }
 
 impl Variable {
+    #[inline]
     fn close(&mut self) -> Result<(), Full> {
         let end = i32::try_from(self.bytes.len()).map_err(|_| Full)?;
         self.ends.push(end);
@@ -77,6 +78,7 @@ impl Column {
     }
 
     /// Number of cells.
+    #[inline]
     pub(super) fn len(&self) -> usize {
         self.len
     }
@@ -86,11 +88,13 @@ impl Column {
         self.absent.as_ref().is_some_and(|mask| index < mask.len() && mask.get_bit(index))
     }
 
+    #[inline]
     fn valid_cell(&mut self) {
         self.valid.append_non_null();
         self.len += 1;
     }
 
+    #[inline]
     pub(super) fn push_bool(&mut self, value: bool) -> Option<()> {
         let Values::Boolean(values) = &mut self.values else { return None };
         values.append(value);
@@ -98,6 +102,7 @@ impl Column {
         Some(())
     }
 
+    #[inline]
     pub(super) fn push_i16(&mut self, value: i16) -> Option<()> {
         let Values::Int16(values) = &mut self.values else { return None };
         values.push(value);
@@ -105,6 +110,7 @@ impl Column {
         Some(())
     }
 
+    #[inline]
     pub(super) fn push_i32(&mut self, value: i32) -> Option<()> {
         let Values::Int32(values) = &mut self.values else { return None };
         values.push(value);
@@ -112,6 +118,7 @@ impl Column {
         Some(())
     }
 
+    #[inline]
     pub(super) fn push_i64(&mut self, value: i64) -> Option<()> {
         let Values::Int64(values) = &mut self.values else { return None };
         values.push(value);
@@ -119,6 +126,7 @@ impl Column {
         Some(())
     }
 
+    #[inline]
     pub(super) fn push_i128(&mut self, value: i128) -> Option<()> {
         let Values::Int128(values) = &mut self.values else { return None };
         values.push(value);
@@ -126,6 +134,7 @@ impl Column {
         Some(())
     }
 
+    #[inline]
     pub(super) fn push_f32(&mut self, value: f32) -> Option<()> {
         let Values::Float32(values) = &mut self.values else { return None };
         values.push(value);
@@ -133,6 +142,7 @@ impl Column {
         Some(())
     }
 
+    #[inline]
     pub(super) fn push_f64(&mut self, value: f64) -> Option<()> {
         let Values::Float64(values) = &mut self.values else { return None };
         values.push(value);
@@ -141,6 +151,7 @@ impl Column {
     }
 
     /// Appends a text.
+    #[inline]
     pub(super) fn push_str(&mut self, value: &str) -> Option<()> {
         self.push_with(|bytes| {
             bytes.extend_from_slice(value.as_bytes());
@@ -150,6 +161,7 @@ impl Column {
 
     /// Appends what `write` adds to the bytes of the column, or nothing where it answers `None`. Into a text column it
     /// must write UTF-8.
+    #[inline]
     pub(super) fn push_with(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Option<()>) -> Option<()> {
         let Values::Variable(variable) = &mut self.values else { return None };
         let before = variable.bytes.len();
@@ -162,6 +174,7 @@ impl Column {
     }
 
     /// Appends a null.
+    #[inline]
     pub(super) fn push_null(&mut self) {
         match &mut self.values {
             Values::Boolean(values) => values.append(false),

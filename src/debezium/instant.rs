@@ -43,6 +43,7 @@ impl Unit {
 }
 
 /// Days since 1970-01-01.
+#[inline]
 pub(super) fn date(days: i64) -> Option<i32> {
     let days = i32::try_from(days).ok()?;
     if DATE_INFINITY.contains(&days) || days == i32::MAX {
@@ -55,11 +56,13 @@ pub(super) fn date(days: i64) -> Option<i32> {
 }
 
 /// Microseconds since midnight, `24:00:00` included.
+#[inline]
 pub(super) fn time(value: i64, unit: Unit) -> Option<i64> {
     unit.micros(value).filter(|micros| (0..=DAY_MICROS).contains(micros))
 }
 
 /// Microseconds since 1970.
+#[inline]
 pub(super) fn timestamp(value: i64, unit: Unit) -> Option<i64> {
     match value {
         i64::MAX | DRIVER_INFINITY => Some(i64::MAX),

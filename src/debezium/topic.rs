@@ -56,7 +56,7 @@ impl Topic {
         if let Some((payload, schema)) = self.values.find(value) {
             let payload = std::str::from_utf8(payload).map_err(|_| Fault::not_utf8("value"))?;
             // A failure here is looked at again with the whole value.
-            if let Ok(envelope) = serde_json::from_str(payload) {
+            if let Ok(envelope) = parse(payload) {
                 return Ok(Some(Opened { envelope, payload, schema: Some(schema) }));
             }
         }
@@ -144,5 +144,11 @@ pub(super) fn names(source: &Source<'_>, table: &TableId) -> bool {
 }
 
 fn parse(text: &str) -> Decoded<Envelope<'_>> {
-    serde_json::from_str(text).map_err(|error| Fault::json("value", &error))
+    let envelope = serde_json::from_str(text).map_err(|error| Fault::json("value", &error))?;
+    // Serde reads an array as the members of a struct in their order, too.
+    if is_object(text) { Ok(envelope) } else { Err(Fault::no_object("value")) }
+}
+
+fn is_object(text: &str) -> bool {
+    text.trim_ascii_start().starts_with('{')
 }

@@ -20,6 +20,8 @@ fn each_kind_of_bad_record_has_its_error() {
         ("[]", RecordErrorKind::NotAnEvent),
         ("{}", RecordErrorKind::NotAnEvent),
         (&deep, RecordErrorKind::NotAnEvent),
+        (r#"[null,{"id":1},{"db":"d","schema":"s","table":"t"},"c"]"#, RecordErrorKind::NotAnEvent),
+        (r#"{"op":"c","after":{"id":1},"source":["d","public","t"]}"#, RecordErrorKind::NotAnEvent),
         (r#"{"id":1,"name":"flattened"}"#, RecordErrorKind::NotAnEvent),
         (&good.replace("\"source\"", "\"origin\""), RecordErrorKind::NotAnEvent),
         (&event("u", "null", "null"), RecordErrorKind::NotAnEvent),

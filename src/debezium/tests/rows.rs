@@ -52,6 +52,7 @@ fn a_value_that_its_type_cannot_hold_is_invalid() {
         (&decimal, "1.555"),
         (&decimal, "{}"),
         (r#""type":"struct","name":"io.debezium.data.VariableScaleDecimal""#, r#"{"scale":0}"#),
+        (r#""type":"struct","name":"io.debezium.data.VariableScaleDecimal""#, r#"[0,"AQ=="]"#),
         (r#""type":"int32","name":"io.debezium.time.Date""#, "-2440589"),
         (r#""type":"int64","name":"io.debezium.time.MicroTime""#, "86400000001"),
         (r#""type":"int64","name":"io.debezium.time.Timestamp""#, "9224318015999999"),
