@@ -311,3 +311,31 @@ fn a_schema_block_of_the_same_bytes_is_recognised_in_any_member_order() {
     assert_eq!(batch.changes.len(), 1);
     assert_eq!(cells(&batch.changes[0]), [["1"], ["1"], ["1"]]);
 }
+
+#[test]
+fn options_set_the_placeholder_and_turn_the_raw_table_off() {
+    let options = DecoderOptions { raw: false, placeholder: "n/a".to_owned(), ..DecoderOptions::default() };
+    let mut decoder = Decoder::new(options, nothing_known);
+    let row = r#"{"id":1,"a":"n/a","b":"bi9h","c":["n/a"],"d":"__debezium_unavailable_value"}"#;
+    let batch = decode(&mut decoder, &[create(0, row)]);
+    assert!(batch.raw.is_none());
+    assert_eq!(
+        cells(&batch.changes[0]),
+        [["1", "ABSENT", "ABSENT", "ABSENT", "__debezium_unavailable_value"]]
+    );
+}
+
+#[test]
+fn two_tables_of_one_topic_keep_their_own_segments() {
+    let mut decoder = decoder();
+    let fields = [("id", r#""type":"int64""#)];
+    let of = |offset: i64, table: &str| {
+        let event = event("c", "null", &format!(r#"{{"id":{offset}}}"#));
+        let event = event.replace(r#""table":"t""#, &format!(r#""table":"{table}""#));
+        Record::new(offset, &key_with_schema(1), &with_schema(&fields, &event))
+    };
+    let batch = decode(&mut decoder, &[of(0, "a"), of(1, "b"), of(2, "a"), of(3, "b")]);
+    let segments: Vec<(String, Vec<i64>)> =
+        batch.changes.iter().map(|changes| (changes.table.to_string(), changes.offsets.clone())).collect();
+    assert_eq!(segments, [("public.a".to_owned(), vec![0, 2]), ("public.b".to_owned(), vec![1, 3])]);
+}
