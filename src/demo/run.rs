@@ -24,11 +24,11 @@ use super::produce::{Outcome, ProduceError, ProduceOptions, Production};
 use super::shop::{Shop, ShopSize};
 use super::tables::{ShopTable, TABLES};
 use super::verify::{Comparison, VerifyError, compare};
-use crate::admin::status::{LaneState, StatusBoard};
+use crate::admin::status::StatusBoard;
 use crate::config::{self, Problems, Settings, Sources};
 use crate::lake::LakeError;
 use crate::lake::read::{At, LakeReader};
-use crate::lane::OnCommit;
+use crate::lane::{LaneEnd, OnCommit};
 use crate::service::{self, Mode, Service, StartError};
 
 /// Partitions of each topic: enough that the broker's limit a partition leaves room for a second of events.
@@ -176,7 +176,7 @@ pub async fn run(
     let production = Production::start(shop_options(&options, &broker), Arc::clone(&flow))?;
     let figures = figures(&production, &flow, service.board().clone());
     let display = Display::start(options.length, figures);
-    let (outcome, catch_up) = follow(production, &flow, service.board(), closing_time).await?;
+    let (outcome, catch_up) = follow(production, &flow, &mut service, closing_time).await?;
     drop(display);
     if !service.stop(STOP).await {
         let reason = format!("it was still busy after {} s", STOP.as_secs());
@@ -279,14 +279,14 @@ fn figures(
 async fn follow(
     production: Production,
     flow: &FlowControl,
-    board: &StatusBoard,
+    service: &mut Service,
     closing_time: impl Future<Output = ()>,
 ) -> Result<(Outcome, Duration), DemoError> {
     let mut closing_time = std::pin::pin!(closing_time);
     let mut closing = false;
     while !production.is_finished() {
         tokio::select! {
-            () = tokio::time::sleep(LOOK) => check_lanes(board)?,
+            look = look_at(service) => look?,
             () = &mut closing_time, if !closing => {
                 production.stop();
                 closing = true;
@@ -297,26 +297,29 @@ async fn follow(
     let closed = Instant::now();
     let (mut left, mut moved) = (flow.in_flight(), closed);
     while left > 0 {
-        check_lanes(board)?;
-        if moved.elapsed() > PATIENCE {
-            return Err(DemoError::NotCaughtUp(left));
-        }
-        tokio::time::sleep(LOOK).await;
+        look_at(service).await?;
         let now = flow.in_flight();
         if now < left {
             (left, moved) = (now, Instant::now());
+        } else if moved.elapsed() > PATIENCE {
+            return Err(DemoError::NotCaughtUp(left));
         }
     }
     Ok((outcome, closed.elapsed()))
 }
 
-/// An error where a lane or a table of it has stopped.
-fn check_lanes(board: &StatusBoard) -> Result<(), DemoError> {
-    for lane in board.snapshot().lanes {
-        let table = lane.tables.values().find_map(|table| table.stopped.clone());
-        let error = || lane.last_error.as_ref().map(|error| error.message.clone()).unwrap_or_default();
-        let stopped = table.or_else(|| (lane.state == LaneState::Stopped).then(error));
-        if let Some(reason) = stopped {
+/// Takes a moment; an error where a lane has ended, or a table of it stopped.
+async fn look_at(service: &mut Service) -> Result<(), DemoError> {
+    if let Ok(Some((lane, end))) = tokio::time::timeout(LOOK, service.next_end()).await {
+        let reason = match end {
+            LaneEnd::Finished => "it finished before the shop".to_owned(),
+            LaneEnd::TablesStopped(tables) => format!("tables stopped: {tables:?}"),
+            LaneEnd::Stopped(reason) => reason,
+        };
+        return Err(DemoError::Lane { lane, reason });
+    }
+    for lane in service.board().snapshot().lanes {
+        if let Some(reason) = lane.tables.into_values().find_map(|table| table.stopped) {
             return Err(DemoError::Lane { lane: lane.lane, reason });
         }
     }

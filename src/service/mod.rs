@@ -123,15 +123,20 @@ impl Service {
         &self.board
     }
 
+    /// Waits until one more lane has ended by itself, and says which and how; `None` once none is left.
+    pub async fn next_end(&mut self) -> Option<(String, LaneEnd)> {
+        let ended = self.lanes.join_next().await?;
+        let (name, end) = ended.unwrap_or_else(|error| {
+            // A panic is a bug: the lane is gone, its sink is consistent, and the process must not look healthy.
+            ("unknown".to_owned(), LaneEnd::Stopped(format!("a lane panicked: {error}")))
+        });
+        self.ends.insert(name.clone(), end.clone());
+        Some((name, end))
+    }
+
     /// Waits until every lane has ended by itself, and says how each did.
     pub async fn join(&mut self) -> &BTreeMap<String, LaneEnd> {
-        while let Some(ended) = self.lanes.join_next().await {
-            let (name, end) = ended.unwrap_or_else(|error| {
-                // A panic is a bug: the lane is gone, its sink is consistent, and the process must not look healthy.
-                ("unknown".to_owned(), LaneEnd::Stopped(format!("a lane panicked: {error}")))
-            });
-            self.ends.insert(name, end);
-        }
+        while self.next_end().await.is_some() {}
         &self.ends
     }
 
