@@ -3,6 +3,7 @@
 mod args;
 pub mod check;
 pub mod completions;
+mod demo;
 mod exit;
 mod lake;
 mod logging;
@@ -68,7 +69,10 @@ async fn run(cli: Cli) -> Exit {
         Command::Completions(args) => {
             written(completions::write(args.shell, &mut std::io::stdout()).map(|()| Exit::Success))
         }
-        Command::Demo(_) => Exit::Usage,
+        Command::Demo(args) => {
+            logging::start(None, "warn");
+            demo::run(args).await
+        }
     }
 }
 
