@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -111,11 +112,16 @@ impl Service {
     ) {
         let name = options.name.clone();
         let observer = Observer::new(&name, self.metrics.clone(), self.board.lane(&name));
-        let mut lane = Lane::new(options, sink, observer, stopping);
+        let mut lane = Lane::new(options, sink, observer.clone(), stopping);
         if let Some(on_commit) = on_commit {
             lane = lane.on_commit(on_commit);
         }
-        self.lanes.spawn(async move { (name, lane.run().await) });
+        self.lanes.spawn(async move {
+            // A panic is a bug: the sink is consistent and other lanes go on, but this one must not look healthy.
+            let end =
+                AssertUnwindSafe(lane.run()).catch_unwind().await.unwrap_or_else(|_| observer.panicked());
+            (name, end)
+        });
     }
 
     /// The state of the lanes.
@@ -126,10 +132,8 @@ impl Service {
     /// Waits until one more lane has ended by itself, and says which and how; `None` once none is left.
     pub async fn next_end(&mut self) -> Option<(String, LaneEnd)> {
         let ended = self.lanes.join_next().await?;
-        let (name, end) = ended.unwrap_or_else(|error| {
-            // A panic is a bug: the lane is gone, its sink is consistent, and the process must not look healthy.
-            ("unknown".to_owned(), LaneEnd::Stopped(format!("a lane panicked: {error}")))
-        });
+        // Tasks are never aborted, and a panic of a lane is caught within its task.
+        let (name, end) = ended.ok()?;
         self.ends.insert(name.clone(), end.clone());
         Some((name, end))
     }
