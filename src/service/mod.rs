@@ -6,6 +6,7 @@
 //! committed, and is read again on the next start.
 
 use std::collections::{BTreeMap, HashMap};
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures::FutureExt;
