@@ -15,8 +15,9 @@ const DRIVER_INFINITY: i64 = 9_223_372_036_825_200_000;
 const DRIVER_NEGATIVE_INFINITY: i64 = -9_223_372_036_832_400_000;
 /// `date 'infinity'` in a snapshot and in streaming.
 const DATE_INFINITY: [i32; 2] = [-622_191_234, 2_146_033_979];
-/// `date '-infinity'` in streaming.
-const DATE_NEGATIVE_INFINITY: i32 = -2_147_472_691;
+/// `date '-infinity'` in a snapshot and in streaming. The first was not recorded: it is what the calculation gives that
+/// gives the recorded value for infinity (the driver's constant as `java.sql.Date`, its days cut to 32 bits).
+const DATE_NEGATIVE_INFINITY: [i32; 2] = [-625_821_272, -2_147_472_691];
 /// Days that Postgres' `date` can hold: 4713 BC to the year 5874897.
 const DATE_RANGE: std::ops::RangeInclusive<i32> = -2_440_588..=2_145_042_905;
 
@@ -48,7 +49,7 @@ pub(super) fn date(days: i64) -> Option<i32> {
     let days = i32::try_from(days).ok()?;
     if DATE_INFINITY.contains(&days) || days == i32::MAX {
         Some(i32::MAX)
-    } else if days == DATE_NEGATIVE_INFINITY || days == i32::MIN {
+    } else if DATE_NEGATIVE_INFINITY.contains(&days) || days == i32::MIN {
         Some(i32::MIN)
     } else {
         DATE_RANGE.contains(&days).then_some(days)
@@ -230,6 +231,7 @@ mod tests {
         assert_eq!(date(-622_191_234), Some(i32::MAX));
         assert_eq!(date(2_146_033_979), Some(i32::MAX));
         assert_eq!(date(-2_147_472_691), Some(i32::MIN));
+        assert_eq!(date(-625_821_272), Some(i32::MIN));
         for unit in [Unit::Millis, Unit::Micros, Unit::Nanos] {
             assert_eq!(timestamp(9_223_372_036_825_200_000, unit), Some(i64::MAX));
             assert_eq!(timestamp(i64::MAX, unit), Some(i64::MAX));
