@@ -238,14 +238,16 @@ async fn a_constraint_checked_at_the_end_stops_its_table() {
     assert_eq!(item_rows(&client, "others").await, ["1|o|x|c"]);
 }
 
+/// One offset of the topic of `items`.
+fn part(from: i64, rows: &[Item<'_>]) -> Batch {
+    batch(vec![("t.items", from, from + 1, vec![item_changes("items", from, rows)])])
+}
+
 #[tokio::test]
 async fn the_slower_of_two_instances_is_fenced() {
     let database = Database::create().await;
     let client = database.connect().await;
     let (mut fast, mut slow) = (loaded(&database.url()).await, loaded(&database.url()).await);
-    fn part(from: i64, rows: &[Item<'_>]) -> Batch {
-        batch(vec![("t.items", from, from + 1, vec![item_changes("items", from, rows)])])
-    }
     commit(&mut fast, &part(0, &[put(1, "fast", "x")])).await;
     for expected in [-1, 1] {
         let error = slow
