@@ -1,12 +1,14 @@
 //! `alluvium demo`: the whole flow on this machine, with nothing to install, and the proof that the copy is right.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use arrow::error::ArrowError;
 
 use super::{DemoArgs, Exit, RowsFormat, complain, output};
+use crate::demo::events::topic;
 use crate::demo::run::{Answer, DemoError, DemoOptions, DemoReport, run as demonstrate};
+use crate::demo::tables::TABLES;
 
 /// Runs the demonstration and prints what it showed.
 pub(super) async fn run(args: DemoArgs) -> Exit {
@@ -22,7 +24,7 @@ pub(super) async fn run(args: DemoArgs) -> Exit {
     };
     let shown = demonstrate(options, interrupted()).await;
     let exit = match &shown {
-        Ok(report) => show(report, keep.then_some(&folder)),
+        Ok(report) => show(report, keep.then_some(folder.as_path())),
         Err(error) => {
             complain(&error.to_string());
             exit_of(error)
@@ -52,7 +54,7 @@ fn exit_of(error: &DemoError) -> Exit {
     }
 }
 
-fn show(report: &DemoReport, kept: Option<&PathBuf>) -> Exit {
+fn show(report: &DemoReport, kept: Option<&Path>) -> Exit {
     if let Err(error) = print(report, kept) {
         complain(&format!("the result cannot be printed: {error}"));
         return Exit::Failure;
@@ -60,7 +62,7 @@ fn show(report: &DemoReport, kept: Option<&PathBuf>) -> Exit {
     if report.is_equal() { Exit::Success } else { Exit::Failure }
 }
 
-fn print(report: &DemoReport, kept: Option<&PathBuf>) -> Result<(), ArrowError> {
+fn print(report: &DemoReport, kept: Option<&Path>) -> Result<(), ArrowError> {
     let outcome = &report.outcome;
     output::line(&format!(
         "\nThe shop made {} changes in {} transactions in {:.1} s; {:.1} s after it closed, all were stored.",
@@ -81,15 +83,33 @@ fn print(report: &DemoReport, kept: Option<&PathBuf>) -> Result<(), ArrowError> 
         }
     }
     if let Some(folder) = kept {
+        let settings = write_settings(folder)?;
         output::line(&format!(
-            "\nThe lake is in {folder}. Ask it: alluvium query --set lake.uri={folder} \"SELECT count(*) FROM orders\"",
-            folder = folder.display()
+            "\nThe lake is in {}. Ask it:\n  alluvium query --config {} \"SELECT count(*) FROM orders\"",
+            folder.display(),
+            settings.display()
         ))?;
     }
     Ok(())
 }
 
+/// Writes the settings by which the other commands find the lake that was kept.
+fn write_settings(folder: &Path) -> std::io::Result<PathBuf> {
+    let folder = folder.canonicalize()?;
+    let path = folder.join("alluvium.toml");
+    let uri = serde_json::Value::from(folder.to_string_lossy()).to_string();
+    let topics = TABLES.map(|table| format!("\"{}\"", topic(table))).join(", ");
+    let text = format!(
+        "# To look at what `alluvium demo` left here: `alluvium query`, `tables` and `history`.\n\
+         # The broker it came from is gone.\n\n[kafka]\ntopics = [{topics}]\n\n[lake]\nuri = {uri}\n"
+    );
+    std::fs::write(&path, text)?;
+    Ok(path)
+}
+
 fn question(answer: &Answer) -> String {
-    let at = answer.at.map(|at| format!("   -- as of {}", at.format("%H:%M:%S%.3f UTC"))).unwrap_or_default();
-    format!("{}{at}", answer.sql)
+    match answer.at {
+        Some(at) => format!("-- the same as of {}\n{}", at.format("%H:%M:%S%.3f UTC"), answer.sql),
+        None => answer.sql.to_owned(),
+    }
 }

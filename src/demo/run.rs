@@ -50,10 +50,11 @@ const LAKE: &str = "lake";
 const MIRROR: &str = "postgres";
 
 /// What is asked of the lake as it is.
-const BEST_SELLERS: &str = "SELECT p.name AS product, count(*) AS orders, sum(i.quantity) AS pieces, \
-    sum(i.quantity * i.unit_price - coalesce(i.discount, 0)) AS revenue \
-    FROM order_items i JOIN products p ON p.id = i.product_id \
-    GROUP BY p.id, p.name ORDER BY revenue DESC LIMIT 5";
+const BEST_SELLERS: &str = "\
+SELECT p.name AS product, count(*) AS orders, sum(i.quantity) AS pieces,
+       sum(i.quantity * i.unit_price - coalesce(i.discount, 0)) AS revenue
+  FROM order_items i JOIN products p ON p.id = i.product_id
+ GROUP BY p.id, p.name ORDER BY revenue DESC LIMIT 5";
 
 /// What is asked of the lake as it is and as it was.
 const BY_STATUS: &str =
