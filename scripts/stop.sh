@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Stops the stack that scripts/start.sh started, native or in containers. Its data stays, so that a start continues.
+#
+#   scripts/stop.sh            stop
+#   scripts/stop.sh --clean    stop, and delete its databases, topics and lake (the native stack's ./deltalake)
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+clean=0
+for argument in "$@"; do
+  case $argument in
+    -h | --help) help; exit 0 ;;
+    --clean) clean=1 ;;
+    *) die "unknown argument '$argument' (see --help)" ;;
+  esac
+done
+
+stop_native() {
+  local blocks=$PROJECT/scripts/stack name
+  end_process alluvium "$NATIVE/alluvium.pid" "$PROJECT" 40
+  "$blocks/connect.sh" stop "$NATIVE/connect"
+  "$blocks/kafka.sh" stop "$NATIVE/kafka"
+  for name in source datalake target; do "$blocks/postgres.sh" stop "$NATIVE/postgres-$name"; done
+  if [ $clean = 1 ]; then
+    # Only what the stack has made; the folder may be one that the user has chosen.
+    rm -rf "$NATIVE"/{connect,kafka,postgres-source,postgres-datalake,postgres-target} "$NATIVE/$CONNECTOR.json" \
+      "$NATIVE"/alluvium.log* "$PROJECT/deltalake"
+    rmdir --ignore-fail-on-non-empty "$NATIVE"
+    say "deleted its data in $NATIVE, and $PROJECT/deltalake"
+  fi
+}
+
+stopped=0
+if [ -d "$NATIVE/kafka" ]; then
+  stop_native
+  stopped=1
+fi
+if command -v docker >/dev/null && [ -n "$(compose --profile '*' ps -aq 2>/dev/null)" ]; then
+  if [ $clean = 1 ]; then compose --profile '*' down -v --remove-orphans; else compose --profile '*' down --remove-orphans; fi
+  stopped=1
+fi
+[ $stopped = 1 ] || say "no stack was found"
