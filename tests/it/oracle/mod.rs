@@ -52,9 +52,14 @@ pub async fn postgres_rows(client: &Client, table: &str, columns: &[SourceColumn
     let rows = client
         .query(&format!("SELECT {} FROM {table}", list.join(", ")), &[])
         .await
-        .map_err(|error| format!("{table}: {error:?}"))?;
+        .map_err(|error| format!("{table}: {}", reason(&error)))?;
     let texts = rows.iter().map(|row| (0..columns.len()).map(|index| row.get(index)).collect::<Row>());
     Ok(by_key(texts, columns))
+}
+
+/// What the database says, in a line.
+pub fn reason(error: &tokio_postgres::Error) -> String {
+    error.as_db_error().map_or_else(|| format!("{error:?}"), |answer| answer.message().to_owned())
 }
 
 /// Arranges rows by their key. Floats are brought to one form: databases agree on the value, not on its digits.
@@ -154,4 +159,48 @@ pub async fn assert_all_equal(shop: &Shop) {
 pub async fn becomes_equal(shop: &Shop, deadline: Duration) {
     shop.delivered().await;
     eventually("all copies equal the source", deadline, || all_equal(shop)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn columns() -> Vec<SourceColumn> {
+        [("id", "integer", true), ("note", "text", false), ("weight", "double precision", false)]
+            .map(|(name, kind, key)| SourceColumn { name: name.to_owned(), kind: kind.to_owned(), key })
+            .to_vec()
+    }
+
+    fn rows(texts: &[[&str; 3]]) -> Rows {
+        let value = |text: &&str| (*text != "NULL").then(|| (*text).to_owned());
+        by_key(texts.iter().map(|row| row.iter().map(value).collect()), &columns())
+    }
+
+    const SOURCE: [[&str; 3]; 3] = [["1", "a", "1e+20"], ["2", "NULL", "-0"], ["3", "", "NaN"]];
+
+    #[test]
+    fn equal_rows_are_equal_in_any_order_and_float_notation() {
+        let copy = rows(&[["3", "", "NaN"], ["1", "a", "100000000000000000000"], ["2", "NULL", "-0.0"]]);
+        assert_eq!(compare("copy", &columns(), &rows(&SOURCE), &copy), Ok(()));
+    }
+
+    #[test]
+    fn each_difference_is_found_and_shown() {
+        for (copy, shown) in [
+            (vec![SOURCE[0], SOURCE[1]], "key 3\n    1 rows in the source, 0 in the copy"),
+            (
+                vec![SOURCE[0], SOURCE[1], SOURCE[2], SOURCE[2]],
+                "key 3\n    1 rows in the source, 2 in the copy",
+            ),
+            (
+                vec![SOURCE[0], SOURCE[1], SOURCE[2], ["4", "", "0"]],
+                "key 4\n    0 rows in the source, 1 in the copy",
+            ),
+            (vec![SOURCE[0], ["2", "", "-0"], SOURCE[2]], "key 2\n    note: source NULL, copy \"\""),
+            (vec![SOURCE[0], ["2", "NULL", "0"], SOURCE[2]], "weight: source \"-0.0\", copy \"0.0\""),
+        ] {
+            let difference = compare("copy", &columns(), &rows(&SOURCE), &rows(&copy)).unwrap_err();
+            assert!(difference.contains(shown), "no {shown:?} in {difference}");
+        }
+    }
 }

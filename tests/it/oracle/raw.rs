@@ -52,7 +52,12 @@ async fn in_lake(shop: &Shop) -> Result<Places, String> {
 
 async fn in_datalake(shop: &Shop) -> Result<Places, String> {
     let sql = "SELECT topic::text, partition::int, \"offset\"::bigint FROM cdc_raw.cdc_events";
-    let rows = shop.datalake().await.query(sql, &[]).await.map_err(|error| format!("datalake: {error:?}"))?;
+    let rows = shop
+        .datalake()
+        .await
+        .query(sql, &[])
+        .await
+        .map_err(|error| format!("datalake: {}", super::reason(&error)))?;
     let mut places = Places::new();
     for row in rows {
         *places.entry((row.get(0), row.get(1), row.get(2))).or_default() += 1;
