@@ -59,7 +59,7 @@ start_native() {
 start_compose() {
   native_runs && die "the stack runs as plain processes already: stop it with scripts/stop.sh"
   need docker "Install Docker with compose v2, or use --native.
-  On Debian without an image registry: scripts/compose-local/up.sh"
+  On Debian without an image registry: scripts/compose-local.sh up"
   docker compose version >/dev/null 2>&1 || die "docker has no compose v2 plugin: install it (docker compose version must answer), or use --native"
   docker info >/dev/null 2>&1 || die "the docker engine does not answer: start it, or use --native"
   local services=() code
@@ -71,7 +71,7 @@ start_compose() {
   compose "${profiles[@]}" up -d "${services[@]}"
   # `up --wait` takes the end of a one-shot service for a failure; `docker wait` knows its exit code, also afterwards.
   code=$(docker wait "$(compose ps -aq register-connector)")
-  compose logs --no-log-prefix register-connector >&2
+  [ "$code" = 0 ] || compose logs --no-log-prefix --tail 20 register-connector >&2
   [ "$code" = 0 ] || die "the connector could not be registered (see above); scripts/logs.sh connect shows more"
 }
 

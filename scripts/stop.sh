@@ -17,7 +17,6 @@ done
 
 stop_native() {
   local blocks=$PROJECT/scripts/stack name
-  end_process alluvium "$NATIVE/alluvium.pid" "$PROJECT" 40
   "$blocks/connect.sh" stop "$NATIVE/connect"
   "$blocks/kafka.sh" stop "$NATIVE/kafka"
   for name in source datalake target; do "$blocks/postgres.sh" stop "$NATIVE/postgres-$name"; done
@@ -31,6 +30,11 @@ stop_native() {
 }
 
 stopped=0
+# scripts/run.sh --background: beside either stack.
+if [ -e "$NATIVE/alluvium.pid" ]; then
+  end_process alluvium "$NATIVE/alluvium.pid" "$PROJECT" 40
+  stopped=1
+fi
 if [ -d "$NATIVE/kafka" ]; then
   stop_native
   stopped=1

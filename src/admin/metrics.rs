@@ -211,10 +211,20 @@ fn histogram(
     Ok(metric)
 }
 
-/// Resident memory in bytes, where the system tells (`VmRSS` of `/proc/self/status`).
+/// Resident memory in bytes, where the system tells.
 pub fn resident_memory() -> Option<u64> {
+    process_memory("VmRSS:")
+}
+
+/// The most resident memory that the process has had, in bytes, where the system tells.
+pub fn peak_memory() -> Option<u64> {
+    process_memory("VmHWM:")
+}
+
+/// A line of `/proc/self/status` (proc(5)), which counts in KiB.
+fn process_memory(field: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes * 1024)
 }

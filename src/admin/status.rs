@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What a lane is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LaneState {
     /// Reading its progress and waiting for partitions.
@@ -41,7 +41,7 @@ impl LaneState {
 }
 
 /// A lane at an instant.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LaneStatus {
     /// `lake`, or the name of the mirror.
     pub lane: String,
@@ -64,7 +64,7 @@ pub struct LaneStatus {
 }
 
 /// A message and when it was said.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TimedMessage {
     /// RFC 3339.
     pub at: String,
@@ -73,7 +73,7 @@ pub struct TimedMessage {
 }
 
 /// A table as one lane sees it.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct TableState {
     /// Why it stopped and what to do; absent while it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -93,7 +93,7 @@ pub struct TableState {
 }
 
 /// A partition as one lane sees it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PartitionState {
     /// The next offset to read: all before it are in the sink.
     pub position: i64,
@@ -137,10 +137,10 @@ impl LaneBoard {
 pub struct StatusBoard(Arc<Mutex<Vec<LaneBoard>>>);
 
 /// The body of `/status`.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Status {
     /// Version of the program.
-    pub version: &'static str,
+    pub version: String,
     /// Whether `/readyz` answers 200.
     pub ready: bool,
     /// Every lane.
@@ -165,7 +165,7 @@ impl StatusBoard {
                     && matches!(lane.state, LaneState::Running | LaneState::Finished)
                     && lane.tables.values().all(|table| table.stopped.is_none())
             });
-        Status { version: env!("CARGO_PKG_VERSION"), ready, lanes }
+        Status { version: env!("CARGO_PKG_VERSION").to_owned(), ready, lanes }
     }
 }
 

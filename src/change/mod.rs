@@ -10,6 +10,8 @@
 
 mod batch;
 pub mod fold;
+#[cfg(test)]
+mod fold_tests;
 mod position;
 pub mod raw;
 mod sink;
@@ -18,5 +20,5 @@ mod table;
 pub use batch::{Batch, ChangeBatch, Operation, RecordError, RecordErrorKind};
 pub use fold::{Folded, fold};
 pub use position::{Progress, Span, StoredPosition, TopicIdentity, TopicPartition};
-pub use sink::{CommitReport, Sink, SinkError, TableReport};
+pub use sink::{CommitReport, KnownSchemas, Sink, SinkError, TableReport};
 pub use table::{Column, ColumnType, TableId, TableSchema};

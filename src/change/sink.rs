@@ -10,6 +10,9 @@ use std::sync::Arc;
 
 use super::{Batch, Progress, TableId, TableSchema};
 
+/// The schema of a table, where the sink has the table.
+pub type KnownSchemas = Box<dyn Fn(&TableId) -> Option<Arc<TableSchema>> + Send>;
+
 /// Where changes go: the lake, or one Postgres mirror.
 pub trait Sink: Send + 'static {
     /// Reads what is durably stored: for each partition the position from which a lane has to read, which is the
@@ -22,8 +25,9 @@ pub trait Sink: Send + 'static {
     /// A sink whose error was [`SinkError::Retry`] is asked again with the same batch.
     fn commit(&mut self, batch: &Batch) -> impl Future<Output = Result<CommitReport, SinkError>> + Send;
 
-    /// The schema of a table as the sink has it, for events that do not carry one.
-    fn schema(&self, table: &TableId) -> Option<Arc<TableSchema>>;
+    /// Answers with the schema of a table as the sink had it at the last [`Sink::load`], for events that do not carry
+    /// one. A value of its own, because it is asked on the decoding thread.
+    fn known_schemas(&self) -> KnownSchemas;
 
     /// Work between batches: compaction, checkpoints, clean-up. Bounded; called when the lane is idle and every
     /// few commits.

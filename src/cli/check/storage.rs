@@ -1,0 +1,99 @@
+//! Whether the lake's storage can be written: one small object is put there and removed again.
+
+use std::path::{Path, PathBuf};
+
+use deltalake::logstore::object_store::ObjectStoreExt;
+use deltalake::logstore::object_store::path::Path as ObjectPath;
+use deltalake::logstore::{StorageConfig, logstore_for};
+use url::Url;
+
+use super::{Finding, PATIENCE};
+use crate::config::Lake;
+
+/// Name of the object. It begins with `_`, so that no reader takes it for data.
+const PROBE: &str = "_alluvium_check";
+
+pub(super) async fn check(lake: &Lake) -> Vec<Finding> {
+    let written = match local(&lake.uri) {
+        Some(folder) => in_folder(&folder).map_err(|error| Outcome::Refused(error.to_string())),
+        None => match tokio::time::timeout(PATIENCE, in_store(lake)).await {
+            Ok(written) => written,
+            Err(_) => Err(Outcome::Silent(format!("no answer within {} s", PATIENCE.as_secs()))),
+        },
+    };
+    vec![match written {
+        Ok(()) => Finding::ok("lake", format!("{} can be written", lake.uri)),
+        Err(Outcome::Refused(reason)) => Finding::fail(
+            "lake",
+            format!("{} cannot be written: {reason}", lake.uri),
+            "give this user write access, or set lake.uri",
+        ),
+        Err(Outcome::Silent(reason)) => Finding::unreachable("lake", format!("{}: {reason}", lake.uri)),
+    }]
+}
+
+/// Why the storage cannot be written.
+enum Outcome {
+    /// It said so, or is not what the settings say.
+    Refused(String),
+    /// It did not answer.
+    Silent(String),
+}
+
+fn local(uri: &str) -> Option<PathBuf> {
+    if uri.contains("://") { Url::parse(uri).ok()?.to_file_path().ok() } else { Some(PathBuf::from(uri)) }
+}
+
+/// Writes where `run` would, and leaves what was there before.
+fn in_folder(folder: &Path) -> std::io::Result<()> {
+    let was_there = folder.exists();
+    std::fs::create_dir_all(folder)?;
+    let probe = folder.join(PROBE);
+    let written = std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe));
+    if !was_there {
+        // It holds nothing; if it cannot be removed, it does no harm.
+        let _ = std::fs::remove_dir(folder);
+    }
+    written
+}
+
+async fn in_store(lake: &Lake) -> Result<(), Outcome> {
+    let refused = |error: &dyn std::fmt::Display| Outcome::Refused(error.to_string());
+    deltalake::aws::register_handlers(None);
+    let root = Url::parse(&lake.uri).map_err(|error| refused(&error))?;
+    let options = lake.storage_options.reveal().map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let config = StorageConfig::parse_options(options).map_err(|error| refused(&error))?;
+    let store = logstore_for(&root, config).map_err(|error| refused(&error))?.object_store(None);
+    let probe = ObjectPath::from(PROBE);
+    let silent = |error: deltalake::ObjectStoreError| match error {
+        // The library's class for whatever the network does.
+        deltalake::ObjectStoreError::Generic { source, .. } => Outcome::Silent(source.to_string()),
+        other => Outcome::Refused(other.to_string()),
+    };
+    store.put(&probe, Vec::new().into()).await.map_err(silent)?;
+    store.delete(&probe).await.map_err(silent)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    use super::*;
+
+    #[test]
+    fn a_folder_is_left_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("lake");
+        in_folder(&missing).unwrap();
+        assert!(!missing.exists());
+        in_folder(folder.path()).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_the_folder_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("lake");
+        std::fs::write(&file, b"x").unwrap();
+        assert!(in_folder(&file).is_err());
+    }
+}

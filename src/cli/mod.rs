@@ -1,0 +1,105 @@
+//! The command line: one file per command, no logic beyond arguments and printing.
+
+mod args;
+pub mod check;
+pub mod completions;
+mod exit;
+mod lake;
+mod logging;
+mod output;
+mod reach;
+mod run;
+mod status;
+
+use std::io::Write;
+
+pub use args::{
+    CheckArgs, Cli, Command, CompletionsArgs, ConfigArgs, DemoArgs, HistoryArgs, LogFormat, QueryArgs,
+    ReportFormat, RowsFormat, RunArgs, StatusArgs, TablesArgs,
+};
+pub use exit::Exit;
+
+use crate::config::{self, Settings};
+
+/// Runs a command and says how it ended.
+pub async fn run(cli: Cli) -> Exit {
+    match cli.command {
+        Command::Run(args) => {
+            logging::start(args.log_format, "info");
+            match load(&args.config) {
+                Ok(settings) => run::run(&settings, args.until_caught_up).await,
+                Err(exit) => exit,
+            }
+        }
+        Command::Query(args) => {
+            with_settings(&args.config, async |settings| lake::query(settings, &args).await).await
+        }
+        Command::Tables(args) => {
+            with_settings(&args.config, async |settings| lake::tables(settings, args.output).await).await
+        }
+        Command::History(args) => {
+            with_settings(&args.config, async |settings| {
+                lake::history(settings, &args.table, args.output).await
+            })
+            .await
+        }
+        Command::Status(args) => ask_status(&args).await,
+        Command::Check(args) => {
+            logging::start(None, "warn");
+            // Not locked for the whole of the check: it may wait for the network.
+            written(check::run(&args, &reach::Outside, &mut std::io::stdout()).await)
+        }
+        Command::Completions(args) => {
+            written(completions::write(args.shell, &mut std::io::stdout()).map(|()| Exit::Success))
+        }
+        Command::Demo(_) => Exit::Usage,
+    }
+}
+
+async fn with_settings(args: &ConfigArgs, command: impl AsyncFnOnce(&Settings) -> Exit) -> Exit {
+    logging::start(None, "warn");
+    match load(args) {
+        Ok(settings) => command(&settings).await,
+        Err(exit) => exit,
+    }
+}
+
+async fn ask_status(args: &StatusArgs) -> Exit {
+    logging::start(None, "warn");
+    if let Some(url) = &args.url {
+        return status::run(url, args.output).await;
+    }
+    let settings = match load(&args.config) {
+        Ok(settings) => settings,
+        Err(exit) => return exit,
+    };
+    match settings.admin.listen {
+        Some(address) => status::run(&format!("http://{address}"), args.output).await,
+        None => {
+            complain("admin.listen is empty, so the daemon has no endpoint to ask: set it, or give --url");
+            Exit::Usage
+        }
+    }
+}
+
+/// The exit of a command that wrote its result itself.
+fn written(result: std::io::Result<Exit>) -> Exit {
+    result.unwrap_or_else(|error| {
+        complain(&format!("standard output: {error}"));
+        Exit::Failure
+    })
+}
+
+/// The settings, or every problem with them on standard error.
+fn load(args: &ConfigArgs) -> Result<Settings, Exit> {
+    config::load(&args.sources()).map_err(|problems| {
+        complain(&problems.to_string());
+        Exit::Usage
+    })
+}
+
+/// An error for the person at the terminal.
+fn complain(message: &str) {
+    // Nobody is left to be told when standard error is closed.
+    let _ = writeln!(std::io::stderr(), "error: {message}");
+}

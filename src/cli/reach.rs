@@ -1,0 +1,39 @@
+//! How `alluvium check --connect` reaches the outside: by the very parts that a lane uses.
+
+use std::time::Duration;
+
+use tokio_postgres::Client;
+
+use super::check::{FoundTopic, FoundTopics, Reach};
+use crate::config::{DatabaseUrl, Settings};
+use crate::kafka;
+use crate::mirror;
+use crate::service::{Mode, consumer_options};
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The real brokers and databases.
+pub(super) struct Outside;
+
+impl Reach for Outside {
+    async fn topics(&self, settings: &Settings) -> Result<FoundTopics, String> {
+        let options = consumer_options(settings, "check", &Mode::default());
+        let report = tokio::task::spawn_blocking(move || kafka::probe(&options, TIMEOUT))
+            .await
+            .map_err(|error| error.to_string())?
+            .map_err(|error| error.to_string())?;
+        let topic = |topic: kafka::ProbedTopic| FoundTopic {
+            name: topic.name,
+            partitions: topic.partitions,
+            cleanup_policy: topic.cleanup_policy,
+        };
+        Ok(FoundTopics {
+            cluster_id: report.cluster_id,
+            topics: report.topics.into_iter().map(topic).collect(),
+        })
+    }
+
+    async fn database(&self, url: &DatabaseUrl) -> Result<Client, String> {
+        mirror::connect(url.reveal()).await
+    }
+}

@@ -1,0 +1,177 @@
+//! What names, addresses and templates have to look like. Each check says what is accepted.
+
+use rdkafka::ClientConfig;
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaConfRes;
+use regex::Regex;
+
+/// Why a property of librdkafka cannot be set, if so: exactly-once delivery and order rest on the program's own values.
+fn reserved(name: &str, value: &str) -> Option<&'static str> {
+    match name {
+        "enable.auto.commit"
+        | "auto.commit.enable"
+        | "auto.commit.interval.ms"
+        | "enable.auto.offset.store" => {
+            Some("progress is stored in the sink, in the same commit as the data")
+        }
+        "auto.offset.reset" => Some("a reset would skip records unseen; set kafka.on_data_loss instead"),
+        "isolation.level" if value != "read_committed" => {
+            Some("records of transactions that were rolled back would be read")
+        }
+        "group.id" => Some("the group is made from pipeline.name and the lane; set pipeline.name instead"),
+        "bootstrap.servers" | "metadata.broker.list" => Some("set kafka.bootstrap_servers instead"),
+        "enable.partition.eof" | "topic.metadata.refresh.interval.ms" => {
+            Some("the consumer depends on its own value")
+        }
+        _ => None,
+    }
+}
+
+/// Longest name of a Kafka topic.
+const MAX_TOPIC: usize = 249;
+
+fn is_word(text: &str, also: &str) -> bool {
+    text.chars().all(|c| c.is_ascii_alphanumeric() || also.contains(c))
+}
+
+pub(super) fn pipeline(name: &str) -> Result<(), String> {
+    if (1..=100).contains(&name.len()) && is_word(name, "._-") {
+        return Ok(());
+    }
+    Err(format!("`{name}` is not accepted: 1 to 100 letters, digits and `.`, `_`, `-`"))
+}
+
+pub(super) fn brokers(list: &str) -> Result<(), String> {
+    for broker in list.split(',').map(str::trim) {
+        let address = broker.split_once("://").map_or(broker, |(_, address)| address);
+        let valid = match address.rsplit_once(':') {
+            Some((host, port)) => !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0),
+            None => false,
+        };
+        if !valid || address.contains(char::is_whitespace) {
+            return Err(format!("`{broker}` is not a broker: write host:port, comma-separated"));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn topic(topic: &str) -> Result<(), String> {
+    if topic.starts_with('^') {
+        // The message of the library draws a picture of several lines; the last says what is wrong.
+        return Regex::new(topic).map(drop).map_err(|error| {
+            let text = error.to_string();
+            let reason = text.lines().next_back().unwrap_or_default().trim().trim_start_matches("error: ");
+            format!("`{topic}` is not a regular expression: {reason}")
+        });
+    }
+    if !topic.is_empty() && topic.len() <= MAX_TOPIC && is_word(topic, "._-") {
+        return Ok(());
+    }
+    Err(format!(
+        "`{topic}` is not a topic name (letters, digits, `.`, `_`, `-`); regular expressions begin with ^"
+    ))
+}
+
+/// Asks librdkafka itself whether it knows a property. The message never holds the value.
+pub(super) fn kafka_property(name: &str, value: &str) -> Result<(), String> {
+    if let Some(reason) = reserved(name, value) {
+        return Err(format!("cannot be set: {reason}"));
+    }
+    match ClientConfig::new().set(name, value).create_native_config() {
+        Err(KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..)) => {
+            Err("librdkafka has no property of this name".to_owned())
+        }
+        Err(_) => Err("librdkafka does not accept this value".to_owned()),
+        Ok(_) => Ok(()),
+    }
+}
+
+pub(super) fn lake_uri(uri: &str) -> Result<(), String> {
+    const FORM: &str = "a local path or s3://bucket/path";
+    let Some((scheme, rest)) = uri.split_once("://") else { return Ok(()) };
+    match scheme {
+        "s3" | "s3a" if rest.starts_with('/') || rest.is_empty() => {
+            Err(format!("`{uri}` names no bucket: {FORM}"))
+        }
+        "s3" | "s3a" | "file" => match url::Url::parse(uri) {
+            // The address is printed and logged.
+            Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+                Err("holds credentials: set them in lake.storage_options".to_owned())
+            }
+            Ok(_) => Ok(()),
+            Err(error) => Err(format!("not a URL ({error}): {FORM}")),
+        },
+        _ => Err(format!("the scheme `{scheme}` is not supported: {FORM}")),
+    }
+}
+
+/// Name of one folder, or empty.
+pub(super) fn folder(name: &str) -> Result<(), String> {
+    if is_word(name, "._-") && !name.starts_with('.') {
+        return Ok(());
+    }
+    Err(format!(
+        "`{name}` is not a folder name: letters, digits and `.`, `_`, `-`, not beginning with a point"
+    ))
+}
+
+/// Template of the folder of a table.
+pub(super) fn layout(template: &str) -> Result<(), String> {
+    variables(template, &["database", "schema", "table"])?;
+    if !template.contains("{table}") {
+        return Err(format!("`{template}` gives all tables one folder: it has to hold {{table}}"));
+    }
+    let odd = |part: &str| part.is_empty() || part.starts_with('.') || part.starts_with('_');
+    if template.split('/').any(odd) {
+        return Err(format!(
+            "`{template}` is not a relative folder: no empty parts, and none that begins with `.` or `_`"
+        ));
+    }
+    Ok(())
+}
+
+pub(super) fn mirror(name: &str) -> Result<(), String> {
+    if name == "lake" {
+        return Err("a mirror cannot be called `lake`: that is the name of the lake's lane".to_owned());
+    }
+    if (1..=100).contains(&name.len()) && is_word(name, "_-") {
+        return Ok(());
+    }
+    Err(format!("`{name}` is not a name for a mirror: 1 to 100 letters, digits and `_`, `-`"))
+}
+
+/// Template of a mirror's schema.
+pub(super) fn mirror_schema(template: &str) -> Result<(), String> {
+    if template.is_empty() {
+        return Err("is empty: a schema name, or a template such as {schema}".to_owned());
+    }
+    variables(template, &["database", "schema"])
+}
+
+pub(super) fn mirror_raw(name: &str) -> Result<(), String> {
+    if name.is_empty() { Ok(()) } else { source_table(name) }
+}
+
+pub(super) fn source_table(name: &str) -> Result<(), String> {
+    match name.split_once('.') {
+        Some((schema, table)) if !schema.is_empty() && !table.is_empty() && !table.contains('.') => Ok(()),
+        _ => Err(format!("`{name}` is not a table: write schema.table")),
+    }
+}
+
+/// That a template has no variables but `known`.
+fn variables(template: &str, known: &[&str]) -> Result<(), String> {
+    let shown = || known.iter().map(|name| format!("{{{name}}}")).collect::<Vec<_>>().join(", ");
+    let mut rest = template;
+    while let Some(at) = rest.find(['{', '}']) {
+        let (_, variable) = rest.split_at(at);
+        let Some((name, after)) = variable.strip_prefix('{').and_then(|inner| inner.split_once('}')) else {
+            return Err(format!("`{template}` has a brace without its other: variables are {}", shown()));
+        };
+        if !known.contains(&name) {
+            return Err(format!("unknown variable {{{name}}} in `{template}`: variables are {}", shown()));
+        }
+        rest = after;
+    }
+    Ok(())
+}

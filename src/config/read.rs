@@ -1,0 +1,246 @@
+//! From the merged tree to [`Settings`]: each section is read whole, with every check that concerns one key.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::convert::{options, resolve};
+use super::reader::{FromSetting, Reader, Section};
+use super::{
+    Admin, Batch, ByteSize, Kafka, Lake, Mirror, Options, Pipeline, Settings, Shutdown, Source, Table,
+    TypeName, names,
+};
+
+/// Reads all settings; `None` where a problem was noted.
+pub(super) fn settings(reader: &mut Reader<'_>, mut root: Section) -> Option<Settings> {
+    let pipeline = pipeline(reader, &mut root);
+    let kafka = kafka(reader, &mut root);
+    let batch = batch(reader, &mut root);
+    let lake = lake(reader, &mut root);
+    let mirrors = mirrors(reader, &mut root);
+    let source = source(reader, &mut root);
+    let tables = tables(reader, &mut root);
+    let admin = admin(reader, &mut root);
+    let shutdown = shutdown(reader, &mut root);
+    reader.finish(&root);
+    Some(Settings {
+        pipeline: pipeline?,
+        kafka: kafka?,
+        batch: batch?,
+        lake: lake?,
+        mirrors: mirrors?,
+        source: source?,
+        tables: tables?,
+        admin: admin?,
+        shutdown: shutdown?,
+    })
+}
+
+fn pipeline(reader: &mut Reader<'_>, root: &mut Section) -> Option<Pipeline> {
+    let mut section = reader.section(root, "pipeline");
+    let name = checked(reader, &mut section, "name", names::pipeline);
+    reader.finish(&section);
+    Some(Pipeline { name: name? })
+}
+
+fn kafka(reader: &mut Reader<'_>, root: &mut Section) -> Option<Kafka> {
+    let mut section = reader.section(root, "kafka");
+    let bootstrap_servers = checked(reader, &mut section, "bootstrap_servers", names::brokers);
+    let topics: Option<Vec<String>> = reader.take(&mut section, "topics");
+    if let Some(topics) = &topics {
+        let path = section.key("topics");
+        if topics.is_empty() {
+            reader.problem(&path, "no topics: set names, or regular expressions that begin with ^");
+        }
+        for (index, topic) in topics.iter().enumerate() {
+            if let Err(message) = names::topic(topic) {
+                reader.problem(&format!("{path}[{index}]"), message);
+            }
+        }
+    }
+    let properties = reader.map(&mut section, "properties", |name, raw| {
+        let (value, shown) = resolve(raw)?;
+        names::kafka_property(name, value.reveal())?;
+        Ok((value, shown))
+    });
+    let on_data_loss = reader.take(&mut section, "on_data_loss");
+    reader.finish(&section);
+    Some(Kafka {
+        bootstrap_servers: bootstrap_servers?,
+        topics: topics?,
+        properties: options(properties?),
+        on_data_loss: on_data_loss?,
+    })
+}
+
+fn batch(reader: &mut Reader<'_>, root: &mut Section) -> Option<Batch> {
+    let mut section = reader.section(root, "batch");
+    let max_delay = within(reader, &mut section, "max_delay", Span(Duration::from_millis(1))..=HOUR);
+    let max_rows = within(reader, &mut section, "max_rows", 1..=10_000_000);
+    let max_bytes = within(reader, &mut section, "max_bytes", ByteSize(1 << 10)..=ByteSize(4 << 30));
+    reader.finish(&section);
+    Some(Batch { max_delay: max_delay?.0, max_rows: usize::try_from(max_rows?).ok()?, max_bytes: max_bytes? })
+}
+
+fn lake(reader: &mut Reader<'_>, root: &mut Section) -> Option<Lake> {
+    let mut section = reader.section(root, "lake");
+    let uri = checked(reader, &mut section, "uri", names::lake_uri);
+    let current_tables = reader.take(&mut section, "current_tables");
+    let raw_table = checked(reader, &mut section, "raw_table", names::folder);
+    let layout = checked(reader, &mut section, "layout", names::layout);
+    let storage_options = storage_options(reader, &mut section);
+    let checkpoint_interval = within(reader, &mut section, "checkpoint_interval", 1..=10_000);
+    let log_retention = within(reader, &mut section, "log_retention", HOUR..=Span(Duration::MAX));
+    let merge_memory = within(reader, &mut section, "merge_memory", ByteSize(32 << 20)..=ByteSize(u64::MAX));
+    reader.finish(&section);
+    Some(Lake {
+        uri: uri?,
+        current_tables: current_tables?,
+        raw_table: raw_table?,
+        layout: layout?,
+        storage_options: storage_options?,
+        checkpoint_interval: checkpoint_interval?,
+        log_retention: log_retention?.0,
+        merge_memory: merge_memory?,
+    })
+}
+
+fn storage_options(reader: &mut Reader<'_>, section: &mut Section) -> Option<Options> {
+    reader.map(section, "storage_options", |_, raw| resolve(raw)).map(options)
+}
+
+fn mirrors(reader: &mut Reader<'_>, root: &mut Section) -> Option<BTreeMap<String, Mirror>> {
+    let mut mirrors = Some(BTreeMap::new());
+    for (name, section) in reader.named_sections(root, "mirrors") {
+        if let Err(message) = names::mirror(&name) {
+            reader.problem(&section.path, message);
+        }
+        let mirror = mirror(reader, section);
+        mirrors = mirrors.zip(mirror).map(|(mut mirrors, mirror)| {
+            mirrors.insert(name, mirror);
+            mirrors
+        });
+    }
+    mirrors
+}
+
+fn mirror(reader: &mut Reader<'_>, mut section: Section) -> Option<Mirror> {
+    let url = reader.take(&mut section, "url");
+    let schema = checked_or(reader, &mut section, "schema", "{schema}", names::mirror_schema);
+    let raw = checked_or(reader, &mut section, "raw", "", names::mirror_raw);
+    reader.finish(&section);
+    Some(Mirror { url: url?, schema: schema?, raw: raw? })
+}
+
+fn source(reader: &mut Reader<'_>, root: &mut Section) -> Option<Source> {
+    let mut section = reader.section(root, "source");
+    let url = reader.take(&mut section, "url");
+    reader.finish(&section);
+    Some(Source { url: url? })
+}
+
+fn tables(reader: &mut Reader<'_>, root: &mut Section) -> Option<Vec<Table>> {
+    // All are read before the first that fails ends it.
+    let read: Vec<Option<Table>> = reader
+        .list(root, "tables")
+        .into_iter()
+        .map(|mut section| {
+            let source = checked(reader, &mut section, "source", names::source_table);
+            let types = reader.map(&mut section, "types", |_, raw| TypeName::from_setting(raw));
+            reader.finish(&section);
+            Some(Table { source: source?, types: types? })
+        })
+        .collect();
+    read.into_iter().collect()
+}
+
+fn admin(reader: &mut Reader<'_>, root: &mut Section) -> Option<Admin> {
+    let mut section = reader.section(root, "admin");
+    let listen = reader.take(&mut section, "listen");
+    reader.finish(&section);
+    Some(Admin { listen: listen? })
+}
+
+fn shutdown(reader: &mut Reader<'_>, root: &mut Section) -> Option<Shutdown> {
+    let mut section = reader.section(root, "shutdown");
+    let deadline = within(reader, &mut section, "deadline", Span(Duration::ZERO)..=HOUR);
+    reader.finish(&section);
+    Some(Shutdown { deadline: deadline?.0 })
+}
+
+/// Takes a text that `check` accepts.
+fn checked(
+    reader: &mut Reader<'_>,
+    section: &mut Section,
+    key: &'static str,
+    check: impl Fn(&str) -> Result<(), String>,
+) -> Option<String> {
+    let text: String = reader.take(section, key)?;
+    accept(reader, &section.key(key), text, check)
+}
+
+/// The same where the text may be left out.
+fn checked_or(
+    reader: &mut Reader<'_>,
+    section: &mut Section,
+    key: &'static str,
+    default: &str,
+    check: impl Fn(&str) -> Result<(), String>,
+) -> Option<String> {
+    let text = reader.take_or(section, key, default.to_owned())?;
+    accept(reader, &section.key(key), text, check)
+}
+
+fn accept(
+    reader: &mut Reader<'_>,
+    path: &str,
+    text: String,
+    check: impl Fn(&str) -> Result<(), String>,
+) -> Option<String> {
+    match check(&text) {
+        Ok(()) => Some(text),
+        Err(message) => {
+            reader.problem(path, message);
+            None
+        }
+    }
+}
+
+/// Takes a value within limits.
+fn within<T: FromSetting + PartialOrd + Display>(
+    reader: &mut Reader<'_>,
+    section: &mut Section,
+    key: &'static str,
+    limits: RangeInclusive<T>,
+) -> Option<T> {
+    let value: T = reader.take(section, key)?;
+    if limits.contains(&value) {
+        return Some(value);
+    }
+    let message = if value < *limits.start() {
+        format!("`{value}` is too small: at least {}", limits.start())
+    } else {
+        format!("`{value}` is too large: at most {}", limits.end())
+    };
+    reader.problem(&section.key(key), message);
+    None
+}
+
+/// A duration that shows as it is written.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+struct Span(Duration);
+
+const HOUR: Span = Span(Duration::from_hours(1));
+
+impl Display for Span {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}
+
+impl FromSetting for Span {
+    fn from_setting(raw: super::reader::Raw<'_>) -> Result<Self, String> {
+        Duration::from_setting(raw).map(Self)
+    }
+}

@@ -1,0 +1,143 @@
+//! Events without schema block: a layout from names and values.
+//!
+//! A column's type comes from the configuration, else from what the sink already has, else from the first value seen.
+//! A null, or a placeholder, says nothing about its type: such a column is text, and takes any later value as its
+//! JSON text, so that nothing is lost and nothing stops. Columns are added as later rows bring them.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::change::{Column, ColumnType, RecordErrorKind, TableId, TableSchema};
+
+use super::cell::compact;
+use super::configured::ConfiguredType;
+use super::fault::{Decoded, Fault};
+use super::key::KeyNames;
+use super::placeholder::Placeholder;
+use super::row::Layout;
+use super::wire::Wire;
+
+/// Where the types of columns come from, best first.
+#[derive(Clone, Copy)]
+pub(super) struct TypeSources<'a> {
+    pub(super) configured: Option<&'a HashMap<String, ConfiguredType>>,
+    pub(super) known: Option<&'a TableSchema>,
+    pub(super) placeholder: &'a Placeholder,
+}
+
+/// A layout, and the columns whose type was taken from a value.
+pub(super) struct Guessed {
+    pub(super) layout: Layout,
+    pub(super) from_values: Vec<Arc<str>>,
+}
+
+/// The layout of `before` (if there is one) with the columns that `row` adds, and the key `key_names`.
+pub(super) fn layout(
+    table: &TableId,
+    slot: usize,
+    before: Option<&Layout>,
+    key_names: &KeyNames,
+    row: &str,
+    types: TypeSources<'_>,
+) -> Decoded<Guessed> {
+    let members: Members<'_> = serde_json::from_str(row).map_err(|error| Fault::json("row", &error))?;
+    let mut columns = before.map(|layout| layout.schema.columns().to_vec()).unwrap_or_default();
+    let mut wires = before.map(|layout| layout.wires.clone()).unwrap_or_default();
+    let mut from_values = Vec::new();
+    for (name, value) in &members.0 {
+        if columns.iter().any(|column| column.name.as_ref() == name) {
+            continue;
+        }
+        let name: Arc<str> = Arc::from(name.as_ref());
+        let (column_type, wire, guessed) = types.of(&name, value);
+        if guessed {
+            from_values.push(Arc::clone(&name));
+        }
+        columns.push(Column { name, column_type, nullable: true });
+        wires.push(wire);
+    }
+    let key = key_indexes(&columns, key_names, table)?;
+    let schema = Arc::new(TableSchema::new(columns, key));
+    let layout = Layout { table: table.clone(), slot, schema, wires, key_names: Arc::clone(key_names) };
+    Ok(Guessed { layout, from_values })
+}
+
+/// Indexes of the key's columns.
+pub(super) fn key_indexes(columns: &[Column], names: &KeyNames, table: &TableId) -> Decoded<Vec<usize>> {
+    names
+        .iter()
+        .map(|name| {
+            columns.iter().position(|column| column.name == *name).ok_or_else(|| {
+                let detail = format!("key field `{name}` is not a column of {table}");
+                Fault::new(RecordErrorKind::InvalidSchema, detail)
+            })
+        })
+        .collect()
+}
+
+impl TypeSources<'_> {
+    fn of(self, name: &str, value: &RawValue) -> (ColumnType, Wire, bool) {
+        if let Some(configured) = self.configured.and_then(|types| types.get(name)) {
+            return (configured.column_type.clone(), configured.wire.clone(), false);
+        }
+        if let Some(known) = self.known {
+            let column = known.index_of(name).and_then(|index| known.columns().get(index));
+            if let Some(column) = column {
+                return (column.column_type.clone(), Wire::default_of(&column.column_type), false);
+            }
+        }
+        let (column_type, wire) = self.from_value(value.get());
+        (column_type, wire, true)
+    }
+
+    fn from_value(self, value: &str) -> (ColumnType, Wire) {
+        let undecided = (ColumnType::Text, Wire::AnyText);
+        match value.as_bytes().first() {
+            Some(b't' | b'f') => (ColumnType::Boolean, Wire::Boolean),
+            Some(b'"') => match serde_json::from_str::<String>(value) {
+                Ok(text) if !self.placeholder.is_text(&text) => (ColumnType::Text, Wire::Text),
+                _ => undecided,
+            },
+            Some(b'[' | b'{') if self.placeholder.is_composite(&compact(value)) => undecided,
+            Some(b'[') => (ColumnType::Other("array".into()), Wire::AnyText),
+            Some(b'{') => (ColumnType::Other("struct".into()), Wire::AnyText),
+            Some(b'-' | b'0'..=b'9') if value.contains(['.', 'e', 'E']) => {
+                (ColumnType::Float64, Wire::Float64)
+            }
+            Some(b'-' | b'0'..=b'9') if value.parse::<i64>().is_ok() => (ColumnType::Int64, Wire::Int64),
+            Some(b'-' | b'0'..=b'9') => (ColumnType::Numeric, Wire::Numeric),
+            _ => undecided,
+        }
+    }
+}
+
+/// The members of an object in their order.
+struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MembersVisitor;
+        impl<'de> Visitor<'de> for MembersVisitor {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object with the columns of the row")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(MembersVisitor)
+    }
+}

@@ -1,0 +1,157 @@
+//! The envelope of an event: what happened, to which table, when.
+//!
+//! Members are found by name, in any order: it changed between Debezium versions. The rows themselves stay text here.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, Visitor};
+use serde_json::value::RawValue;
+
+/// An event without its schema block.
+#[derive(Debug, Deserialize)]
+pub(super) struct Envelope<'a> {
+    #[serde(borrow, default)]
+    pub(super) before: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(super) after: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(super) source: Option<Source<'a>>,
+    #[serde(borrow, default)]
+    pub(super) op: Option<Text<'a>>,
+}
+
+/// Where an event comes from. Absent and null members are `None`.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Source<'a> {
+    #[serde(borrow, default)]
+    pub(super) db: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub(super) schema: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub(super) table: Option<Text<'a>>,
+    #[serde(default)]
+    ts_ms: Integer,
+    #[serde(default)]
+    ts_us: Integer,
+    #[serde(default)]
+    pub(super) lsn: Integer,
+    #[serde(rename = "txId", default)]
+    pub(super) tx_id: Integer,
+    #[serde(borrow, default)]
+    pub(super) snapshot: Option<Text<'a>>,
+}
+
+impl Source<'_> {
+    /// Commit time in the source, microseconds since 1970 UTC; `None` where the event does not say.
+    pub(super) fn micros(&self) -> Option<i64> {
+        self.ts_us.0.or_else(|| self.ts_ms.0?.checked_mul(1000))
+    }
+}
+
+/// A string, borrowed from the record where it has no escapes; a boolean counts as its text, because `snapshot` was
+/// one in old versions.
+#[derive(Debug, Default)]
+pub(super) struct Text<'a>(pub(super) Cow<'a, str>);
+
+impl Text<'_> {
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The text of an optional one; empty where there is none.
+pub(super) fn or_empty<'a>(text: Option<&'a Text<'_>>) -> &'a str {
+    text.map_or("", Text::as_str)
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextVisitor;
+        impl<'de> Visitor<'de> for TextVisitor {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E: Error>(self, value: &'de str) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Borrowed(value)))
+            }
+
+            fn visit_str<E: Error>(self, value: &str) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Owned(value.to_owned())))
+            }
+
+            fn visit_bool<E: Error>(self, value: bool) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Borrowed(if value { "true" } else { "false" })))
+            }
+        }
+        deserializer.deserialize_any(TextVisitor)
+    }
+}
+
+/// An integer of the source block, which is recorded but never decides anything: what is no integer counts as none.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Integer(pub(super) Option<i64>);
+
+impl<'de> Deserialize<'de> for Integer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct IntegerVisitor;
+        impl Visitor<'_> for IntegerVisitor {
+            type Value = Integer;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an integer or null")
+            }
+
+            fn visit_i64<E: Error>(self, value: i64) -> Result<Integer, E> {
+                Ok(Integer(Some(value)))
+            }
+
+            fn visit_u64<E: Error>(self, value: u64) -> Result<Integer, E> {
+                Ok(Integer(i64::try_from(value).ok()))
+            }
+
+            fn visit_f64<E: Error>(self, _: f64) -> Result<Integer, E> {
+                Ok(Integer(None))
+            }
+
+            fn visit_str<E: Error>(self, value: &str) -> Result<Integer, E> {
+                Ok(Integer(value.parse().ok()))
+            }
+
+            fn visit_unit<E: Error>(self) -> Result<Integer, E> {
+                Ok(Integer(None))
+            }
+        }
+        deserializer.deserialize_any(IntegerVisitor)
+    }
+}
+
+/// Why a value without `op` is not a change but a record that Debezium writes for other purposes; `None` where it is
+/// none of those.
+pub(super) fn purpose(schema_name: Option<&str>, payload: &str) -> Option<&'static str> {
+    match schema_name {
+        Some("io.debezium.connector.common.Heartbeat") => return Some("heartbeat"),
+        Some("io.debezium.connector.common.TransactionMetadataValue") => return Some("transaction"),
+        Some(name) if name.ends_with(".SchemaChangeValue") => return Some("schema_change"),
+        _ => {}
+    }
+    let members: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(payload).ok()?;
+    let has = |name: &str| members.contains_key(name);
+    let status = members.get("status").map(|status| status.get());
+    if members.len() == 1 && has("ts_ms") {
+        Some("heartbeat")
+    } else if matches!(status, Some("\"BEGIN\"" | "\"END\"")) && has("id") && has("event_count") {
+        Some("transaction")
+    } else if has("tableChanges") && (has("ddl") || has("databaseName")) {
+        Some("schema_change")
+    } else if has("aggregate_type") && has("additional_data") {
+        Some("notification")
+    } else {
+        None
+    }
+}

@@ -1,0 +1,39 @@
+//! From Kafka records to changes in Arrow: Debezium's JSON, with or without schema block.
+//!
+//! The [`Decoder`] is synchronous and knows no Kafka client. For each table and schema it compiles a layout (columns
+//! with their encodings); a record is then one comparison of its schema's bytes and one guided pass over its row,
+//! straight into growing Arrow columns.
+//!
+//! Invariants:
+//! 1. A record becomes a change as a whole or leaves nothing behind.
+//! 2. The placeholder for an unchanged TOASTed value never becomes a value.
+//! 3. No value is rounded, clamped or replaced by a default; what a type cannot hold is an error.
+//! 4. No input makes it panic, and no error text holds row values.
+
+mod bare;
+mod block;
+mod cell;
+mod columns;
+mod configured;
+mod connect;
+mod decimal;
+mod decoder;
+mod envelope;
+mod fault;
+mod instant;
+mod key;
+mod partitions;
+mod placeholder;
+mod raw_rows;
+mod record;
+mod row;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod topic;
+mod wire;
+
+pub use configured::{ConfiguredType, ConfiguredTypeError};
+pub use decoder::Decoder;
+pub use placeholder::DEFAULT_PLACEHOLDER;
+pub use record::{DecoderOptions, KnownSchemas, Outcome, RecordRef};

@@ -1,0 +1,152 @@
+//! What is remembered of each partition: the offsets of the running batch, and whether a tombstone is expected.
+//!
+//! Debezium sends a tombstone directly after each delete. So the key of a partition's last record, if that was a
+//! delete, tells a tombstone that only repeats it from one that is a delete of its own. This outlives batches: a batch
+//! may end between the two.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::change::{Span, TopicIdentity, TopicPartition};
+
+use super::RecordRef;
+
+/// What the record before a tombstone was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Predecessor {
+    /// Not seen by this decoder.
+    Unknown,
+    /// A delete of the same key.
+    SameDelete,
+    /// Anything else.
+    Other,
+}
+
+#[derive(Debug)]
+struct State {
+    partition: TopicPartition,
+    topic: usize,
+    /// Index in the running batch.
+    in_batch: Option<u32>,
+    /// Position after the last record, or the one that was set.
+    position: Option<i64>,
+    span: Option<Span>,
+    seen: bool,
+    after_delete: bool,
+    deleted_key: Vec<u8>,
+}
+
+/// All partitions that this decoder has seen.
+#[derive(Debug, Default)]
+pub(super) struct Partitions {
+    states: Vec<State>,
+    index: HashMap<TopicPartition, usize>,
+    last: usize,
+    batch: Vec<usize>,
+}
+
+impl Partitions {
+    /// Index of a record's partition; `topic` gives the index of its topic where it is new.
+    pub(super) fn locate(&mut self, record: &RecordRef<'_>, topic: impl FnOnce() -> usize) -> usize {
+        let is_last = self.states.get(self.last).is_some_and(|state| {
+            state.partition.partition == record.partition
+                && std::sync::Arc::ptr_eq(&state.partition.topic, record.topic)
+        });
+        if !is_last {
+            let partition =
+                TopicPartition { topic: std::sync::Arc::clone(record.topic), partition: record.partition };
+            self.last = self.find_or_add(partition, topic);
+        }
+        self.last
+    }
+
+    fn find_or_add(&mut self, partition: TopicPartition, topic: impl FnOnce() -> usize) -> usize {
+        if let Some(&index) = self.index.get(&partition) {
+            return index;
+        }
+        let index = self.states.len();
+        self.index.insert(partition.clone(), index);
+        self.states.push(State {
+            partition,
+            topic: topic(),
+            in_batch: None,
+            position: None,
+            span: None,
+            seen: false,
+            after_delete: false,
+            deleted_key: Vec::new(),
+        });
+        index
+    }
+
+    /// Index of the partition's topic.
+    pub(super) fn topic(&self, at: usize) -> usize {
+        self.states.get(at).map_or(0, |state| state.topic)
+    }
+
+    /// Sets the position of a partition and forgets what came before it.
+    pub(super) fn begin(&mut self, partition: TopicPartition, position: i64, topic: impl FnOnce() -> usize) {
+        let at = self.find_or_add(partition, topic);
+        if let Some(state) = self.states.get_mut(at) {
+            state.position = Some(position);
+            state.seen = false;
+            state.after_delete = false;
+        }
+    }
+
+    /// The index that the partition has in the running batch, or will have once a record of it is accepted.
+    pub(super) fn in_batch(&self, at: usize) -> u32 {
+        self.states.get(at).and_then(|state| state.in_batch).unwrap_or(self.batch.len() as u32)
+    }
+
+    /// What came before a tombstone with this key.
+    pub(super) fn predecessor(&self, at: usize, key: &[u8]) -> Predecessor {
+        match self.states.get(at) {
+            Some(state) if state.after_delete && state.deleted_key == key => Predecessor::SameDelete,
+            Some(state) if state.seen => Predecessor::Other,
+            _ => Predecessor::Unknown,
+        }
+    }
+
+    /// Accepts a record into the batch. `deleted_key` is its key where it is a delete.
+    pub(super) fn accept(
+        &mut self,
+        at: usize,
+        offset: i64,
+        identity: &TopicIdentity,
+        deleted_key: Option<&[u8]>,
+    ) {
+        let next_index = self.batch.len() as u32;
+        let Some(state) = self.states.get_mut(at) else { return };
+        let next = offset.saturating_add(1);
+        if let Some(span) = &mut state.span {
+            span.next = next;
+        } else {
+            let first = state.position.map_or(offset, |position| position.min(offset));
+            state.span = Some(Span { identity: identity.clone(), first, next });
+            state.in_batch = Some(next_index);
+            self.batch.push(at);
+        }
+        state.position = Some(next);
+        state.seen = true;
+        state.after_delete = deleted_key.is_some();
+        if let Some(key) = deleted_key {
+            state.deleted_key.clear();
+            state.deleted_key.extend_from_slice(key);
+        }
+    }
+
+    /// Ends the batch: its partitions in the order of their index, and their spans.
+    pub(super) fn finish(&mut self) -> (Vec<TopicPartition>, BTreeMap<TopicPartition, Span>) {
+        let mut partitions = Vec::with_capacity(self.batch.len());
+        let mut spans = BTreeMap::new();
+        for at in self.batch.drain(..) {
+            let Some(state) = self.states.get_mut(at) else { continue };
+            state.in_batch = None;
+            partitions.push(state.partition.clone());
+            if let Some(span) = state.span.take() {
+                spans.insert(state.partition.clone(), span);
+            }
+        }
+        (partitions, spans)
+    }
+}

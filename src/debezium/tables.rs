@@ -1,0 +1,152 @@
+//! The running batch's changes by table, in segments of one schema each.
+//!
+//! Invariant: the segments of a table are in the order of its records, because a segment is closed for good when a
+//! record with another schema arrives; at most one segment of a table is open.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::error::ArrowError;
+
+use crate::change::{ChangeBatch, Operation, TableId, TableSchema};
+
+use super::placeholder::Placeholder;
+use super::row::{Layout, RowFault, Rows};
+
+/// What a change is besides its row.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Change {
+    pub(super) operation: Operation,
+    pub(super) partition: u32,
+    pub(super) offset: i64,
+    pub(super) source_micros: i64,
+}
+
+#[derive(Debug)]
+struct Segment {
+    table: TableId,
+    schema: Arc<TableSchema>,
+    rows: Rows,
+    changes: Vec<Change>,
+}
+
+impl Segment {
+    fn finish(self) -> Result<ChangeBatch, ArrowError> {
+        let mut columns = Vec::with_capacity(self.rows.columns.len());
+        let mut absent = Vec::with_capacity(self.rows.columns.len());
+        for column in self.rows.columns {
+            let (array, mask) = column.finish()?;
+            columns.push(array);
+            absent.push(mask);
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(self.changes.len()));
+        let rows = RecordBatch::try_new_with_options(Arc::clone(self.schema.arrow()), columns, &options)?;
+        Ok(ChangeBatch {
+            table: self.table,
+            schema: self.schema,
+            rows,
+            absent,
+            operations: self.changes.iter().map(|change| change.operation).collect(),
+            partitions: self.changes.iter().map(|change| change.partition).collect(),
+            offsets: self.changes.iter().map(|change| change.offset).collect(),
+            source_micros: self.changes.iter().map(|change| change.source_micros).collect(),
+        })
+    }
+}
+
+/// A table that events have named.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) id: TableId,
+    /// The layout of events without schema block.
+    pub(super) bare: Option<Arc<Layout>>,
+    /// Whether it was said that types were taken from values.
+    pub(super) warned: bool,
+    open: Option<Segment>,
+}
+
+/// All tables, with what the running batch has of them.
+#[derive(Debug, Default)]
+pub(super) struct Tables {
+    slots: Vec<Slot>,
+    index: HashMap<TableId, usize>,
+    closed: Vec<Segment>,
+}
+
+impl Tables {
+    /// Index of a table.
+    pub(super) fn slot_of(&mut self, id: &TableId) -> usize {
+        if let Some(&slot) = self.index.get(id) {
+            return slot;
+        }
+        let slot = self.slots.len();
+        self.index.insert(id.clone(), slot);
+        self.slots.push(Slot { id: id.clone(), bare: None, warned: false, open: None });
+        slot
+    }
+
+    pub(super) fn get(&self, slot: usize) -> Option<&Slot> {
+        self.slots.get(slot)
+    }
+
+    pub(super) fn get_mut(&mut self, slot: usize) -> Option<&mut Slot> {
+        self.slots.get_mut(slot)
+    }
+
+    /// Appends a change whose row is `text`. After an error all is as before.
+    pub(super) fn push(
+        &mut self,
+        layout: &Layout,
+        text: &str,
+        change: Change,
+        placeholder: &Placeholder,
+    ) -> Result<(), RowFault> {
+        let Some(slot) = self.slots.get_mut(layout.slot) else { return Ok(()) };
+        if let Some(open) = &mut slot.open
+            && (Arc::ptr_eq(&open.schema, &layout.schema) || open.schema == layout.schema)
+        {
+            open.rows.push(text, layout, placeholder)?;
+            open.changes.push(change);
+            return Ok(());
+        }
+        let mut rows = Rows::new(&layout.schema);
+        rows.push(text, layout, placeholder)?;
+        let segment = Segment {
+            table: layout.table.clone(),
+            schema: Arc::clone(&layout.schema),
+            rows,
+            changes: vec![change],
+        };
+        self.closed.extend(slot.open.replace(segment));
+        Ok(())
+    }
+
+    /// Takes the newest change of a table back.
+    pub(super) fn undo(&mut self, slot: usize) {
+        if let Some(open) = self.slots.get_mut(slot).and_then(|slot| slot.open.as_mut()) {
+            open.rows.undo();
+            open.changes.pop();
+        }
+    }
+
+    /// Indexes of the columns that are absent in the newest change of a table.
+    pub(super) fn absent_in_last(&self, slot: usize) -> impl Iterator<Item = usize> {
+        self.slots
+            .get(slot)
+            .and_then(|slot| slot.open.as_ref())
+            .into_iter()
+            .flat_map(|open| open.rows.absent_in_last())
+    }
+
+    /// Ends the batch. Segments without a row are left out.
+    pub(super) fn finish(&mut self) -> Result<Vec<ChangeBatch>, ArrowError> {
+        let open = self.slots.iter_mut().filter_map(|slot| slot.open.take());
+        self.closed
+            .drain(..)
+            .chain(open)
+            .filter(|segment| !segment.changes.is_empty())
+            .map(Segment::finish)
+            .collect()
+    }
+}

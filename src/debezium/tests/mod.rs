@@ -1,0 +1,1 @@
+//! Behaviour of the decoder on recorded and generated events.

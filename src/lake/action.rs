@@ -1,0 +1,173 @@
+//! The lines of a Delta log entry, as far as the lake reads and writes them.
+//!
+//! Reading is tolerant: actions and members that other writers know and we do not are skipped, because whether they
+//! matter is said by the protocol's features, which are checked. Checkpoints are read through the same shapes.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// One line of an entry, or one row of a checkpoint: exactly one member is set.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Line {
+    pub protocol: Option<Protocol>,
+    pub meta_data: Option<Metadata>,
+    pub add: Option<Add>,
+    pub remove: Option<Remove>,
+    pub txn: Option<Txn>,
+    pub commit_info: Option<CommitInfo>,
+}
+
+/// What a reader and a writer must know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Protocol {
+    pub min_reader_version: i32,
+    pub min_writer_version: i32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reader_features: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writer_features: Option<Vec<String>>,
+}
+
+/// The table's identity, schema and properties.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Metadata {
+    pub id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    #[serde(default)]
+    pub format: Format,
+    pub schema_string: String,
+    #[serde(default)]
+    pub partition_columns: Vec<String>,
+    #[serde(default)]
+    pub configuration: HashMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_time: Option<i64>,
+}
+
+/// The file format; Delta knows one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Format {
+    pub provider: String,
+    #[serde(default)]
+    pub options: HashMap<String, String>,
+}
+
+impl Default for Format {
+    fn default() -> Self {
+        Self { provider: "parquet".to_owned(), options: HashMap::new() }
+    }
+}
+
+/// A file that became part of the table.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Add {
+    pub path: String,
+    #[serde(default)]
+    pub partition_values: HashMap<String, Option<String>>,
+    pub size: i64,
+    #[serde(default)]
+    pub modification_time: i64,
+    #[serde(default)]
+    pub data_change: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stats: Option<String>,
+    #[serde(default, skip_serializing)]
+    pub deletion_vector: Option<DeletionVector>,
+}
+
+/// The part of a deletion vector's descriptor that row counts need.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct DeletionVector {
+    pub cardinality: i64,
+}
+
+/// A file that ceased to be part of the table.
+#[derive(Debug, Deserialize)]
+pub(super) struct Remove {
+    pub path: String,
+}
+
+/// Progress of an application: for the lake, a position.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Txn {
+    pub app_id: String,
+    pub version: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_updated: Option<i64>,
+}
+
+/// Who committed and why.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CommitInfo {
+    pub timestamp: Option<i64>,
+    pub operation: Option<String>,
+    /// [`WRITER`]: the instance of ours that committed.
+    #[serde(rename = "alluvium.writer")]
+    pub writer: Option<String>,
+}
+
+/// Member of `commitInfo` that names the instance which committed.
+pub(super) const WRITER: &str = "alluvium.writer";
+
+/// The entry of one commit, built line by line.
+pub(super) struct Entry {
+    lines: Vec<u8>,
+}
+
+impl Entry {
+    /// An entry that says that `writer` did `operation` at `millis`.
+    pub(super) fn new(operation: &str, writer: &str, millis: i64) -> Self {
+        let mut entry = Self { lines: Vec::with_capacity(1024) };
+        entry.push(&serde_json::json!({"commitInfo": {
+            "timestamp": millis,
+            "operation": operation,
+            "operationParameters": {},
+            "engineInfo": concat!("alluvium/", env!("CARGO_PKG_VERSION")),
+            WRITER: writer,
+        }}));
+        entry
+    }
+
+    pub(super) fn protocol(mut self, protocol: &Protocol) -> Self {
+        self.push(&serde_json::json!({ "protocol": protocol }));
+        self
+    }
+
+    pub(super) fn metadata(mut self, metadata: &Metadata) -> Self {
+        self.push(&serde_json::json!({ "metaData": metadata }));
+        self
+    }
+
+    pub(super) fn add(mut self, add: &Add) -> Self {
+        self.push(&serde_json::json!({ "add": add }));
+        self
+    }
+
+    pub(super) fn txn(mut self, txn: &Txn) -> Self {
+        self.push(&serde_json::json!({ "txn": txn }));
+        self
+    }
+
+    pub(super) fn into_bytes(self) -> Bytes {
+        self.lines.into()
+    }
+
+    fn push(&mut self, line: &serde_json::Value) {
+        if !self.lines.is_empty() {
+            self.lines.push(b'\n');
+        }
+        self.lines.extend_from_slice(line.to_string().as_bytes());
+    }
+}

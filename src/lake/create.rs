@@ -1,0 +1,165 @@
+//! Creating tables: version 0 of a log, written by us like any other commit.
+//!
+//! Protocol versions are the lowest that the columns need, so that as many readers as possible can read: 1/2, or the
+//! feature `timestampNtz` where there is a timestamp without zone. Column mapping stays off: the library cannot evolve
+//! tables that have it. Expired log files and checkpoints are the maintenance's business, never a commit's.
+
+use std::collections::HashMap;
+
+use serde_json::json;
+
+use super::action::{Entry, Format, Metadata, Protocol};
+use super::error::LakeError;
+use super::log::{Log, Outcome};
+use super::schema::{self, DeltaSchema, KEY, PIPELINE, SOURCE};
+use crate::change::{ColumnType, TableId, TableSchema};
+
+/// What all tables of a lake have in common.
+#[derive(Debug, Clone)]
+pub(super) struct TableProperties {
+    pub(super) pipeline: String,
+    /// `interval 7 days` in Delta's words.
+    pub(super) log_retention: String,
+}
+
+impl TableProperties {
+    fn configuration(&self, statistics: &[&str]) -> HashMap<String, String> {
+        let mut configuration = HashMap::from([
+            (PIPELINE.to_owned(), self.pipeline.clone()),
+            ("delta.enableExpiredLogCleanup".to_owned(), "false".to_owned()),
+            ("delta.logRetentionDuration".to_owned(), self.log_retention.clone()),
+        ]);
+        if statistics.is_empty() {
+            configuration.insert("delta.dataSkippingNumIndexedCols".to_owned(), "0".to_owned());
+        } else {
+            configuration.insert("delta.dataSkippingStatsColumns".to_owned(), statistics.join(","));
+        }
+        configuration
+    }
+}
+
+/// Creates the current table of `table`. Somebody else may have been faster: read the log afterwards.
+pub(super) async fn current_table(
+    log: &Log,
+    properties: &TableProperties,
+    table: &TableId,
+    schema: &TableSchema,
+    writer: &str,
+) -> Result<(), LakeError> {
+    if schema.key().is_empty() {
+        return Err(LakeError::Refused(format!(
+            "table {table} has no key in its events; give it a primary key or REPLICA IDENTITY USING INDEX in the source, or set \
+             message.key.columns in the connector"
+        )));
+    }
+    let delta = schema::current(table, schema)?;
+    let mut configuration = properties.configuration(&statistics_columns(schema));
+    configuration.insert(SOURCE.to_owned(), source_property(table));
+    configuration.insert(KEY.to_owned(), json!(schema.key_names().collect::<Vec<_>>()).to_string());
+    create(log, &table.table, &delta, Vec::new(), configuration, writer).await
+}
+
+/// Creates the raw table, partitioned by `event_date`.
+pub(super) async fn raw_table(
+    log: &Log,
+    properties: &TableProperties,
+    writer: &str,
+) -> Result<(), LakeError> {
+    let configuration = properties.configuration(&["partition", "offset", "kafka_timestamp"]);
+    let delta = super::raw::delta_schema();
+    create(log, "cdc_events", &delta, vec!["event_date".to_owned()], configuration, writer).await
+}
+
+/// Whether a table's properties say that it is the current table of `table`, kept by `pipeline`.
+pub(super) fn source_property(table: &TableId) -> String {
+    json!([table.database, table.schema, table.table]).to_string()
+}
+
+/// The source that a table's properties name.
+pub(super) fn source_of(configuration: &HashMap<String, String>) -> Option<TableId> {
+    let [database, schema, table]: [String; 3] = serde_json::from_str(configuration.get(SOURCE)?).ok()?;
+    Some(TableId::new(&database, &schema, &table))
+}
+
+/// The protocol that a schema needs, at least `existing`.
+pub(super) fn protocol(existing: Option<&Protocol>, schema: &DeltaSchema) -> Protocol {
+    let existing = existing.cloned().unwrap_or(Protocol {
+        min_reader_version: 1,
+        min_writer_version: 2,
+        reader_features: None,
+        writer_features: None,
+    });
+    if !schema.has_timestamp_ntz() {
+        return existing;
+    }
+    let mut reader = existing.reader_features.unwrap_or_default();
+    let mut writer = existing.writer_features.unwrap_or_else(|| {
+        // What writer version 2 implies has to be named once features are listed.
+        vec!["appendOnly".to_owned(), "invariants".to_owned()]
+    });
+    for features in [&mut reader, &mut writer] {
+        if !features.iter().any(|feature| feature == "timestampNtz") {
+            features.push("timestampNtz".to_owned());
+        }
+    }
+    Protocol {
+        min_reader_version: 3,
+        min_writer_version: 7,
+        reader_features: Some(reader),
+        writer_features: Some(writer),
+    }
+}
+
+/// Columns with min/max statistics: key columns whose statistics are exact, for MERGE prunes files by them.
+///
+/// The library rounds decimals through doubles and cuts timestamps to milliseconds, and a double may be NaN.
+fn statistics_columns(schema: &TableSchema) -> Vec<&str> {
+    schema
+        .key()
+        .iter()
+        .filter_map(|&index| schema.columns().get(index))
+        .filter(|column| {
+            matches!(
+                column.column_type,
+                ColumnType::Int16
+                    | ColumnType::Int32
+                    | ColumnType::Int64
+                    | ColumnType::Text
+                    | ColumnType::Uuid
+                    | ColumnType::Date
+            )
+        })
+        .map(|column| column.name.as_ref())
+        .filter(|name| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
+        .collect()
+}
+
+async fn create(
+    log: &Log,
+    name: &str,
+    schema: &DeltaSchema,
+    partition_columns: Vec<String>,
+    configuration: HashMap<String, String>,
+    writer: &str,
+) -> Result<(), LakeError> {
+    let millis = super::now_millis();
+    let metadata = Metadata {
+        id: uuid::Uuid::new_v4().to_string(),
+        name: Some(name.to_owned()),
+        description: None,
+        format: Format::default(),
+        schema_string: schema.to_text(),
+        partition_columns,
+        configuration,
+        created_time: Some(millis),
+    };
+    let entry = Entry::new("CREATE TABLE", writer, millis)
+        .protocol(&protocol(None, schema))
+        .metadata(&metadata)
+        .into_bytes();
+    match log.commit(0, entry).await? {
+        Outcome::Committed => tracing::info!(table = log.table(), "created Delta table"),
+        Outcome::Conflict => tracing::info!(table = log.table(), "another writer created the Delta table"),
+    }
+    Ok(())
+}

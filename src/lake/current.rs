@@ -1,0 +1,249 @@
+//! A current table: opening or creating it, evolving it, and bringing a batch into it exactly once.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use deltalake::DeltaTable;
+
+use super::action::Entry;
+use super::create::{self, TableProperties};
+use super::error::LakeError;
+use super::evolve::{self, Change};
+use super::location::collision;
+use super::log::{Log, Outcome};
+use super::progress::Positions;
+use super::schema::{DeltaSchema, PIPELINE, table_schema};
+use super::table::{ATTEMPTS, Advance, Table, Writer, txns};
+use super::upsert;
+use crate::change::{Batch, ChangeBatch, Folded, TableId, TableReport, TableSchema, fold};
+
+/// A Delta table whose rows equal the source table's.
+#[derive(Debug)]
+pub(super) struct CurrentTable {
+    pub(super) id: TableId,
+    pub(super) table: Table,
+    schema: Arc<TableSchema>,
+    /// Topics whose changes went to this table: its commits cover their partitions.
+    topics: BTreeSet<Arc<str>>,
+    /// The library's snapshot that the next merge starts from.
+    snapshot: Option<DeltaTable>,
+}
+
+impl CurrentTable {
+    /// Takes over an open table.
+    ///
+    /// # Errors
+    /// Where it is not a current table of this pipeline.
+    pub(super) fn new(table: Table, writer: &Writer) -> Result<Self, LakeError> {
+        let folder = table.log.table().to_owned();
+        let configuration = &table.state.metadata().configuration;
+        let id = create::source_of(configuration);
+        let pipeline = configuration.get(PIPELINE);
+        let (Some(id), true) = (id, pipeline == Some(&writer.pipeline)) else {
+            return Err(LakeError::Refused(format!(
+                "the folder {folder:?} holds a Delta table of {}; move it away or set lake.uri or lake.layout to another place",
+                pipeline.map_or("somebody else".to_owned(), |name| format!("the pipeline {name:?}"))
+            )));
+        };
+        let topics = Positions::of(&writer.pipeline, table.state.txns()).topics();
+        let mut current = Self { id, table, schema: empty_schema(), topics, snapshot: None };
+        current.read_schema()?;
+        Ok(current)
+    }
+
+    /// Opens the table of `id`, and creates it where there is none.
+    pub(super) async fn open_or_create(
+        log: Log,
+        id: &TableId,
+        schema: &TableSchema,
+        properties: &TableProperties,
+        writer: &Writer,
+    ) -> Result<Self, LakeError> {
+        let table = match Table::open(log.clone()).await? {
+            Some(table) => table,
+            None => {
+                create::current_table(&log, properties, id, schema, &writer.id).await?;
+                Table::open(log.clone()).await?.ok_or_else(|| LakeError::Unreadable {
+                    table: log.table().to_owned(),
+                    message: "the table vanished after it was created".to_owned(),
+                })?
+            }
+        };
+        let current = Self::new(table, writer)?;
+        if current.id != *id {
+            return Err(collision(id, &current.id.to_string(), log.table()));
+        }
+        Ok(current)
+    }
+
+    /// The source's schema as the table has it.
+    pub(super) fn schema(&self) -> &Arc<TableSchema> {
+        &self.schema
+    }
+
+    /// Topics that feed the table.
+    pub(super) fn topics(&self) -> &BTreeSet<Arc<str>> {
+        &self.topics
+    }
+
+    /// Brings `changes`, this table's part of `batch`, into the table; what it has already is skipped.
+    pub(super) async fn commit(
+        &mut self,
+        batch: &Batch,
+        changes: &[&ChangeBatch],
+        writer: &Writer,
+        merge_memory: usize,
+    ) -> Result<(TableReport, u64), LakeError> {
+        let started = Instant::now();
+        self.topics.extend(topics_of(batch, changes));
+        let mut conflicts = 0;
+        let advances = self.advances(batch, writer);
+        if advances.is_empty() {
+            return Ok((TableReport::default(), 0));
+        }
+        self.table.refresh(writer, &advances).await?;
+        for _ in 0..ATTEMPTS {
+            let advances = self.advances(batch, writer);
+            if !self.evolve(changes, writer, &advances).await? {
+                conflicts += 1;
+                continue;
+            }
+            let folded = self.fold(batch, changes, writer)?;
+            if folded.changes == 0 || advances.is_empty() {
+                return Ok((TableReport::default(), conflicts));
+            }
+            if self.apply(&folded, &advances, writer, merge_memory).await? {
+                let report = TableReport {
+                    upserted: folded.rows.num_rows() as u64,
+                    deleted: folded.deletes.num_rows() as u64,
+                    unresolved_absent: folded.unresolved_absent,
+                    duration: started.elapsed(),
+                    version: Some(self.table.state.version() as i64),
+                    ..TableReport::default()
+                };
+                return Ok((report, conflicts));
+            }
+            conflicts += 1;
+        }
+        Err(LakeError::Busy { table: self.table.log.table().to_owned(), attempts: ATTEMPTS })
+    }
+
+    fn advances(&self, batch: &Batch, writer: &Writer) -> Vec<Advance> {
+        let spans = batch.spans.iter().filter(|(partition, _)| self.topics.contains(&partition.topic));
+        self.table.advances(writer, spans)
+    }
+
+    fn fold(&self, batch: &Batch, changes: &[&ChangeBatch], writer: &Writer) -> Result<Folded, LakeError> {
+        let stored: Vec<Option<i64>> = batch
+            .partitions
+            .iter()
+            .map(|partition| {
+                batch.spans.get(partition).and_then(|span| self.table.position(writer, partition, span))
+            })
+            .collect();
+        let keep = |partition: u32, offset: i64| {
+            stored.get(partition as usize).copied().flatten().is_none_or(|stored| offset >= stored)
+        };
+        fold(&self.schema, changes, keep)
+            .map_err(|error| LakeError::Refused(format!("table {} cannot take this batch: {error}", self.id)))
+    }
+
+    /// Adds the columns that the changes bring; `false` where another writer came between.
+    async fn evolve(
+        &mut self,
+        changes: &[&ChangeBatch],
+        writer: &Writer,
+        advances: &[Advance],
+    ) -> Result<bool, LakeError> {
+        let Some(events) = evolve::union(&self.id, changes.iter().map(|change| &change.schema))? else {
+            return Ok(true);
+        };
+        let Change::Add(columns) = evolve::compare(&self.id, &self.schema, &events)? else { return Ok(true) };
+        let entry = evolve::add_columns(&self.id, &self.table.state, &columns, &writer.id)?;
+        let outcome = self.table.commit(entry).await?;
+        if outcome == Outcome::Conflict {
+            self.table.catch_up(writer, advances).await?;
+        } else {
+            let names: Vec<_> = columns.iter().map(|column| column.name.as_ref()).collect();
+            tracing::info!(table = %self.id, columns = names.join(", "), "added columns");
+        }
+        self.read_schema()?;
+        Ok(outcome == Outcome::Committed)
+    }
+
+    /// Merges, as the next version; `false` where another writer came between.
+    async fn apply(
+        &mut self,
+        folded: &Folded,
+        advances: &[Advance],
+        writer: &Writer,
+        merge_memory: usize,
+    ) -> Result<bool, LakeError> {
+        let version = self.table.state.version();
+        let merged = match self.snapshot_at(version).await {
+            Ok(snapshot) => upsert::merge(snapshot, folded, txns(advances), &writer.id, merge_memory).await,
+            Err(error) => Err(error),
+        };
+        let found = self.table.catch_up(writer, advances).await?;
+        if found.metadata {
+            self.read_schema()?;
+        }
+        if self.table.has(advances) {
+            // Also where the reply was lost: the positions stand in the log, written by this instance.
+            self.snapshot = merged.ok();
+            return Ok(true);
+        }
+        match merged {
+            // Keys that were not there were deleted: nothing changed, and the library commits nothing.
+            Ok(snapshot) if found.commits == 0 => {
+                self.snapshot = Some(snapshot);
+                let entry = txns(advances)
+                    .fold(Entry::new("MERGE", &writer.id, super::now_millis()), |entry, txn| entry.txn(&txn));
+                match self.table.commit(entry.into_bytes()).await? {
+                    Outcome::Committed => Ok(true),
+                    Outcome::Conflict => {
+                        self.table.catch_up(writer, advances).await?;
+                        Ok(false)
+                    }
+                }
+            }
+            Err(error) if found.commits == 0 => Err(LakeError::delta(self.table.log.table(), &error)),
+            _ => Ok(false),
+        }
+    }
+
+    async fn snapshot_at(&mut self, version: u64) -> Result<DeltaTable, deltalake::DeltaTableError> {
+        let mut snapshot = match self.snapshot.take() {
+            Some(snapshot) if snapshot.version().is_some_and(|at| at <= version) => snapshot,
+            _ => DeltaTable::new(self.table.log.guarded()),
+        };
+        if snapshot.version() != Some(version) {
+            snapshot.update_incremental(Some(version)).await?;
+        }
+        Ok(snapshot)
+    }
+
+    fn read_schema(&mut self) -> Result<(), LakeError> {
+        let metadata = self.table.state.metadata();
+        let folder = self.table.log.table();
+        let delta = DeltaSchema::parse(folder, &metadata.schema_string)?;
+        self.schema = Arc::new(table_schema(folder, &delta, &metadata.configuration)?);
+        Ok(())
+    }
+}
+
+/// Topics that changes came from.
+pub(super) fn topics_of(batch: &Batch, changes: &[&ChangeBatch]) -> BTreeSet<Arc<str>> {
+    let indexes: BTreeSet<u32> =
+        changes.iter().flat_map(|change| change.partitions.iter().copied()).collect();
+    indexes
+        .into_iter()
+        .filter_map(|index| batch.partitions.get(index as usize))
+        .map(|partition| Arc::clone(&partition.topic))
+        .collect()
+}
+
+fn empty_schema() -> Arc<TableSchema> {
+    Arc::new(TableSchema::new(Vec::new(), Vec::new()))
+}

@@ -1,0 +1,228 @@
+//! Where the lake lies: the root URL, the folders below it, one log store for each table.
+//!
+//! All tables share the root's client, so that a hundred tables do not open a hundred connection pools.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use deltalake::logstore::{LogStoreRef, ObjectStoreRef, StorageConfig, logstore_for, logstore_with};
+use deltalake::{ObjectStore, Path};
+use url::Url;
+
+use super::error::LakeError;
+use crate::change::TableId;
+
+/// The default of `lake.layout`.
+pub const DEFAULT_LAYOUT: &str = "{table}";
+
+/// The root of a lake.
+#[derive(Clone)]
+pub struct Location {
+    root: Url,
+    config: StorageConfig,
+    /// At the root of the storage (bucket, file system).
+    client: ObjectStoreRef,
+    /// At the root of the lake.
+    store: Arc<dyn ObjectStore>,
+}
+
+/// Without the storage options, which may hold credentials.
+impl std::fmt::Debug for Location {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Location").field("root", &self.root.as_str()).finish_non_exhaustive()
+    }
+}
+
+impl Location {
+    /// Opens the root at a local path, `file://…` or `s3://…`. A local folder is created where it is missing.
+    ///
+    /// # Errors
+    /// [`LakeError::Settings`] for an address or option that cannot be used.
+    pub fn open(uri: &str, options: &HashMap<String, String>) -> Result<Self, LakeError> {
+        let root = parse(uri)?;
+        let refused = |error: &dyn std::fmt::Display| {
+            LakeError::Settings(format!("lake.uri {uri:?} cannot be opened: {error}"))
+        };
+        if root.scheme() == "s3" || root.scheme() == "s3a" {
+            deltalake::aws::register_handlers(None);
+        }
+        let options = options.iter().map(|(key, value)| (key.clone(), value.clone()));
+        let config = StorageConfig::parse_options(options).map_err(|error| refused(&error))?;
+        let log_store = logstore_for(&root, config.clone()).map_err(|error| refused(&error))?;
+        Ok(Self {
+            root,
+            config,
+            client: log_store.root_object_store(None),
+            store: log_store.object_store(None),
+        })
+    }
+
+    /// The log store of the table in `folder` (relative to the root, parts separated by `/`).
+    pub(super) fn table(&self, folder: &str) -> Result<LogStoreRef, LakeError> {
+        let refused = |message: String| {
+            LakeError::Settings(format!("folder {folder:?} cannot hold a table: {message}"))
+        };
+        let mut url = self.root.clone();
+        url.path_segments_mut()
+            .map_err(|()| refused("the lake's address has no path".to_owned()))?
+            .pop_if_empty()
+            .extend(folder.split('/'));
+        logstore_with(Arc::clone(&self.client), &url, self.config.clone())
+            .map_err(|error| refused(error.to_string()))
+    }
+
+    /// Folders `depth` levels below the root that hold a Delta table, in order of name.
+    pub(super) async fn tables(&self, depth: usize) -> Result<Vec<String>, LakeError> {
+        let mut folders = vec![Path::default()];
+        for _ in 0..depth {
+            let mut next = Vec::new();
+            for folder in folders {
+                next.extend(self.children(&folder).await?);
+            }
+            folders = next;
+        }
+        let mut tables = Vec::new();
+        for folder in folders {
+            let children = self.children(&folder).await?;
+            if children.iter().any(|child| child.filename() == Some("_delta_log")) {
+                tables.push(folder.to_string());
+            }
+        }
+        tables.sort_unstable();
+        Ok(tables)
+    }
+
+    async fn children(&self, folder: &Path) -> Result<Vec<Path>, LakeError> {
+        match self.store.list_with_delimiter(Some(folder)).await {
+            Ok(list) => Ok(list.common_prefixes),
+            Err(deltalake::ObjectStoreError::NotFound { .. }) => Ok(Vec::new()),
+            Err(error) => Err(LakeError::store(self.root.as_str(), &error)),
+        }
+    }
+}
+
+fn parse(uri: &str) -> Result<Url, LakeError> {
+    let refused = |message: String| LakeError::Settings(format!("lake.uri {uri:?} {message}"));
+    if uri.is_empty() {
+        return Err(refused(
+            "is empty; give a folder, for example \"./deltalake\", or s3://bucket/path".into(),
+        ));
+    }
+    let local = match uri.split_once("://") {
+        None => std::path::PathBuf::from(uri),
+        Some(("file", _)) => Url::parse(uri)
+            .ok()
+            .and_then(|url| url.to_file_path().ok())
+            .ok_or_else(|| refused("is not a file URL of the form file:///absolute/path".into()))?,
+        Some(("s3" | "s3a" | "memory", _)) => {
+            return Url::parse(uri).map_err(|error| refused(format!("is not a URL: {error}")));
+        }
+        Some((scheme, _)) => {
+            return Err(refused(format!(
+                "has the scheme {scheme}://; accepted are a local path, file:// and s3://"
+            )));
+        }
+    };
+    std::fs::create_dir_all(&local).map_err(|error| refused(format!("cannot be created: {error}")))?;
+    let local = local.canonicalize().map_err(|error| refused(format!("cannot be opened: {error}")))?;
+    Url::from_directory_path(&local).map_err(|()| refused("is not an absolute path".into()))
+}
+
+/// How many folder levels a layout has.
+pub(super) fn depth(layout: &str) -> usize {
+    layout.split('/').count()
+}
+
+/// The folder of a source table.
+///
+/// # Errors
+/// Where a name cannot be a folder's.
+pub fn folder(table: &TableId, layout: &str) -> Result<String, LakeError> {
+    let folder = layout
+        .replace("{database}", &clean(&table.database)?)
+        .replace("{schema}", &clean(&table.schema)?)
+        .replace("{table}", &clean(&table.table)?);
+    if folder.split('/').any(|part| part.is_empty() || part == "." || part == ".." || part == "_delta_log") {
+        return Err(LakeError::Refused(format!(
+            "table {table} would lie in the folder {folder:?}, which is not a folder name; change lake.layout {layout:?}"
+        )));
+    }
+    Ok(folder)
+}
+
+/// Refuses names that would add a folder level.
+fn clean(name: &str) -> Result<String, LakeError> {
+    if name.contains(['/', '\\', '\0']) {
+        return Err(LakeError::Refused(format!(
+            "the name {name:?} cannot be part of a folder's name: it holds a slash, a backslash or a null character; rename it in the \
+             source"
+        )));
+    }
+    Ok(name.to_owned())
+}
+
+/// Checks a layout, and that it gives each of `tables` a folder of its own.
+///
+/// # Errors
+/// With the tables that collide and the setting that parts them.
+pub fn check_layout<'a>(
+    tables: impl IntoIterator<Item = &'a TableId>,
+    layout: &str,
+) -> Result<(), LakeError> {
+    if !layout.contains("{table}") {
+        return Err(LakeError::Settings(format!(
+            "lake.layout {layout:?} has no {{table}}; accepted is a template such as \"{{table}}\" or \"{{schema}}/{{table}}\""
+        )));
+    }
+    let mut seen: BTreeMap<String, &TableId> = BTreeMap::new();
+    for table in tables {
+        let folder = folder(table, layout)?;
+        // Object stores and local file systems differ in case; a lake has to survive being copied from one to another.
+        if let Some(other) = seen.insert(folder.to_lowercase(), table)
+            && other != table
+        {
+            return Err(collision(table, &other.to_string(), &folder));
+        }
+    }
+    Ok(())
+}
+
+/// Two source tables in one folder.
+pub(super) fn collision(table: &TableId, other: &str, folder: &str) -> LakeError {
+    LakeError::Refused(format!(
+        "tables {other} and {table} would share the folder {folder:?}; set lake.layout to \"{{schema}}/{{table}}\" or \
+         \"{{database}}/{{schema}}/{{table}}\" (in a new lake.uri, or after moving the existing folders)"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    use super::*;
+
+    #[test]
+    fn two_tables_in_one_folder_are_an_error_that_names_the_setting() {
+        let tables = [TableId::new("shop", "public", "orders"), TableId::new("shop", "sales", "orders")];
+        let error = check_layout(&tables, "{table}").unwrap_err().to_string();
+        assert!(error.contains("lake.layout") && error.contains("public.orders"), "{error}");
+        check_layout(&tables, "{schema}/{table}").unwrap();
+    }
+
+    #[test]
+    fn a_layout_without_table_is_an_error() {
+        assert!(check_layout(&[], "{schema}").unwrap_err().to_string().contains("{table}"));
+    }
+
+    #[test]
+    fn a_name_that_would_leave_the_lake_is_refused() {
+        for name in ["..", "a/b", ""] {
+            assert!(folder(&TableId::new("d", "s", name), "{table}").is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_scheme_names_the_accepted_ones() {
+        let error = parse("ftp://somewhere").unwrap_err().to_string();
+        assert!(error.contains("s3://"), "{error}");
+    }
+}

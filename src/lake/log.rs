@@ -1,0 +1,302 @@
+//! The Delta log of one table: the only place that reads and writes `_delta_log`.
+//!
+//! A commit is the put-if-absent of the next version's entry. Two things make that safe to repeat. An entry is
+//! recognised as ours by its bytes (they name the instance, the time, and files drawn at random), so a reply that got
+//! lost, or that the client's own retry turned into "already exists", still counts as committed. And a commit never
+//! looks at the table: whoever calls has to have read the version before it (see `state`).
+//!
+//! Merges by the library end here as well: [`Log::guarded`] is a log store whose entries go through [`Log::commit`].
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use deltalake::kernel::Version;
+use deltalake::kernel::transaction::TransactionError;
+use deltalake::logstore::{CommitOrBytes, LogStore, LogStoreConfig, LogStoreRef, commit_uri_from_version};
+use deltalake::{DeltaResult, ObjectStore, ObjectStoreError, Path};
+use futures::{StreamExt, TryStreamExt};
+use uuid::Uuid;
+
+use super::checkpoint;
+use super::error::LakeError;
+use super::state::TableState;
+use crate::failpoint;
+
+/// Entries that are fetched at the same time.
+const FETCHES: usize = 16;
+
+/// How an attempt to commit ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The entry is in the log.
+    Committed,
+    /// Somebody else wrote that version.
+    Conflict,
+}
+
+/// The log of one table.
+#[derive(Debug, Clone)]
+pub(super) struct Log {
+    table: Arc<str>,
+    store: LogStoreRef,
+    before_commit: &'static str,
+}
+
+impl Log {
+    /// The log of `table` (its folder, for messages).
+    pub(super) fn new(table: &str, store: LogStoreRef) -> Self {
+        Self { table: table.into(), store, before_commit: "lake.before_commit" }
+    }
+
+    /// The same with the failpoint that stands before each commit.
+    pub(super) fn with_failpoint(mut self, before_commit: &'static str) -> Self {
+        self.before_commit = before_commit;
+        self
+    }
+
+    /// The table's folder.
+    pub(super) fn table(&self) -> &str {
+        &self.table
+    }
+
+    /// The store of the table's files.
+    pub(super) fn files(&self) -> Arc<dyn ObjectStore> {
+        self.store.object_store(None)
+    }
+
+    /// A log store for the library whose commits go through [`Log::commit`].
+    pub(super) fn guarded(&self) -> LogStoreRef {
+        Arc::new(Guarded(self.clone()))
+    }
+
+    /// The entry of one version, or `None` where it does not exist.
+    pub(super) async fn entry(&self, version: Version) -> Result<Option<Bytes>, LakeError> {
+        self.get(&commit_uri_from_version(Some(version))).await
+    }
+
+    /// The state at the newest version, or `None` where there is no table.
+    pub(super) async fn read(&self) -> Result<Option<TableState>, LakeError> {
+        let listing = self.list().await?;
+        let Some(last) = listing.commits.last().copied().max(listing.newest_checkpoint()) else {
+            return Ok(None);
+        };
+        let mut state = TableState::empty(&self.table);
+        let mut next = 0;
+        if let Some(version) = listing.newest_checkpoint() {
+            for part in listing.parts_of(version) {
+                let bytes =
+                    self.get(&part).await?.ok_or_else(|| self.unreadable("a checkpoint part vanished"))?;
+                checkpoint::read(&self.table, bytes, |line| state.apply_checkpoint_row(line))?;
+            }
+            state.stand_at_checkpoint(version);
+            next = version + 1;
+        }
+        let entries = futures::stream::iter(next..=last).map(|version| async move {
+            let bytes = self.entry(version).await?.ok_or_else(|| {
+                self.unreadable(&format!(
+                    "version {version} is missing and no checkpoint that this program reads covers it (classic checkpoints are read, \
+                     V2 ones are not)"
+                ))
+            })?;
+            Ok::<_, LakeError>((version, bytes))
+        });
+        let mut entries = entries.buffered(FETCHES);
+        while let Some((version, bytes)) = entries.try_next().await? {
+            state.apply(version, &bytes)?;
+        }
+        state.check_supported()?;
+        Ok(Some(state))
+    }
+
+    /// Writes `entry` as `version` if that version does not exist yet.
+    pub(super) async fn commit(&self, version: Version, entry: Bytes) -> Result<Outcome, LakeError> {
+        failpoint::hit(self.before_commit);
+        let bytes = CommitOrBytes::LogBytes(entry.clone());
+        let outcome = match self.store.write_commit_entry(version, bytes, Uuid::new_v4()).await {
+            Ok(()) => Outcome::Committed,
+            Err(error) => match self.entry(version).await? {
+                Some(found) if found == entry => Outcome::Committed,
+                Some(_) => Outcome::Conflict,
+                None => return Err(self.storage(&error)),
+            },
+        };
+        if outcome == Outcome::Committed {
+            failpoint::hit("lake.after_commit");
+        }
+        Ok(outcome)
+    }
+
+    /// The newest version, found by listing.
+    pub(super) async fn newest(&self) -> Result<Option<Version>, LakeError> {
+        let listing = self.list().await?;
+        Ok(listing.commits.last().copied().max(listing.newest_checkpoint()))
+    }
+
+    async fn list(&self) -> Result<Listing, LakeError> {
+        let files = self.files();
+        let prefix = Path::from("_delta_log");
+        let mut listing = Listing::default();
+        let mut entries = files.list(Some(&prefix));
+        loop {
+            match entries.try_next().await {
+                Ok(Some(meta)) => listing.add(meta.location),
+                Ok(None) => break,
+                Err(ObjectStoreError::NotFound { .. }) => break,
+                Err(error) => return Err(LakeError::store(&self.table, &error)),
+            }
+        }
+        listing.commits.sort_unstable();
+        Ok(listing)
+    }
+
+    async fn get(&self, path: &Path) -> Result<Option<Bytes>, LakeError> {
+        let result =
+            match self.files().get_opts(path, deltalake::logstore::object_store::GetOptions::default()).await
+            {
+                Ok(result) => result.bytes().await,
+                Err(error) => Err(error),
+            };
+        match result {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(ObjectStoreError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(LakeError::store(&self.table, &error)),
+        }
+    }
+
+    fn unreadable(&self, message: &str) -> LakeError {
+        LakeError::Unreadable { table: self.table.to_string(), message: message.to_owned() }
+    }
+
+    fn storage(&self, error: &TransactionError) -> LakeError {
+        LakeError::Storage { table: self.table.to_string(), message: error.to_string() }
+    }
+}
+
+/// What lies in `_delta_log`.
+#[derive(Debug, Default)]
+struct Listing {
+    commits: Vec<Version>,
+    /// Version, number of this part, number of parts, file.
+    checkpoints: Vec<(Version, u32, u32, Path)>,
+}
+
+impl Listing {
+    /// Sorts a file in by its name; what is not of the log is left out.
+    fn add(&mut self, path: Path) {
+        let Some((version, rest)) = path.filename().and_then(|name| name.split_once('.')) else { return };
+        let Some(version) = (version.len() == 20).then(|| version.parse().ok()).flatten() else { return };
+        let parts: Vec<&str> = rest.split('.').collect();
+        match parts.as_slice() {
+            ["json"] => self.commits.push(version),
+            ["checkpoint", "parquet"] => self.checkpoints.push((version, 1, 1, path)),
+            ["checkpoint", part, of, "parquet"] => {
+                if let (Ok(part), Ok(of)) = (part.parse(), of.parse()) {
+                    self.checkpoints.push((version, part, of, path));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The newest checkpoint all of whose parts are there.
+    fn newest_checkpoint(&self) -> Option<Version> {
+        self.checkpoints
+            .iter()
+            .filter(|(version, _, of, _)| self.parts_of(*version).len() == *of as usize)
+            .map(|(version, ..)| *version)
+            .max()
+    }
+
+    /// The parts of one checkpoint; a single file where there is one.
+    fn parts_of(&self, version: Version) -> Vec<Path> {
+        let of_version = || self.checkpoints.iter().filter(move |(at, ..)| *at == version);
+        if let Some((.., path)) = of_version().find(|(_, _, of, _)| *of == 1) {
+            return vec![path.clone()];
+        }
+        let of = of_version().map(|(_, _, of, _)| *of).min().unwrap_or(0);
+        of_version().filter(|(_, _, of_parts, _)| *of_parts == of).map(|(.., path)| path.clone()).collect()
+    }
+}
+
+/// The library's view of a log whose commits are ours.
+#[derive(Debug)]
+struct Guarded(Log);
+
+type Reply<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+impl LogStore for Guarded {
+    fn name(&self) -> String {
+        "alluvium".to_owned()
+    }
+
+    fn read_commit_entry<'life, 'reply>(
+        &'life self,
+        version: Version,
+    ) -> Reply<'reply, DeltaResult<Option<Bytes>>>
+    where
+        'life: 'reply,
+        Self: 'reply,
+    {
+        self.0.store.read_commit_entry(version)
+    }
+
+    fn write_commit_entry<'life, 'reply>(
+        &'life self,
+        version: Version,
+        commit: CommitOrBytes,
+        operation: Uuid,
+    ) -> Reply<'reply, Result<(), TransactionError>>
+    where
+        'life: 'reply,
+        Self: 'reply,
+    {
+        Box::pin(async move {
+            let CommitOrBytes::LogBytes(bytes) = commit else {
+                return self.0.store.write_commit_entry(version, commit, operation).await;
+            };
+            failpoint::hit("lake.after_data_files");
+            match self.0.commit(version, bytes).await {
+                Ok(Outcome::Committed) => Ok(()),
+                Ok(Outcome::Conflict) => Err(TransactionError::VersionAlreadyExists(version)),
+                Err(error) => Err(TransactionError::ObjectStore {
+                    source: ObjectStoreError::Generic { store: "log", source: Box::new(error) },
+                }),
+            }
+        })
+    }
+
+    fn abort_commit_entry<'life, 'reply>(
+        &'life self,
+        version: Version,
+        commit: CommitOrBytes,
+        operation: Uuid,
+    ) -> Reply<'reply, Result<(), TransactionError>>
+    where
+        'life: 'reply,
+        Self: 'reply,
+    {
+        self.0.store.abort_commit_entry(version, commit, operation)
+    }
+
+    fn get_latest_version<'life, 'reply>(&'life self, start: Version) -> Reply<'reply, DeltaResult<Version>>
+    where
+        'life: 'reply,
+        Self: 'reply,
+    {
+        self.0.store.get_latest_version(start)
+    }
+
+    fn object_store(&self, operation: Option<Uuid>) -> Arc<dyn ObjectStore> {
+        self.0.store.object_store(operation)
+    }
+
+    fn root_object_store(&self, operation: Option<Uuid>) -> Arc<dyn ObjectStore> {
+        self.0.store.root_object_store(operation)
+    }
+
+    fn config(&self) -> &LogStoreConfig {
+        self.0.store.config()
+    }
+}

@@ -1,0 +1,372 @@
+//! The lake: Delta tables that equal the source's tables, and the raw history of all changes.
+//!
+//! The invariant: a table's data and the positions it has reached are one commit, and a commit is a compare-and-set.
+//! Each table stores its own positions as `txn` actions ([`progress`]); a commit is put at exactly the version after
+//! the one whose positions were checked ([`table`]). From this follow exactly once (a replayed record lies before its
+//! table's position and is skipped), fencing (a position that another instance moved is seen before the next commit),
+//! and recovery without any state of our own: everything in memory is a function of the logs ([`state`]).
+//!
+//! | module | idea |
+//! |---|---|
+//! | [`location`] | the root, the folders, `lake.layout` |
+//! | [`log`] | reading and writing `_delta_log`, nothing else does |
+//! | [`state`] | a table at a version, brought forward by commits |
+//! | [`table`] | log and state together: the rule of every commit |
+//! | [`current`], [`upsert`] | a batch into a current table, by MERGE |
+//! | [`raw`] | appends to `cdc_events` |
+//! | [`schema`], [`create`], [`evolve`] | types, new tables, new columns |
+//! | [`maintenance`] | checkpoints and expired log entries |
+//! | [`read`] | the lake as a reader sees it: SQL, versions, history |
+
+mod action;
+mod checkpoint;
+mod create;
+mod current;
+mod error;
+mod evolve;
+mod location;
+mod log;
+mod maintenance;
+mod progress;
+mod raw;
+pub mod read;
+mod schema;
+mod state;
+mod table;
+#[cfg(test)]
+mod tests;
+mod upsert;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use futures::{FutureExt, StreamExt, stream};
+
+pub use error::LakeError;
+pub use location::{DEFAULT_LAYOUT, check_layout, folder};
+pub use progress::{app_id, parse_app_id};
+
+use crate::change::{
+    Batch, ChangeBatch, CommitReport, KnownSchemas, Progress, Sink, SinkError, TableId, TableReport,
+    TableSchema,
+};
+use create::TableProperties;
+use current::{CurrentTable, topics_of};
+use location::Location;
+use log::Log;
+use progress::Positions;
+use raw::RawTable;
+use table::Writer;
+
+/// Tables that are opened or merged at the same time; each merge may use its own share of memory.
+const CONCURRENCY: usize = 4;
+
+/// Settings of a lake.
+#[derive(Clone)]
+pub struct LakeOptions {
+    /// Local path, `file://…` or `s3://…`.
+    pub uri: String,
+    /// Options of the storage, by the Delta library's names. May hold credentials: not shown by `Debug`.
+    pub storage_options: HashMap<String, String>,
+    /// Folder of a table: `{table}`, `{schema}`, `{database}`.
+    pub layout: String,
+    /// Whether there are current tables, or the raw table alone.
+    pub current_tables: bool,
+    /// Folder of the raw table; `None` keeps no history.
+    pub raw_table: Option<String>,
+    /// Identity of this pipeline's positions.
+    pub pipeline: String,
+    /// Commits after which a table gets a checkpoint.
+    pub checkpoint_interval: u64,
+    /// Bytes of log after which a table gets a checkpoint earlier.
+    pub checkpoint_log_bytes: u64,
+    /// How long log entries are kept, which is how far `--at` reaches back.
+    pub log_retention: std::time::Duration,
+    /// Bytes that all merges of one commit may use together before they spill or fail.
+    pub merge_memory: usize,
+}
+
+impl std::fmt::Debug for LakeOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LakeOptions")
+            .field("uri", &self.uri)
+            .field("layout", &self.layout)
+            .field("raw_table", &self.raw_table)
+            .field("pipeline", &self.pipeline)
+            .finish_non_exhaustive()
+    }
+}
+
+impl LakeOptions {
+    /// The defaults for a lake at `uri`.
+    pub fn new(uri: impl Into<String>, pipeline: impl Into<String>) -> Self {
+        Self {
+            uri: uri.into(),
+            storage_options: HashMap::new(),
+            layout: DEFAULT_LAYOUT.to_owned(),
+            current_tables: true,
+            raw_table: Some("cdc_events".to_owned()),
+            pipeline: pipeline.into(),
+            checkpoint_interval: 100,
+            checkpoint_log_bytes: 16 << 20,
+            log_retention: std::time::Duration::from_secs(7 * 86_400),
+            merge_memory: 256 << 20,
+        }
+    }
+}
+
+/// A lake as a sink.
+#[derive(Debug)]
+pub struct Lake {
+    options: LakeOptions,
+    location: Location,
+    writer: Writer,
+    properties: TableProperties,
+    tables: HashMap<TableId, CurrentTable>,
+    raw: Option<RawTable>,
+    stopped: HashMap<TableId, Stopped>,
+}
+
+/// A table that refused its part of a batch.
+#[derive(Debug)]
+struct Stopped {
+    reason: String,
+    topics: BTreeSet<Arc<str>>,
+}
+
+/// What became of one table's part of a batch.
+struct Outcome {
+    id: TableId,
+    table: Option<CurrentTable>,
+    result: Result<(TableReport, u64), LakeError>,
+}
+
+impl Lake {
+    /// Opens a lake; tables are read by [`Sink::load`].
+    ///
+    /// # Errors
+    /// [`LakeError::Settings`] for an address, layout or option that cannot be used.
+    pub async fn open(options: LakeOptions) -> Result<Self, LakeError> {
+        check_layout(&[], &options.layout)?;
+        if options.pipeline.is_empty() {
+            return Err(LakeError::Settings("pipeline.name is empty; give the pipeline a name".to_owned()));
+        }
+        let location = Location::open(&options.uri, &options.storage_options)?;
+        Ok(Self {
+            writer: Writer { pipeline: options.pipeline.clone(), id: uuid::Uuid::new_v4().to_string() },
+            properties: TableProperties {
+                pipeline: options.pipeline.clone(),
+                log_retention: format!("interval {} seconds", options.log_retention.as_secs()),
+            },
+            location,
+            options,
+            tables: HashMap::new(),
+            raw: None,
+            stopped: HashMap::new(),
+        })
+    }
+
+    fn log(&self, folder: &str) -> Result<Log, LakeError> {
+        Ok(Log::new(folder, self.location.table(folder)?))
+    }
+
+    fn raw_log(&self) -> Result<Option<Log>, LakeError> {
+        let folder = self.options.raw_table.as_deref().filter(|folder| !folder.is_empty());
+        folder.map(|folder| Ok(self.log(folder)?.with_failpoint("lake.before_raw_commit"))).transpose()
+    }
+
+    async fn load_tables(&mut self) -> Result<Progress, LakeError> {
+        self.tables.clear();
+        self.stopped.clear();
+        let raw_log = self.raw_log()?;
+        let folders = self.location.tables(location::depth(&self.options.layout)).await?;
+        let logs = folders
+            .into_iter()
+            .filter(|folder| Some(folder) != self.options.raw_table.as_ref())
+            .map(|folder| self.log(&folder))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut opened = stream::iter(logs)
+            .map(|log| async move { (log.table().to_owned(), table::Table::open(log).await) })
+            .buffer_unordered(CONCURRENCY);
+        let mut tables = HashMap::new();
+        while let Some((folder, result)) = opened.next().await {
+            match result
+                .and_then(|table| table.map(|table| CurrentTable::new(table, &self.writer)).transpose())
+            {
+                Ok(Some(table)) => {
+                    tables.insert(table.id.clone(), table);
+                }
+                Ok(None) => {}
+                // Tables of other writers may share the root. If it is one of ours after all, it stops when it gets rows.
+                Err(error) if error.stops_table() => {
+                    tracing::debug!(folder, %error, "folder is not a table of this pipeline");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        drop(opened);
+        self.tables = tables;
+        self.raw = match raw_log {
+            Some(log) => RawTable::open(log, &self.writer).await?,
+            None => None,
+        };
+        let positions = |table: &table::Table| Positions::of(&self.writer.pipeline, table.state.txns());
+        let current: Vec<Positions> = self.tables.values().map(|table| positions(&table.table)).collect();
+        let raw = match (&self.raw, self.has_raw()) {
+            (Some(raw), _) => Some(positions(&raw.table)),
+            (None, true) => Some(Positions::default()),
+            (None, false) => None,
+        };
+        Ok(progress::starting_points(&current, raw.as_ref()))
+    }
+
+    fn has_raw(&self) -> bool {
+        self.options.raw_table.as_deref().is_some_and(|folder| !folder.is_empty())
+    }
+
+    async fn commit_batch(&mut self, batch: &Batch) -> Result<CommitReport, LakeError> {
+        let mut report = CommitReport::default();
+        self.commit_current(batch, &mut report).await?;
+        let stopped: BTreeSet<Arc<str>> =
+            self.stopped.values().flat_map(|table| table.topics.iter().cloned()).collect();
+        let Some(rows) = batch.raw.as_ref().filter(|rows| rows.num_rows() > 0) else { return Ok(report) };
+        let Some(log) = self.raw_log()? else { return Ok(report) };
+        let mut raw = match self.raw.take() {
+            Some(raw) => raw,
+            None => RawTable::open_or_create(log, &self.properties, &self.writer).await?,
+        };
+        let name = raw.table.log.table().to_owned();
+        let result = raw.commit(batch, rows, &stopped, &self.writer).await;
+        self.raw = Some(raw);
+        let (table, conflicts) = result?;
+        report.tables.insert(name, table);
+        report.conflicts += conflicts;
+        Ok(report)
+    }
+
+    /// Commits all current tables' parts, several at a time.
+    async fn commit_current(&mut self, batch: &Batch, report: &mut CommitReport) -> Result<(), LakeError> {
+        let mut parts: BTreeMap<&TableId, Vec<&ChangeBatch>> = BTreeMap::new();
+        let wanted = |changes: &&ChangeBatch| self.options.current_tables && !changes.is_empty();
+        for changes in batch.changes.iter().filter(wanted) {
+            parts.entry(&changes.table).or_default().push(changes);
+        }
+        let mut work = Vec::new();
+        for (id, changes) in parts {
+            if let Some(stopped) = self.stopped.get_mut(id) {
+                stopped.topics.extend(topics_of(batch, &changes));
+                report.stopped.insert(id.clone(), stopped.reason.clone());
+                continue;
+            }
+            work.push((id.clone(), changes, self.tables.remove(id)));
+        }
+        let lanes = work.len().clamp(1, CONCURRENCY);
+        let memory = self.options.merge_memory / lanes;
+        let this = &*self;
+        let mut tasks = Vec::with_capacity(work.len());
+        for (id, changes, table) in work {
+            tasks.push(this.commit_one(batch, id, changes, table, memory).boxed());
+        }
+        let outcomes: Vec<Outcome> = stream::iter(tasks).buffer_unordered(lanes).collect().await;
+        self.settle(batch, outcomes, report)
+    }
+
+    async fn commit_one(
+        &self,
+        batch: &Batch,
+        id: TableId,
+        changes: Vec<&ChangeBatch>,
+        table: Option<CurrentTable>,
+        memory: usize,
+    ) -> Outcome {
+        let opened = match table {
+            Some(table) => Ok(table),
+            None => self.open_current(&id, &changes).await,
+        };
+        match opened {
+            Ok(mut table) => {
+                let result = table.commit(batch, &changes, &self.writer, memory).await;
+                Outcome { id, table: Some(table), result }
+            }
+            Err(error) => Outcome { id, table: None, result: Err(error) },
+        }
+    }
+
+    async fn open_current(&self, id: &TableId, changes: &[&ChangeBatch]) -> Result<CurrentTable, LakeError> {
+        let folder = folder(id, &self.options.layout)?;
+        if Some(&folder) == self.options.raw_table.as_ref() {
+            return Err(location::collision(id, "of the raw history", &folder));
+        }
+        let schemas = changes.iter().map(|changes| &changes.schema);
+        let schema = evolve::union(id, schemas)?
+            .ok_or_else(|| LakeError::Refused(format!("table {id} has no schema in its events")))?;
+        CurrentTable::open_or_create(self.log(&folder)?, id, &schema, &self.properties, &self.writer).await
+    }
+
+    /// Puts the tables back and sorts the results: the worst error decides, tables that refused are remembered.
+    fn settle(
+        &mut self,
+        batch: &Batch,
+        outcomes: Vec<Outcome>,
+        report: &mut CommitReport,
+    ) -> Result<(), LakeError> {
+        let mut worst: Option<LakeError> = None;
+        for Outcome { id, table, result } in outcomes {
+            match result {
+                Ok((table_report, conflicts)) => {
+                    report.conflicts += conflicts;
+                    report.tables.insert(id.to_string(), table_report);
+                }
+                Err(error) if error.stops_table() => {
+                    let reason = error.to_string();
+                    let of_table = |changes: &&ChangeBatch| changes.table == id;
+                    let changes: Vec<&ChangeBatch> = batch.changes.iter().filter(of_table).collect();
+                    let mut topics = topics_of(batch, &changes);
+                    topics.extend(table.iter().flat_map(|table| table.topics().iter().cloned()));
+                    report.stopped.insert(id.clone(), reason.clone());
+                    self.stopped.insert(id.clone(), Stopped { reason, topics });
+                }
+                Err(error) => {
+                    if !matches!(worst, Some(LakeError::Fenced { .. })) {
+                        worst = Some(error);
+                    }
+                }
+            }
+            if let Some(table) = table {
+                self.tables.insert(id, table);
+            }
+        }
+        worst.map_or(Ok(()), Err)
+    }
+}
+
+impl Sink for Lake {
+    async fn load(&mut self) -> Result<Progress, SinkError> {
+        Ok(self.load_tables().await?)
+    }
+
+    /// Each current table commits its part, then the raw table. A batch that fails between two tables is given again
+    /// and skipped by those that have it.
+    async fn commit(&mut self, batch: &Batch) -> Result<CommitReport, SinkError> {
+        Ok(self.commit_batch(batch).await?)
+    }
+
+    fn known_schemas(&self) -> KnownSchemas {
+        let known: HashMap<TableId, Arc<TableSchema>> =
+            self.tables.iter().map(|(id, table)| (id.clone(), Arc::clone(table.schema()))).collect();
+        Box::new(move |table| known.get(table).cloned())
+    }
+
+    async fn maintain(&mut self) -> Result<(), SinkError> {
+        let tables = self.tables.values_mut().map(|table| &mut table.table);
+        for table in tables.chain(self.raw.as_mut().map(|raw| &mut raw.table)) {
+            maintenance::run(table, self.options.checkpoint_interval, self.options.checkpoint_log_bytes)
+                .await?;
+        }
+        Ok(())
+    }
+}
+
+fn now_millis() -> i64 {
+    chrono::Utc::now().timestamp_millis()
+}

@@ -1,0 +1,323 @@
+//! The raw table: appends of the records as they came, partitioned by the date of their Kafka timestamp.
+//!
+//! Nothing here goes through the query engine. A batch becomes one Parquet file a date, encoded on blocking threads,
+//! and one log entry with the files and the positions. It commits after all current tables, so whatever it covers is
+//! in them too; that is why its positions decide where a lane starts.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, RecordBatch, TimestampMicrosecondArray, UInt32Array,
+};
+use arrow::compute::{filter_record_batch, take_record_batch};
+use arrow::datatypes::{DataType, Date32Type, Int32Type, Int64Type, SchemaRef, TimestampMicrosecondType};
+use arrow::error::ArrowError;
+use bytes::Bytes;
+use deltalake::{ObjectStore, Path};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
+use parquet::schema::types::ColumnPath;
+use serde_json::{Value, json};
+
+use super::action::{Add, Entry};
+use super::create::{self, TableProperties};
+use super::error::LakeError;
+use super::log::{Log, Outcome};
+use super::schema::{DeltaSchema, PIPELINE, plain_field};
+use super::table::{ATTEMPTS, Table, Writer, txns};
+use crate::change::raw::{column, schema};
+use crate::change::{Batch, TableReport, TopicPartition};
+use crate::failpoint;
+
+/// The raw table, open for appending.
+#[derive(Debug)]
+pub(super) struct RawTable {
+    pub(super) table: Table,
+}
+
+/// Topics whose records must not be written now.
+pub(super) type StoppedTopics = BTreeSet<Arc<str>>;
+
+impl RawTable {
+    /// Opens the raw table, or `None` where there is none.
+    pub(super) async fn open(log: Log, writer: &Writer) -> Result<Option<Self>, LakeError> {
+        let Some(table) = Table::open(log).await? else { return Ok(None) };
+        let pipeline = table.state.metadata().configuration.get(PIPELINE);
+        if pipeline != Some(&writer.pipeline) {
+            return Err(LakeError::Refused(format!(
+                "the folder {:?} holds a Delta table that is not this pipeline's raw table; set lake.raw_table to another name",
+                table.log.table()
+            )));
+        }
+        Ok(Some(Self { table }))
+    }
+
+    /// Opens the raw table, and creates it where there is none.
+    pub(super) async fn open_or_create(
+        log: Log,
+        properties: &TableProperties,
+        writer: &Writer,
+    ) -> Result<Self, LakeError> {
+        if let Some(raw) = Self::open(log.clone(), writer).await? {
+            return Ok(raw);
+        }
+        create::raw_table(&log, properties, &writer.id).await?;
+        Self::open(log.clone(), writer).await?.ok_or_else(|| LakeError::Unreadable {
+            table: log.table().to_owned(),
+            message: "the table vanished after it was created".to_owned(),
+        })
+    }
+
+    /// Appends the rows of `batch` that the table lacks, with the positions of all its spans.
+    ///
+    /// A batch without rows moves nothing: its records (heartbeats) are read again after a restart and filtered again.
+    pub(super) async fn commit(
+        &mut self,
+        batch: &Batch,
+        rows: &RecordBatch,
+        stopped: &StoppedTopics,
+        writer: &Writer,
+    ) -> Result<(TableReport, u64), LakeError> {
+        let started = Instant::now();
+        let mut conflicts = 0;
+        let spans = || batch.spans.iter().filter(|(partition, _)| !stopped.contains(&partition.topic));
+        let advances = self.table.advances(writer, spans());
+        if advances.is_empty() {
+            return Ok((TableReport::default(), 0));
+        }
+        self.table.refresh(writer, &advances).await?;
+        let rows = self.missing(batch, rows, stopped, writer)?;
+        if rows.num_rows() == 0 {
+            return Ok((TableReport::default(), 0));
+        }
+        let files = write_files(self.table.log.table(), self.table.log.files(), &rows).await?;
+        failpoint::hit("lake.after_data_files");
+        for _ in 0..ATTEMPTS {
+            let entry = Entry::new("WRITE", &writer.id, super::now_millis());
+            let entry = files.iter().fold(entry, Entry::add);
+            let entry = txns(&advances).fold(entry, |entry, txn| entry.txn(&txn));
+            match self.table.commit(entry.into_bytes()).await? {
+                Outcome::Committed => {
+                    let report = TableReport {
+                        appended: rows.num_rows() as u64,
+                        duration: started.elapsed(),
+                        version: Some(self.table.state.version() as i64),
+                        ..TableReport::default()
+                    };
+                    return Ok((report, conflicts));
+                }
+                Outcome::Conflict => conflicts += 1,
+            }
+            self.table.catch_up(writer, &advances).await?;
+            if self.table.has(&advances) {
+                return Ok((TableReport::default(), conflicts));
+            }
+        }
+        Err(LakeError::Busy { table: self.table.log.table().to_owned(), attempts: ATTEMPTS })
+    }
+
+    /// The rows at or behind the stored position of their partition, of topics that are not stopped.
+    fn missing(
+        &self,
+        batch: &Batch,
+        rows: &RecordBatch,
+        stopped: &StoppedTopics,
+        writer: &Writer,
+    ) -> Result<RecordBatch, LakeError> {
+        let mut from: Vec<(&TopicPartition, i64)> = Vec::with_capacity(batch.spans.len());
+        let mut complete = true;
+        for (partition, span) in &batch.spans {
+            let stored = if stopped.contains(&partition.topic) {
+                i64::MAX
+            } else {
+                self.table.position(writer, partition, span).unwrap_or(i64::MIN)
+            };
+            complete &= stored <= span.first;
+            from.push((partition, stored));
+        }
+        if complete {
+            return Ok(rows.clone());
+        }
+        let topics = rows.column(column::TOPIC).as_string::<i32>();
+        let partitions = rows.column(column::PARTITION).as_primitive::<Int32Type>();
+        let offsets = rows.column(column::OFFSET).as_primitive::<Int64Type>();
+        let mut last = 0;
+        let keep: BooleanArray = (0..rows.num_rows())
+            .map(|row| {
+                let is = |&(partition, _): &(&TopicPartition, i64)| {
+                    partition.partition == partitions.value(row) && *partition.topic == *topics.value(row)
+                };
+                if !from.get(last).is_some_and(is) {
+                    last = from.iter().position(is).unwrap_or(usize::MAX);
+                }
+                Some(from.get(last).is_none_or(|(_, stored)| offsets.value(row) >= *stored))
+            })
+            .collect();
+        filter_record_batch(rows, &keep).map_err(|error| data_error(self.table.log.table(), &error))
+    }
+}
+
+/// The Delta schema of [`schema`]: every column nullable.
+pub(super) fn delta_schema() -> DeltaSchema {
+    let schema = schema();
+    let fields = schema.fields().iter().map(|field| {
+        let data_type: Value = match field.data_type() {
+            DataType::Int32 => "integer".into(),
+            DataType::Int64 => "long".into(),
+            DataType::Date32 => "date".into(),
+            DataType::Timestamp(..) => "timestamp".into(),
+            DataType::List(_) => json!({"type": "array", "elementType": "string", "containsNull": true}),
+            _ => "string".into(),
+        };
+        plain_field(field.name(), data_type)
+    });
+    DeltaSchema::new(fields.collect())
+}
+
+/// Writes one file a date and returns their `add` actions.
+async fn write_files(
+    table: &str,
+    store: Arc<dyn ObjectStore>,
+    rows: &RecordBatch,
+) -> Result<Vec<Add>, LakeError> {
+    let mut tasks = Vec::new();
+    for (date, rows) in by_date(rows).map_err(|error| data_error(table, &error))? {
+        tasks.push((date, tokio::task::spawn_blocking(move || encode(&rows))));
+    }
+    let mut adds = Vec::with_capacity(tasks.len());
+    for (date, task) in tasks {
+        let encoded = task
+            .await
+            .map_err(|error| LakeError::Storage { table: table.to_owned(), message: error.to_string() })?
+            .map_err(|error| data_error(table, &error))?;
+        let folder = date.as_deref().unwrap_or("__HIVE_DEFAULT_PARTITION__");
+        let path = format!("event_date={folder}/part-{}.zstd.parquet", uuid::Uuid::new_v4());
+        let size = encoded.file.len() as i64;
+        put(&*store, &path, encoded.file).await.map_err(|error| LakeError::store(table, &error))?;
+        adds.push(Add {
+            path,
+            partition_values: [("event_date".to_owned(), date)].into(),
+            size,
+            modification_time: super::now_millis(),
+            data_change: true,
+            stats: Some(encoded.stats),
+            deletion_vector: None,
+        });
+    }
+    Ok(adds)
+}
+
+async fn put(store: &dyn ObjectStore, path: &str, file: Bytes) -> Result<(), deltalake::ObjectStoreError> {
+    store.put_opts(&Path::from(path), file.into(), Default::default()).await.map(|_| ())
+}
+
+/// Rows by date, in order; without copying where there is one date.
+fn by_date(rows: &RecordBatch) -> Result<Vec<(Option<String>, RecordBatch)>, ArrowError> {
+    let dates = rows.column(column::EVENT_DATE).as_primitive::<Date32Type>();
+    let date_of = |row: usize| dates.is_valid(row).then(|| dates.value(row));
+    let distinct: BTreeSet<Option<i32>> = (0..rows.num_rows()).map(date_of).collect();
+    let name = |date: Option<i32>| {
+        date.and_then(|days| Date32Type::to_naive_date_opt(days)).map(|date| date.to_string())
+    };
+    if let (Some(date), 1) = (distinct.first(), distinct.len()) {
+        return Ok(vec![(name(*date), rows.clone())]);
+    }
+    distinct
+        .into_iter()
+        .map(|date| {
+            let of_date = (0..rows.num_rows()).filter(|&row| date_of(row) == date).map(|row| row as u32);
+            Ok((name(date), take_record_batch(rows, &UInt32Array::from_iter_values(of_date))?))
+        })
+        .collect()
+}
+
+struct Encoded {
+    file: Bytes,
+    stats: String,
+}
+
+/// One Parquet file without the partition column, its commit time filled in.
+fn encode(rows: &RecordBatch) -> Result<Encoded, ArrowError> {
+    let now = TimestampMicrosecondArray::from_value(super::now_millis() * 1000, rows.num_rows());
+    let now: ArrayRef = Arc::new(now.with_timezone("UTC"));
+    let mut columns = rows.columns().to_vec();
+    if let Some(ingested_at) = columns.get_mut(column::INGESTED_AT) {
+        *ingested_at = now;
+    }
+    columns.remove(column::EVENT_DATE);
+    let file_schema = file_schema();
+    let rows = RecordBatch::try_new(Arc::clone(&file_schema), columns)?;
+    let mut writer = ArrowWriter::try_new(Vec::new(), file_schema, Some(properties()))?;
+    writer.write(&rows)?;
+    Ok(Encoded { file: writer.into_inner()?.into(), stats: statistics(&rows) })
+}
+
+fn file_schema() -> SchemaRef {
+    let fields: Vec<_> = schema()
+        .fields()
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| *index != column::EVENT_DATE)
+        .map(|(_, field)| field.as_ref().clone().with_nullable(true))
+        .collect();
+    Arc::new(arrow::datatypes::Schema::new(fields))
+}
+
+/// Repeating columns keep their dictionary; payloads never repeat, and a dictionary of them costs a hash of every byte.
+fn properties() -> WriterProperties {
+    let plain = ["key", "before", "after"].into_iter().map(|name| ColumnPath::from(name));
+    let delta = ["offset"].into_iter().map(|name| ColumnPath::from(name));
+    let mut builder = WriterProperties::builder()
+        .set_writer_version(WriterVersion::PARQUET_1_0)
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_statistics_enabled(EnabledStatistics::None);
+    for path in plain {
+        builder = builder.set_column_dictionary_enabled(path, false);
+    }
+    for path in delta {
+        builder = builder
+            .set_column_dictionary_enabled(path.clone(), false)
+            .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
+    }
+    builder.build()
+}
+
+/// `numRecords`, and exact bounds of the columns that say where a record lies.
+fn statistics(rows: &RecordBatch) -> String {
+    use arrow::compute::{max, min};
+    let partition = rows.column(column::PARTITION).as_primitive::<Int32Type>();
+    let offset = rows.column(column::OFFSET).as_primitive::<Int64Type>();
+    let timestamp = rows.column(KAFKA_TIMESTAMP).as_primitive::<TimestampMicrosecondType>();
+    let mut least = json!({ "partition": min(partition), "offset": min(offset) });
+    let mut most = json!({ "partition": max(partition), "offset": max(offset) });
+    // Bounds of timestamps have milliseconds: round away from the middle, and leave out what no calendar holds.
+    if let (Some(low), Some(high)) = (min(timestamp), max(timestamp))
+        && let (Some(low), Some(high)) =
+            (bound(low.div_euclid(1000)), bound(high.div_euclid(1000).saturating_add(1)))
+    {
+        least["kafka_timestamp"] = low.into();
+        most["kafka_timestamp"] = high.into();
+    }
+    json!({
+        "numRecords": rows.num_rows(),
+        "minValues": least,
+        "maxValues": most,
+        "nullCount": { "partition": 0, "offset": 0, "kafka_timestamp": 0 },
+    })
+    .to_string()
+}
+
+const KAFKA_TIMESTAMP: usize = 3;
+
+fn bound(millis: i64) -> Option<String> {
+    let time = chrono::DateTime::from_timestamp_millis(millis)?;
+    (0..=9999).contains(&chrono::Datelike::year(&time)).then_some(())?;
+    Some(time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
+}
+
+fn data_error(table: &str, error: &ArrowError) -> LakeError {
+    LakeError::Refused(format!("table {table} cannot take this batch: {error}"))
+}

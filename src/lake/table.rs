@@ -1,0 +1,159 @@
+//! One Delta table as a writer sees it: its log, and the state this instance stands at.
+//!
+//! The rule of every commit: it carries the next offset of each partition it covers, and it is put at the version after
+//! the one whose positions were checked. If that version is taken, the log is read on; a position of ours that another
+//! instance moved ends the attempt as [`LakeError::Fenced`].
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::action::Txn;
+use super::error::LakeError;
+use super::log::{Log, Outcome};
+use super::progress::app_id;
+use super::state::{CatchUp, TableState};
+use crate::change::{Span, TopicPartition};
+
+/// Attempts to commit before the batch is given back.
+pub(super) const ATTEMPTS: u32 = 10;
+
+/// After this time without a look at the log it is listed: its next entry may have been expired by another writer's
+/// clean-up, and then a put-if-absent of that version would succeed.
+const TRUST: Duration = Duration::from_secs(300);
+
+/// What all tables of one instance share.
+#[derive(Debug, Clone)]
+pub(super) struct Writer {
+    /// The pipeline's name.
+    pub(super) pipeline: String,
+    /// Drawn when the lake is opened; stands in each commit.
+    pub(super) id: String,
+}
+
+/// The part of a batch in one partition that a table does not have yet.
+#[derive(Debug, Clone)]
+pub(super) struct Advance {
+    partition: TopicPartition,
+    app_id: String,
+    next: i64,
+}
+
+/// A table open for writing.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) log: Log,
+    pub(super) state: TableState,
+    looked: Instant,
+}
+
+impl Table {
+    /// Opens the table of `log`, or `None` where there is none.
+    pub(super) async fn open(log: Log) -> Result<Option<Self>, LakeError> {
+        let state = log.read().await?;
+        Ok(state.map(|state| Self { log, state, looked: Instant::now() }))
+    }
+
+    /// The stored position of a span's partition.
+    pub(super) fn position(&self, writer: &Writer, partition: &TopicPartition, span: &Span) -> Option<i64> {
+        self.state.position(&app_id(&writer.pipeline, &span.identity, partition))
+    }
+
+    /// Which of `spans` move a position of this table.
+    pub(super) fn advances<'a>(
+        &self,
+        writer: &Writer,
+        spans: impl Iterator<Item = (&'a TopicPartition, &'a Span)>,
+    ) -> Vec<Advance> {
+        spans
+            .filter_map(|(partition, span)| {
+                let app_id = app_id(&writer.pipeline, &span.identity, partition);
+                let stored = self.state.position(&app_id);
+                stored.is_none_or(|stored| stored < span.next).then(|| Advance {
+                    partition: partition.clone(),
+                    app_id,
+                    next: span.next,
+                })
+            })
+            .collect()
+    }
+
+    /// Whether all of `advances` are stored.
+    pub(super) fn has(&self, advances: &[Advance]) -> bool {
+        advances
+            .iter()
+            .all(|advance| self.state.position(&advance.app_id).is_some_and(|stored| stored >= advance.next))
+    }
+
+    /// Applies what others committed, and refuses to go on where one of them moved a position in `advances`.
+    pub(super) async fn catch_up(
+        &mut self,
+        writer: &Writer,
+        advances: &[Advance],
+    ) -> Result<CatchUp, LakeError> {
+        let found = self.state.catch_up(&self.log, &writer.id).await?;
+        self.looked = Instant::now();
+        let by_id: BTreeMap<&str, &Advance> =
+            advances.iter().map(|advance| (advance.app_id.as_str(), advance)).collect();
+        for moved in &found.moves {
+            if let Some(advance) = by_id.get(moved.app_id.as_str()) {
+                return Err(self.fenced(advance, moved.before, moved.after));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Reads the log again where too much time has passed to trust that the next version is free.
+    pub(super) async fn refresh(&mut self, writer: &Writer, advances: &[Advance]) -> Result<(), LakeError> {
+        if self.looked.elapsed() < TRUST {
+            return Ok(());
+        }
+        self.catch_up(writer, advances).await?;
+        if self.log.newest().await? <= Some(self.state.version()) {
+            return Ok(());
+        }
+        let fresh = self.log.read().await?.ok_or_else(|| LakeError::Unreadable {
+            table: self.log.table().to_owned(),
+            message: "the table is gone".to_owned(),
+        })?;
+        for advance in advances {
+            let (before, after) = (self.state.position(&advance.app_id), fresh.position(&advance.app_id));
+            if before != after {
+                return Err(self.fenced(advance, before, after.unwrap_or(0)));
+            }
+        }
+        self.state = fresh;
+        Ok(())
+    }
+
+    /// Puts `entry` at the next version and, if it got there, applies it.
+    pub(super) async fn commit(&mut self, entry: Bytes) -> Result<Outcome, LakeError> {
+        let version = self.state.next_version();
+        let outcome = self.log.commit(version, entry.clone()).await?;
+        if outcome == Outcome::Committed {
+            self.state.apply(version, &entry)?;
+            self.looked = Instant::now();
+        }
+        Ok(outcome)
+    }
+
+    fn fenced(&self, advance: &Advance, expected: Option<i64>, found: i64) -> LakeError {
+        LakeError::Fenced {
+            table: self.log.table().to_owned(),
+            partition: advance.partition.to_string(),
+            expected: expected.unwrap_or(0),
+            found,
+        }
+    }
+}
+
+/// The `txn` actions that store `advances`.
+pub(super) fn txns(advances: &[Advance]) -> impl Iterator<Item = Txn> {
+    let now = super::now_millis();
+    advances.iter().map(move |advance| Txn {
+        app_id: advance.app_id.clone(),
+        version: advance.next,
+        last_updated: Some(now),
+    })
+}

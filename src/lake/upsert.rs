@@ -1,0 +1,159 @@
+//! Copy-on-write upserts: the library's MERGE, as one attempt on one version.
+//!
+//! The library may not retry: its conflict check does not know our positions. It gets the exact version whose positions
+//! were checked and fails if that is no longer the newest; our loop then resolves the batch again. A cell that is
+//! absent keeps the target's value by a CASE on its mask. The session's memory is bounded and dropped with the merge.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BooleanArray, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
+};
+use arrow::buffer::BooleanBuffer;
+use arrow::compute::concat;
+use arrow::datatypes::{Field, Schema};
+use arrow::error::ArrowError;
+use deltalake::datafusion::common::Column;
+use deltalake::datafusion::logical_expr::{Expr, when};
+use deltalake::datafusion::prelude::SessionContext;
+use deltalake::delta_datafusion::create_session_state_with_spill_config;
+use deltalake::kernel::Transaction;
+use deltalake::kernel::transaction::CommitProperties;
+use deltalake::operations::merge::{InsertBuilder, UpdateBuilder};
+use deltalake::{DeltaResult, DeltaTable, DeltaTableError};
+
+use super::action::{Txn, WRITER};
+use super::schema::{OPERATION, SOURCE_TIME, SYNCED_AT};
+use crate::change::Folded;
+
+/// Names with this beginning belong to the merge's source.
+pub(super) const RESERVED: &str = "__alluvium_";
+const DELETE: &str = "__alluvium_delete";
+
+/// Merges `folded` into the version that `table` stands at, together with `txns`.
+pub(super) async fn merge(
+    table: DeltaTable,
+    folded: &Folded,
+    txns: impl Iterator<Item = Txn>,
+    writer: &str,
+    memory: usize,
+) -> DeltaResult<DeltaTable> {
+    let batch = source(folded).map_err(|source| DeltaTableError::Arrow { source })?;
+    let session = create_session_state_with_spill_config(Some(memory), None);
+    let source = SessionContext::new_with_state(session.clone()).read_batch(batch)?;
+    let matching = folded
+        .schema
+        .key_names()
+        .map(|name| target_column(name).eq(source_column(name)))
+        .reduce(Expr::and)
+        .ok_or_else(|| DeltaTableError::Generic("a table without key cannot be merged".to_owned()))?;
+    let updates = assignments(folded, true)?;
+    let inserts = assignments(folded, false)?;
+    let transactions = txns
+        .map(|txn| Transaction::new_with_last_update(txn.app_id, txn.version, txn.last_updated))
+        .collect();
+    let commit = CommitProperties::default()
+        .with_max_retries(0)
+        .with_create_checkpoint(false)
+        .with_cleanup_expired_logs(Some(false))
+        .with_metadata([(WRITER.to_owned(), writer.into())])
+        .with_application_transactions(transactions);
+    let mut merge = table
+        .merge(source, matching)
+        .with_source_alias("source")
+        .with_target_alias("target")
+        .with_session_state(Arc::new(session))
+        .with_commit_properties(commit);
+    if folded.deletes.num_rows() > 0 {
+        merge = merge.when_matched_delete(|delete| delete.predicate(source_column(DELETE)))?;
+    }
+    if folded.rows.num_rows() > 0 {
+        merge = merge.when_matched_update(|update: UpdateBuilder| {
+            updates
+                .into_iter()
+                .fold(update, |update, (name, value)| update.update(Column::new_unqualified(name), value))
+        })?;
+        merge = merge.when_not_matched_insert(|insert: InsertBuilder| {
+            let insert = insert.predicate(Expr::Not(Box::new(source_column(DELETE))));
+            inserts
+                .into_iter()
+                .fold(insert, |insert, (name, value)| insert.set(Column::new_unqualified(name), value))
+        })?;
+    }
+    merge.await.map(|(table, _)| table)
+}
+
+/// The value of each target column; `matched` says that there is a row to keep absent cells from.
+fn assignments(folded: &Folded, matched: bool) -> DeltaResult<Vec<(String, Expr)>> {
+    let mut assignments = Vec::with_capacity(folded.schema.columns().len() + 3);
+    for (index, column) in folded.schema.columns().iter().enumerate() {
+        let value = source_column(&column.name);
+        let is_absent = folded.absent.get(index).is_some_and(Option::is_some);
+        let value = if matched && is_absent {
+            when(source_column(&absent_name(index)), target_column(&column.name)).otherwise(value)?
+        } else {
+            value
+        };
+        assignments.push((column.name.to_string(), value));
+    }
+    for name in [OPERATION, SOURCE_TIME, SYNCED_AT] {
+        assignments.push((name.to_owned(), source_column(name)));
+    }
+    Ok(assignments)
+}
+
+/// Upserts and deletes as one batch: the table's columns, the metadata columns, masks of absent cells, and whether the
+/// row is a delete.
+fn source(folded: &Folded) -> Result<RecordBatch, ArrowError> {
+    let (upserts, deletes) = (folded.rows.num_rows(), folded.deletes.num_rows());
+    let mut fields = Vec::new();
+    let mut columns: Vec<ArrayRef> = Vec::new();
+    let mut push = |name: &str, column: ArrayRef| {
+        fields.push(Field::new(name, column.data_type().clone(), true));
+        columns.push(column);
+    };
+    let key_of = |index: usize| folded.schema.key().iter().position(|&key| key == index);
+    for (index, (column, rows)) in folded.schema.columns().iter().zip(folded.rows.columns()).enumerate() {
+        let of_deletes = match key_of(index) {
+            Some(key) => Arc::clone(folded.deletes.column(key)),
+            None => new_null_array(rows.data_type(), deletes),
+        };
+        push(&column.name, concat(&[rows.as_ref(), of_deletes.as_ref()])?);
+        if let Some(mask) = folded.absent.get(index).and_then(Option::as_ref) {
+            let none = BooleanBuffer::new_unset(deletes);
+            let mask: BooleanArray = mask.iter().chain(none.iter()).map(Some).collect();
+            push(&absent_name(index), Arc::new(mask));
+        }
+    }
+    let operations: StringArray = folded
+        .operations
+        .iter()
+        .map(|operation| Some(operation.code()))
+        .chain(std::iter::repeat_n(None, deletes))
+        .collect();
+    push(OPERATION, Arc::new(operations));
+    let times: TimestampMicrosecondArray = folded
+        .source_micros
+        .iter()
+        .map(|&micros| (micros != 0).then_some(micros))
+        .chain(std::iter::repeat_n(None, deletes))
+        .collect();
+    push(SOURCE_TIME, Arc::new(times.with_timezone("UTC")));
+    let now = TimestampMicrosecondArray::from_value(super::now_millis() * 1000, upserts + deletes);
+    push(SYNCED_AT, Arc::new(now.with_timezone("UTC")));
+    let deleted: BooleanArray = (0..upserts + deletes).map(|row| Some(row >= upserts)).collect();
+    push(DELETE, Arc::new(deleted));
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+}
+
+fn absent_name(column: usize) -> String {
+    format!("{RESERVED}absent_{column}")
+}
+
+fn source_column(name: &str) -> Expr {
+    Expr::Column(Column::new(Some("source"), name))
+}
+
+fn target_column(name: &str) -> Expr {
+    Expr::Column(Column::new(Some("target"), name))
+}

@@ -1,0 +1,266 @@
+//! The decoding stage: from copied records to batches, on a thread of its own.
+//!
+//! A batch closes when it is full, or when it is old enough *and* the committing stage is free: while a commit runs,
+//! the next batch grows up to its limits instead of queueing, so at most one batch is being decoded and one being
+//! committed. It never closes between the records of one primary-key change (delete, tombstone, create), because the
+//! create's absent columns are found in the deleted row.
+//!
+//! A record that cannot be decoded stops its topic in this lane: the batch ends before it, and records of the topic
+//! that are already on their way are dropped unread; they stay in Kafka.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, SyncSender};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use crate::change::{Batch, RecordError, TopicIdentity, TopicPartition};
+use crate::debezium::{Decoder, Outcome, RecordRef};
+use crate::kafka::{Chunk, ConsumerError, Event, Events};
+
+/// When a batch closes.
+#[derive(Debug, Clone, Copy)]
+pub struct BatchLimits {
+    /// Age of its first record in this process.
+    pub max_delay: Duration,
+    /// Records.
+    pub max_rows: u64,
+    /// Bytes of keys and values.
+    pub max_bytes: usize,
+}
+
+/// What the decoding stage hands to the committing stage, in order.
+pub(super) enum Staged {
+    Batch {
+        batch: Batch,
+        filtered: HashMap<&'static str, u64>,
+        decoding: Duration,
+        /// Given back when the batch is committed: its owner is the one batch in the committing stage.
+        permit: OwnedSemaphorePermit,
+    },
+    Assigned(Vec<TopicPartition>),
+    Revoked {
+        partitions: Vec<TopicPartition>,
+        done: SyncSender<()>,
+    },
+    RecordStopped(RecordError),
+    CaughtUp,
+    Failed(ConsumerError),
+    /// The decoder contradicted itself: a bug, which must not look like progress.
+    Broken(String),
+}
+
+/// Stops a topic's records at their source.
+pub(super) type PauseTopic = Box<dyn Fn(&str) + Send>;
+
+pub(super) struct DecodeStage {
+    decoder: Decoder,
+    limits: BatchLimits,
+    staged: mpsc::Sender<Staged>,
+    committer: Arc<Semaphore>,
+    runtime: Handle,
+    pause_topic: PauseTopic,
+    identities: HashMap<TopicPartition, TopicIdentity>,
+    stopped_topics: HashSet<Arc<str>>,
+    filtered: HashMap<&'static str, u64>,
+    decoding: Duration,
+    /// Time spent waiting for the committing stage, since the start.
+    waiting: Duration,
+    opened: Option<Instant>,
+    inside_key_change: bool,
+}
+
+/// The committing stage has gone: there is nobody left to decode for.
+struct CommitterGone;
+
+impl DecodeStage {
+    pub(super) fn new(
+        decoder: Decoder,
+        limits: BatchLimits,
+        staged: mpsc::Sender<Staged>,
+        committer: Arc<Semaphore>,
+        runtime: Handle,
+        pause_topic: PauseTopic,
+    ) -> Self {
+        Self {
+            decoder,
+            limits,
+            staged,
+            committer,
+            runtime,
+            pause_topic,
+            identities: HashMap::new(),
+            stopped_topics: HashSet::new(),
+            filtered: HashMap::new(),
+            decoding: Duration::ZERO,
+            waiting: Duration::ZERO,
+            opened: None,
+            inside_key_change: false,
+        }
+    }
+
+    /// Decodes until the consumer or the committer ends.
+    pub(super) fn run(mut self, events: &Events) {
+        loop {
+            let step = match events.recv_timeout(self.patience()) {
+                Ok(event) => self.handle(event),
+                Err(RecvTimeoutError::Timeout) => Ok(()),
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            if step.and_then(|()| self.close_if_due()).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// How long to wait for records before looking at the clock again.
+    fn patience(&self) -> Duration {
+        const TICK: Duration = Duration::from_millis(20);
+        match self.opened {
+            Some(opened) => self.limits.max_delay.saturating_sub(opened.elapsed()).max(TICK),
+            None => Duration::from_millis(500),
+        }
+    }
+
+    fn handle(&mut self, event: Event) -> Result<(), CommitterGone> {
+        match event {
+            Event::Records(chunk) => self.decode(&chunk),
+            Event::Assigned(partitions) => {
+                for assigned in &partitions {
+                    self.identities.insert(assigned.partition.clone(), assigned.identity.clone());
+                    self.decoder.begin_partition(assigned.partition.clone(), assigned.start);
+                }
+                self.send(Staged::Assigned(
+                    partitions.into_iter().map(|assigned| assigned.partition).collect(),
+                ))
+            }
+            Event::Revoked { partitions, done, .. } => {
+                // Also where the partitions are lost: what is decoded may still be committed, because the sink
+                // compares positions and refuses it where the new owner was faster.
+                self.close()?;
+                self.send(Staged::Revoked { partitions, done })
+            }
+            Event::CaughtUp => {
+                self.close()?;
+                self.send(Staged::CaughtUp)
+            }
+            Event::Idle => Ok(()),
+            Event::Failed(error) => {
+                self.close()?;
+                self.send(Staged::Failed(error))
+            }
+        }
+    }
+
+    fn decode(&mut self, chunk: &Chunk) -> Result<(), CommitterGone> {
+        let started = Instant::now();
+        let waited = self.waiting;
+        // Records come in runs of one partition: its identity is looked up once a run.
+        let mut run: Option<(TopicPartition, TopicIdentity)> = None;
+        for record in chunk.iter() {
+            if !self.stopped_topics.is_empty() && self.stopped_topics.contains(record.topic) {
+                continue;
+            }
+            self.opened.get_or_insert_with(Instant::now);
+            let same_run = |(at, _): &&(TopicPartition, TopicIdentity)| {
+                at.partition == record.partition && Arc::ptr_eq(&at.topic, record.topic)
+            };
+            let identity = match run.as_ref().filter(same_run) {
+                Some((_, identity)) => identity.clone(),
+                None => self.begin_run(&mut run, record.topic, record.partition),
+            };
+            let reference = RecordRef {
+                topic: record.topic,
+                partition: record.partition,
+                offset: record.offset,
+                timestamp_ms: record.timestamp_ms,
+                key: record.key,
+                value: record.value,
+            };
+            let outcome = self.decoder.push(reference, &identity);
+            self.inside_key_change = record.new_key.is_some();
+            match outcome {
+                Ok(Outcome::Change(_)) => {}
+                Ok(Outcome::Filtered(reason)) => *self.filtered.entry(reason).or_default() += 1,
+                Err(error) => self.stop_topic(error)?,
+            }
+            self.close_if_full()?;
+        }
+        self.decoding += started.elapsed().saturating_sub(self.waiting.saturating_sub(waited));
+        Ok(())
+    }
+
+    fn begin_run(
+        &self,
+        run: &mut Option<(TopicPartition, TopicIdentity)>,
+        topic: &Arc<str>,
+        partition: i32,
+    ) -> TopicIdentity {
+        let partition = TopicPartition::new(Arc::clone(topic), partition);
+        let identity = self.identities.get(&partition).cloned().unwrap_or_else(TopicIdentity::unknown);
+        *run = Some((partition, identity.clone()));
+        identity
+    }
+
+    fn stop_topic(&mut self, error: RecordError) -> Result<(), CommitterGone> {
+        let topic = Arc::clone(&error.partition.topic);
+        (self.pause_topic)(&topic);
+        self.stopped_topics.insert(topic);
+        self.inside_key_change = false;
+        self.close()?;
+        self.send(Staged::RecordStopped(error))
+    }
+
+    fn is_full(&self) -> bool {
+        self.decoder.records() >= self.limits.max_rows || self.decoder.bytes() >= self.limits.max_bytes
+    }
+
+    fn close_if_full(&mut self) -> Result<(), CommitterGone> {
+        if self.is_full() && !self.inside_key_change { self.close() } else { Ok(()) }
+    }
+
+    fn close_if_due(&mut self) -> Result<(), CommitterGone> {
+        let Some(opened) = self.opened else { return Ok(()) };
+        let age = opened.elapsed();
+        // The create of a key change may lie in another partition, where no record of ours announces it.
+        let may_cut = !self.inside_key_change || age >= self.limits.max_delay * 2;
+        if age < self.limits.max_delay || !may_cut {
+            return Ok(());
+        }
+        if let Ok(permit) = Arc::clone(&self.committer).try_acquire_owned() {
+            self.close_with(permit)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Closes the batch, waiting for the committing stage.
+    fn close(&mut self) -> Result<(), CommitterGone> {
+        if self.opened.is_none() {
+            return Ok(());
+        }
+        let committer = Arc::clone(&self.committer);
+        let started = Instant::now();
+        let permit = self.runtime.block_on(committer.acquire_owned()).map_err(|_| CommitterGone)?;
+        self.waiting += started.elapsed();
+        self.close_with(permit)
+    }
+
+    fn close_with(&mut self, permit: OwnedSemaphorePermit) -> Result<(), CommitterGone> {
+        let started = Instant::now();
+        let batch = match self.decoder.finish() {
+            Ok(batch) => batch,
+            Err(error) => return self.send(Staged::Broken(error.to_string())),
+        };
+        let decoding = std::mem::take(&mut self.decoding) + started.elapsed();
+        self.opened = None;
+        let filtered = std::mem::take(&mut self.filtered);
+        self.send(Staged::Batch { batch, filtered, decoding, permit })
+    }
+
+    fn send(&self, staged: Staged) -> Result<(), CommitterGone> {
+        self.staged.blocking_send(staged).map_err(|_| CommitterGone)
+    }
+}

@@ -1,0 +1,378 @@
+//! A lane: one consumer that feeds one sink.
+//!
+//! Three stages overlap, joined by bounded channels: polling (a thread in [`crate::kafka`]), decoding
+//! ([`decode`]) and committing (this task). The sink owns the progress: a partition starts where the sink says, and
+//! the batch's positions become durable in the same commit as its data. Nothing else is remembered, so every error
+//! that is not final is answered in one way: forget what is in flight, read the sink's progress, start over.
+//!
+//! Kafka's committed offsets are written after the sink's commit, for lag tools, and never read back.
+
+mod backoff;
+mod decode;
+mod observe;
+mod positions;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use self::backoff::Backoff;
+use self::decode::{DecodeStage, Staged};
+use self::positions::{PositionBridge, PositionRequest};
+use crate::admin::status::LaneState;
+use crate::change::{Batch, CommitReport, Sink, SinkError, TopicPartition};
+use crate::debezium::{Decoder, DecoderOptions};
+use crate::failpoint;
+use crate::kafka::{Consumer, ConsumerOptions, Events};
+
+pub use self::decode::BatchLimits;
+pub use self::observe::Observer;
+
+/// How often an idle lane looks after its tables and refreshes its lag.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// What a lane is made of, besides its sink.
+#[derive(Debug, Clone)]
+pub struct LaneOptions {
+    /// `lake`, or the mirror's name; in logs, metrics and the consumer group.
+    pub name: String,
+    /// How to read Kafka.
+    pub consumer: ConsumerOptions,
+    /// How to read the events.
+    pub decoder: DecoderOptions,
+    /// When a batch closes.
+    pub batch: BatchLimits,
+    /// Finish at the end that the partitions had at the start.
+    pub until_caught_up: bool,
+}
+
+/// How a lane ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LaneEnd {
+    /// Asked to stop, or caught up as asked; every table is running.
+    Finished,
+    /// Caught up or asked to stop, but these tables had stopped on the way.
+    TablesStopped(BTreeSet<String>),
+    /// An error that waiting would not cure.
+    Stopped(String),
+}
+
+/// One consumer feeding one sink.
+pub struct Lane<S> {
+    options: LaneOptions,
+    sink: S,
+    observer: Observer,
+    stop: watch::Receiver<bool>,
+    backoff: Backoff,
+    stopped_tables: BTreeSet<String>,
+    /// Called after each commit with the positions that became durable.
+    on_commit: Option<OnCommit>,
+}
+
+/// Told of positions that became durable, in the order of commits.
+pub type OnCommit = Arc<dyn Fn(&[(TopicPartition, i64)]) + Send + Sync>;
+
+/// Why an attempt ended.
+enum AttemptEnd {
+    Finished,
+    StartOver { class: &'static str, message: String },
+    Stopped { class: &'static str, message: String },
+}
+
+/// What the committing task needs besides the sink, for one attempt.
+struct Attempt {
+    consumer: Arc<Consumer>,
+    requests: mpsc::Receiver<PositionRequest>,
+    staged: mpsc::Receiver<Staged>,
+}
+
+impl<S: Sink> Lane<S> {
+    /// A lane that stops when `stop` becomes true.
+    pub fn new(options: LaneOptions, sink: S, observer: Observer, stop: watch::Receiver<bool>) -> Self {
+        let (backoff, stopped_tables) = (Backoff::default(), BTreeSet::new());
+        Self { options, sink, observer, stop, backoff, stopped_tables, on_commit: None }
+    }
+
+    /// Has `on_commit` called after each commit.
+    pub fn on_commit(mut self, on_commit: OnCommit) -> Self {
+        self.on_commit = Some(on_commit);
+        self
+    }
+
+    /// Runs until it is caught up (if asked to), asked to stop, or stopped by an error.
+    pub async fn run(mut self) -> LaneEnd {
+        loop {
+            self.observer.state(LaneState::Starting);
+            match self.attempt().await {
+                AttemptEnd::Finished => {
+                    self.observer.state(LaneState::Finished);
+                    return if self.stopped_tables.is_empty() {
+                        LaneEnd::Finished
+                    } else {
+                        LaneEnd::TablesStopped(self.stopped_tables)
+                    };
+                }
+                AttemptEnd::Stopped { class, message } => {
+                    tracing::error!(lane = self.options.name, message, "lane stopped");
+                    self.observer.stopped(class, &message);
+                    return LaneEnd::Stopped(message);
+                }
+                AttemptEnd::StartOver { class, message } => {
+                    tracing::warn!(
+                        lane = self.options.name,
+                        message,
+                        "lane starts over from the sink's progress"
+                    );
+                    self.observer.retry(class, &message);
+                    self.stopped_tables.clear();
+                    let wait = self.backoff.next();
+                    if self.sleep(wait).await {
+                        return LaneEnd::Finished;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn attempt(&mut self) -> AttemptEnd {
+        self.observer.restarted();
+        match self.sink.load().await {
+            Ok(_) => {}
+            Err(error) => return end_of(error),
+        }
+        if *self.stop.borrow() {
+            return AttemptEnd::Finished;
+        }
+        let (bridge, requests) = PositionBridge::new();
+        let (consumer, events) = match Consumer::start(self.options.consumer.clone(), Arc::new(bridge)) {
+            Ok(started) => started,
+            Err(error) => return AttemptEnd::Stopped { class: error.class(), message: error.to_string() },
+        };
+        let consumer = Arc::new(consumer);
+        let staged = self.start_decoding(&consumer, events);
+        let mut attempt = Attempt { consumer: Arc::clone(&consumer), requests, staged };
+        let end = self.commit_all(&mut attempt).await;
+        // Closing the channels ends the decoding thread and every waiting callback; only then can the consumer close.
+        drop(attempt);
+        // The last owner closes the consumer, which takes a moment: not on a thread that others share.
+        let _ = tokio::task::spawn_blocking(move || drop(consumer)).await;
+        end
+    }
+
+    fn start_decoding(&self, consumer: &Arc<Consumer>, events: Events) -> mpsc::Receiver<Staged> {
+        // Markers and at most one batch, which needs the permit: the bound on memory is the permit.
+        let (sender, staged) = mpsc::channel(16);
+        let decoder = Decoder::new(self.options.decoder.clone(), self.sink.known_schemas());
+        let pausing = Arc::clone(consumer);
+        let stage = DecodeStage::new(
+            decoder,
+            self.options.batch,
+            sender,
+            Arc::new(Semaphore::new(1)),
+            tokio::runtime::Handle::current(),
+            Box::new(move |topic| pausing.pause_topic(topic)),
+        );
+        std::thread::spawn(move || stage.run(&events));
+        staged
+    }
+
+    async fn commit_all(&mut self, attempt: &mut Attempt) -> AttemptEnd {
+        let mut maintenance = tokio::time::interval(MAINTENANCE_INTERVAL);
+        maintenance.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut stop = self.stop.clone();
+        loop {
+            let step = tokio::select! {
+                biased;
+                () = asked_to_stop(&mut stop) => return AttemptEnd::Finished,
+                Some(request) = attempt.requests.recv() => self.answer(request).await,
+                staged = attempt.staged.recv() => match staged {
+                    Some(staged) => self.accept(attempt, staged).await,
+                    None => Err(AttemptEnd::StartOver { class: "decoder", message: "the decoding thread ended".to_owned() }),
+                },
+                _ = maintenance.tick() => {
+                    self.observer.positions(&[], &attempt.consumer.lag());
+                    self.maintain().await
+                }
+            };
+            if let Err(end) = step {
+                return end;
+            }
+        }
+    }
+
+    /// Answers where partitions start, from the sink as it is now.
+    async fn answer(&mut self, request: PositionRequest) -> Result<(), AttemptEnd> {
+        match self.sink.load().await {
+            Ok(progress) => {
+                let known: HashMap<_, _> = request
+                    .partitions
+                    .iter()
+                    .filter_map(|partition| Some((partition.clone(), progress.get(partition)?.clone())))
+                    .collect();
+                // The polling thread may have given up waiting; it asks again at the next assignment.
+                let _ = request.reply.send(Ok(known));
+                Ok(())
+            }
+            Err(error) => {
+                let _ = request.reply.send(Err(error.to_string()));
+                Err(end_of(error))
+            }
+        }
+    }
+
+    async fn accept(&mut self, attempt: &mut Attempt, staged: Staged) -> Result<(), AttemptEnd> {
+        match staged {
+            Staged::Batch { batch, filtered, decoding, permit } => {
+                self.observer.received(&batch, &filtered, decoding);
+                let result = self.commit(attempt, &batch).await;
+                drop(batch);
+                drop(permit);
+                result
+            }
+            Staged::Assigned(partitions) => {
+                tracing::info!(
+                    lane = self.options.name,
+                    partitions = partitions.len(),
+                    "partitions assigned"
+                );
+                self.observer.assigned();
+                self.observer.state(LaneState::Running);
+                Ok(())
+            }
+            Staged::Revoked { partitions, done } => {
+                tracing::info!(lane = self.options.name, partitions = partitions.len(), "partitions revoked");
+                self.observer.revoked(&partitions);
+                let _ = done.send(());
+                Ok(())
+            }
+            Staged::RecordStopped(error) => {
+                self.stopped_tables.insert(error.partition.topic.to_string());
+                self.observer.record_stopped(&error);
+                Ok(())
+            }
+            Staged::CaughtUp => {
+                self.observer.assigned();
+                self.observer.caught_up();
+                self.observer.state(LaneState::Running);
+                if self.options.until_caught_up { Err(AttemptEnd::Finished) } else { Ok(()) }
+            }
+            Staged::Broken(message) => Err(AttemptEnd::Stopped { class: "decoder", message }),
+            Staged::Failed(error) if error.is_final() => {
+                Err(AttemptEnd::Stopped { class: error.class(), message: error.to_string() })
+            }
+            Staged::Failed(error) => {
+                Err(AttemptEnd::StartOver { class: error.class(), message: error.to_string() })
+            }
+        }
+    }
+
+    /// Commits a batch, again and again while the sink is away.
+    async fn commit(&mut self, attempt: &mut Attempt, batch: &Batch) -> Result<(), AttemptEnd> {
+        failpoint::hit("lane.before_commit");
+        let started = Instant::now();
+        let mut failed = false;
+        loop {
+            match self.sink.commit(batch).await {
+                Ok(report) => {
+                    failpoint::hit("lane.after_commit");
+                    self.backoff.reset();
+                    if failed {
+                        self.observer.state(LaneState::Running);
+                    }
+                    self.observer.stage("commit", started.elapsed());
+                    self.after_commit(attempt, batch, &report);
+                    return Ok(());
+                }
+                Err(SinkError::Retry { class, message }) => {
+                    tracing::warn!(lane = self.options.name, class, message, "commit failed, trying again");
+                    self.observer.retry(class, &message);
+                    failed = true;
+                    let wait = self.backoff.next();
+                    self.wait_and_answer(attempt, wait).await?;
+                }
+                Err(error) => return Err(end_of(error)),
+            }
+        }
+    }
+
+    fn after_commit(&mut self, attempt: &Attempt, batch: &Batch, report: &CommitReport) {
+        let mut stopped_topics = BTreeSet::new();
+        for (table, reason) in &report.stopped {
+            if self.stopped_tables.insert(table.to_string()) {
+                self.observer.table_stopped(&table.to_string(), "table", reason);
+            }
+            for changes in batch.changes.iter().filter(|changes| changes.table == *table) {
+                let topics =
+                    changes.partitions.iter().filter_map(|&index| batch.partitions.get(index as usize));
+                stopped_topics.extend(topics.map(|partition| Arc::clone(&partition.topic)));
+            }
+        }
+        stopped_topics.iter().for_each(|topic| attempt.consumer.pause_topic(topic));
+        let durable: Vec<_> = batch
+            .spans
+            .iter()
+            .filter(|(partition, _)| !stopped_topics.contains(&partition.topic))
+            .map(|(partition, span)| (partition.clone(), span.next))
+            .collect();
+        attempt.consumer.commit_positions(&durable);
+        failpoint::hit("lane.after_kafka_commit");
+        if let Some(on_commit) = &self.on_commit {
+            on_commit(&durable);
+        }
+        self.observer.committed(batch, report);
+        self.observer.positions(&durable, &attempt.consumer.lag());
+    }
+
+    async fn maintain(&mut self) -> Result<(), AttemptEnd> {
+        match self.sink.maintain().await {
+            Ok(()) => Ok(()),
+            Err(SinkError::Retry { class, message }) => {
+                tracing::warn!(
+                    lane = self.options.name,
+                    class,
+                    message,
+                    "maintenance failed, trying again later"
+                );
+                Ok(())
+            }
+            Err(error) => Err(end_of(error)),
+        }
+    }
+
+    /// Sleeps between two attempts at one commit; rebalances go on meanwhile.
+    async fn wait_and_answer(&mut self, attempt: &mut Attempt, wait: Duration) -> Result<(), AttemptEnd> {
+        let deadline = tokio::time::Instant::now() + wait;
+        let mut stop = self.stop.clone();
+        loop {
+            tokio::select! {
+                () = asked_to_stop(&mut stop) => return Err(AttemptEnd::Finished),
+                () = tokio::time::sleep_until(deadline) => return Ok(()),
+                Some(request) = attempt.requests.recv() => self.answer(request).await?,
+            }
+        }
+    }
+
+    /// Whether the lane was asked to stop meanwhile.
+    async fn sleep(&mut self, wait: Duration) -> bool {
+        tokio::select! {
+            () = asked_to_stop(&mut self.stop) => true,
+            () = tokio::time::sleep(wait) => false,
+        }
+    }
+}
+
+/// Ends when the lane is asked to stop; the service being gone counts as that.
+async fn asked_to_stop(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+fn end_of(error: SinkError) -> AttemptEnd {
+    let message = error.to_string();
+    match error {
+        SinkError::Retry { class, .. } => AttemptEnd::StartOver { class, message },
+        SinkError::Fenced { .. } => AttemptEnd::StartOver { class: "fenced", message },
+        SinkError::Stop { .. } => AttemptEnd::Stopped { class: "sink", message },
+    }
+}

@@ -1,0 +1,190 @@
+//! What a lane tells the metrics and the status board.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use crate::admin::metrics::Metrics;
+use crate::admin::status::{LaneBoard, LaneState, PartitionState, now};
+use crate::change::{Batch, CommitReport, Operation, RecordError, TopicPartition};
+use crate::kafka::Lag;
+
+/// The metrics and the board of one lane.
+#[derive(Debug, Clone)]
+pub struct Observer {
+    lane: String,
+    metrics: Metrics,
+    board: LaneBoard,
+}
+
+impl Observer {
+    /// Observes the lane of that name.
+    pub fn new(lane: &str, metrics: Metrics, board: LaneBoard) -> Self {
+        Self { lane: lane.to_owned(), metrics, board }
+    }
+
+    pub(super) fn state(&self, state: LaneState) {
+        self.board.lock().state = state;
+        for each in LaneState::ALL {
+            self.metrics
+                .lane_state
+                .with_label_values(&[&self.lane, each.name()])
+                .set(i64::from(each == state));
+        }
+    }
+
+    pub(super) fn assigned(&self) {
+        self.board.lock().assigned = true;
+    }
+
+    pub(super) fn caught_up(&self) {
+        self.board.lock().caught_up = true;
+    }
+
+    pub(super) fn revoked(&self, partitions: &[TopicPartition]) {
+        let mut board = self.board.lock();
+        for partition in partitions {
+            board.partitions.remove(&partition.to_string());
+        }
+    }
+
+    pub(super) fn retry(&self, class: &str, message: &str) {
+        self.metrics.retries.with_label_values(&[&self.lane, class]).inc();
+        self.board.error(message);
+        self.state(LaneState::Retrying);
+    }
+
+    pub(super) fn stopped(&self, class: &str, message: &str) {
+        self.metrics.errors.with_label_values(&[&self.lane, class]).inc();
+        self.board.error(message);
+        self.state(LaneState::Stopped);
+    }
+
+    /// A record stopped its topic: the tables that the topic feeds get no further changes.
+    pub(super) fn record_stopped(&self, error: &RecordError) {
+        self.table_stopped(&error.partition.topic, error.kind.code(), &error.to_string());
+    }
+
+    pub(super) fn table_stopped(&self, table: &str, class: &str, reason: &str) {
+        tracing::error!(lane = self.lane, table, reason, "table stopped");
+        self.metrics.errors.with_label_values(&[&self.lane, class]).inc();
+        self.metrics.table_stopped.with_label_values(&[&self.lane, table]).set(1);
+        self.board.error(reason);
+        self.board.lock().tables.entry(table.to_owned()).or_default().stopped = Some(reason.to_owned());
+    }
+
+    /// Forgets stopped tables: the sink is read again and they get another chance.
+    pub(super) fn restarted(&self) {
+        let mut board = self.board.lock();
+        for (table, state) in &mut board.tables {
+            if state.stopped.take().is_some() {
+                self.metrics.table_stopped.with_label_values(&[&self.lane, table]).set(0);
+            }
+        }
+        board.assigned = false;
+    }
+
+    pub(super) fn received(&self, batch: &Batch, filtered: &HashMap<&'static str, u64>, decoding: Duration) {
+        for (reason, count) in filtered {
+            self.metrics.filtered.with_label_values(&[self.lane.as_str(), reason]).inc_by(*count);
+        }
+        self.metrics.bytes.with_label_values(&[&self.lane]).inc_by(batch.bytes);
+        self.metrics.batch_rows.with_label_values(&[&self.lane]).observe(batch.records as f64);
+        self.stage("decode", decoding);
+    }
+
+    pub(super) fn stage(&self, stage: &str, duration: Duration) {
+        self.metrics
+            .stage_duration
+            .with_label_values(&[self.lane.as_str(), stage])
+            .observe(duration.as_secs_f64());
+    }
+
+    pub(super) fn committed(&self, batch: &Batch, report: &CommitReport) {
+        self.operations(batch, report);
+        self.freshness(batch, report);
+        self.metrics.conflicts.with_label_values(&[&self.lane]).inc_by(report.conflicts);
+        self.metrics
+            .last_commit
+            .with_label_values(&[&self.lane])
+            .set(chrono::Utc::now().timestamp_millis() as f64 / 1e3);
+        for (table, done) in &report.tables {
+            let lane = self.lane.as_str();
+            self.metrics
+                .commit_duration
+                .with_label_values(&[lane, table])
+                .observe(done.duration.as_secs_f64());
+            for (kind, rows) in
+                [("upserted", done.upserted), ("deleted", done.deleted), ("appended", done.appended)]
+            {
+                self.metrics.rows_written.with_label_values(&[lane, table.as_str(), kind]).inc_by(rows);
+            }
+            self.metrics.unresolved_absent.with_label_values(&[lane, table]).inc_by(done.unresolved_absent);
+        }
+        let mut board = self.board.lock();
+        board.records += batch.records;
+        board.last_commit = Some(now());
+        for (table, done) in &report.tables {
+            let state = board.tables.entry(table.clone()).or_default();
+            state.version = done.version.or(state.version);
+            state.upserted += done.upserted;
+            state.deleted += done.deleted;
+            state.appended += done.appended;
+        }
+    }
+
+    fn operations(&self, batch: &Batch, report: &CommitReport) {
+        for changes in batch.changes.iter().filter(|changes| !report.stopped.contains_key(&changes.table)) {
+            let table = changes.table.to_string();
+            for operation in [Operation::Create, Operation::Update, Operation::Delete, Operation::Read] {
+                let count = changes.operations.iter().filter(|each| **each == operation).count();
+                if count > 0 {
+                    let labels = [self.lane.as_str(), table.as_str(), operation.code()];
+                    self.metrics.records.with_label_values(&labels).inc_by(count as u64);
+                }
+            }
+        }
+    }
+
+    /// Source commit to sink commit of every streamed change. Snapshot rows are left out: their source time is that
+    /// of the snapshot, and says nothing about how fresh the table is.
+    fn freshness(&self, batch: &Batch, report: &CommitReport) {
+        let now = chrono::Utc::now().timestamp_micros();
+        let histogram = self.metrics.freshness.with_label_values(&[&self.lane]);
+        let mut from_our_future = 0;
+        for changes in batch.changes.iter().filter(|changes| !report.stopped.contains_key(&changes.table)) {
+            let mut newest = None;
+            for (operation, &micros) in changes.operations.iter().zip(&changes.source_micros) {
+                if *operation == Operation::Read || micros == 0 {
+                    continue;
+                }
+                let age = now - micros;
+                from_our_future += u64::from(age < 0);
+                histogram.observe(age.max(0) as f64 / 1e6);
+                newest = newest.max(Some(micros));
+            }
+            if let Some(newest) = newest {
+                let milliseconds = ((now - newest).max(0) / 1000) as u64;
+                self.board.lock().tables.entry(changes.table.to_string()).or_default().freshness_ms =
+                    Some(milliseconds);
+            }
+        }
+        self.metrics.clock_skew.with_label_values(&[&self.lane]).inc_by(from_our_future);
+    }
+
+    /// Notes positions that became durable, and how far each is behind the end of its partition.
+    pub(super) fn positions(&self, durable: &[(TopicPartition, i64)], lag: &BTreeMap<TopicPartition, Lag>) {
+        let mut board = self.board.lock();
+        for (partition, position) in durable {
+            board.partitions.insert(partition.to_string(), PartitionState { position: *position, lag: None });
+        }
+        for (partition, lag) in lag {
+            let Some(state) = board.partitions.get_mut(&partition.to_string()) else { continue };
+            // Control records at the tail are read past, but belong to no batch: at the end the reader's position counts.
+            let at = if lag.position >= lag.end { lag.end } else { state.position };
+            let behind = (lag.end - at).max(0);
+            state.lag = Some(behind);
+            let number = partition.partition.to_string();
+            self.metrics.lag.with_label_values(&[&self.lane, partition.topic.as_ref(), &number]).set(behind);
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Writing one table's part, and the raw rows, inside the batch's transaction.
+//!
+//! Deletes come before upserts, so that a row may take over a unique value of one that is gone.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use arrow::array::RecordBatch;
+use arrow::buffer::BooleanBuffer;
+use tokio_postgres::SimpleQueryMessage;
+
+use super::copy::RowEncoder;
+use super::plan::PlannedColumn;
+use super::session::{RawPath, Session, Writer};
+use super::sql::Statements;
+use super::sqlstate::Trouble;
+use super::staging;
+use crate::change::{Folded, TableReport, raw};
+
+/// Writes the folded changes of a table.
+pub(super) async fn write(
+    writer: Writer<'_>,
+    folded: &Folded,
+    report: &mut TableReport,
+) -> Result<(), Trouble> {
+    let Writer { client, buffer, transaction, prepared } = writer;
+    let source_columns = folded.schema.columns().len();
+    let statements = Statements::new(&prepared.plan, source_columns);
+    let deletes = folded.deletes.num_rows();
+    if deletes > 0 {
+        let encoder = key_encoder(&prepared.plan.columns, &prepared.plan.key, &folded.deletes)?;
+        prepared.keys.fill(client, transaction, &encoder, 0..deletes, buffer).await?;
+        client.batch_execute(&statements.delete(&prepared.keys.name)).await?;
+    }
+    let rows = folded.rows.num_rows();
+    if rows > 0 {
+        let masks: Vec<(i16, BooleanBuffer)> = folded
+            .absent
+            .iter()
+            .enumerate()
+            .filter_map(|(index, mask)| Some((i16::try_from(index).ok()?, mask.clone()?)))
+            .collect();
+        let encoder = row_encoder(&statements, source_columns, folded, &masks)?;
+        prepared.rows.fill(client, transaction, &encoder, 0..rows, buffer).await?;
+        let absent: Vec<i16> = masks.iter().map(|(field, _)| *field).collect();
+        if !absent.is_empty() {
+            report.unresolved_absent +=
+                first_number(&client.simple_query(&statements.count_unresolved(&prepared.rows.name)).await?);
+        }
+        client.batch_execute(&statements.upsert(&prepared.rows.name, &absent)).await?;
+    }
+    report.upserted += rows as u64;
+    report.deleted += deletes as u64;
+    report.unresolved_absent += folded.unresolved_absent;
+    Ok(())
+}
+
+fn key_encoder<'a>(
+    columns: &'a [PlannedColumn],
+    key: &[usize],
+    deletes: &'a RecordBatch,
+) -> Result<RowEncoder<'a>, Trouble> {
+    let mut encoder = RowEncoder::default();
+    for (column, array) in key.iter().filter_map(|&at| columns.get(at)).zip(deletes.columns()) {
+        encoder.column(&column.name, column.wire, column.limit, array)?;
+    }
+    Ok(encoder)
+}
+
+fn row_encoder<'a>(
+    statements: &Statements<'a>,
+    source_columns: usize,
+    folded: &'a Folded,
+    masks: &'a [(i16, BooleanBuffer)],
+) -> Result<RowEncoder<'a>, Trouble> {
+    let mut encoder = RowEncoder::default();
+    for column in statements.staged() {
+        match folded.rows.columns().get(column.field) {
+            Some(array) => encoder.column(&column.name, column.wire, column.limit, array)?,
+            None if column.field == source_columns => encoder.operations(&folded.operations),
+            None => encoder.source_times(&folded.source_micros),
+        }
+    }
+    encoder.absent(masks);
+    Ok(encoder)
+}
+
+fn first_number(messages: &[SimpleQueryMessage]) -> u64 {
+    messages
+        .iter()
+        .find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
+            _ => None,
+        })
+        .unwrap_or(0)
+}
+
+/// Appends the raw rows whose indexes are given.
+pub(super) async fn append_raw(
+    session: &mut Session,
+    batch: &RecordBatch,
+    rows: &[usize],
+) -> Result<(), Trouble> {
+    let Some((client, buffer, transaction, prepared)) = session.raw() else { return Ok(()) };
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .ok()
+        .and_then(|since| i64::try_from(since.as_micros()).ok())
+        .unwrap_or(0);
+    let statements = Statements::new(&prepared.plan, batch.num_columns());
+    let mut encoder = RowEncoder::default();
+    for column in statements.staged() {
+        if column.field == raw::column::INGESTED_AT {
+            encoder.instant(&column.name, now);
+        } else if let Some(array) = batch.columns().get(column.field) {
+            encoder.column(&column.name, column.wire, column.limit, array)?;
+        }
+    }
+    let rows = rows.iter().copied();
+    match &mut prepared.into {
+        RawPath::Direct(statement) => staging::copy(client, statement, &encoder, rows, buffer).await,
+        RawPath::Staged(stage) => {
+            encoder.absent(&[]);
+            stage.fill(client, transaction, &encoder, rows, buffer).await?;
+            Ok(client.batch_execute(&statements.append(&stage.name)).await?)
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! The mirror: a Postgres database whose tables equal the source's.
+//!
+//! Each mirrored table has the source's columns in Postgres' types and `__cdc_operation`, `__cdc_timestamp` (commit
+//! time in the source) and `__synced_at`. A batch is one transaction: the positions move by compare-and-set
+//! ([`progress`]), rows go by binary COPY ([`copy`]) into temporary tables ([`staging`]), and from there by delete and
+//! upsert ([`sql`], [`apply`]) into their tables. So the data and the progress that covers it are durable together.
+//!
+//! A reply to COMMIT that got lost leaves open whether it happened. The next attempt finds out by the same
+//! compare-and-set: where the stored positions are those of the lost attempt, it was ours and is done.
+//!
+//! A table whose part fails by its data or definition is rolled back, remembered as stopped with the topics that feed
+//! it, and the transaction is done again without them.
+//!
+//! A column that the source dropped stays as it is: the mirror cannot tell it from a column that somebody added by
+//! hand, and such columns are left alone.
+
+mod apply;
+mod catalog;
+mod connection;
+mod copy;
+mod names;
+mod numeric;
+mod options;
+mod plan;
+mod progress;
+mod session;
+mod sql;
+mod sqlstate;
+mod staging;
+mod tls;
+mod types;
+mod work;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use options::{ConnectionUrl, MirrorError, MirrorOptions};
+
+use self::catalog::Catalog;
+use self::connection::Endpoint;
+use self::names::TargetName;
+use self::progress::{Move, ProgressTable};
+use self::session::Session;
+use self::sqlstate::Trouble;
+use self::work::Stopped;
+use crate::change::{
+    Batch, CommitReport, KnownSchemas, Progress, Sink, SinkError, StoredPosition, TableId, TableReport,
+    TopicPartition,
+};
+use crate::failpoint;
+
+/// Opens a session as a mirror would, for checks.
+///
+/// # Errors
+/// What is wrong with the URL, or why the database does not answer.
+pub async fn connect(url: &str) -> Result<tokio_postgres::Client, String> {
+    let endpoint =
+        Endpoint::new(&MirrorOptions::new("check", "check", url)).map_err(|error| error.to_string())?;
+    endpoint.connect().await.map_err(|trouble| trouble.into_sink_error().to_string())
+}
+
+/// Batches without a row to write move the stored positions at most this often: heartbeats alone must not keep the
+/// target writing.
+const IDLE_PROGRESS: Duration = Duration::from_secs(10);
+
+/// A Postgres database as a sink.
+pub struct Mirror {
+    endpoint: Endpoint,
+    progress: ProgressTable,
+    schema: String,
+    name: String,
+    raw: Option<TargetName>,
+    session: Option<Session>,
+    /// Stored positions as this instance last knew them.
+    known: Progress,
+    /// Positions of the last COMMIT that was sent.
+    attempted: BTreeMap<TopicPartition, StoredPosition>,
+    stopped: Stopped,
+    catalog: Catalog,
+    last_move: Option<Instant>,
+}
+
+/// Why an attempt at a batch ended without commit.
+enum Failure {
+    /// Without this table it may succeed.
+    Table(TableId, String),
+    /// A stored position is not what was known.
+    Moved,
+    /// What the lane has to know.
+    Sink(SinkError),
+}
+
+impl From<Trouble> for Failure {
+    fn from(trouble: Trouble) -> Self {
+        Self::Sink(trouble.into_sink_error())
+    }
+}
+
+impl Mirror {
+    /// Checks the settings. The database is first reached by [`Sink::load`].
+    ///
+    /// # Errors
+    /// A setting that cannot work, without its place: the caller knows which setting it is.
+    pub fn new(options: &MirrorOptions) -> Result<Self, MirrorError> {
+        let endpoint = Endpoint::new(options)?;
+        let raw = match &options.raw {
+            None => None,
+            Some(text) => {
+                Some(TargetName::parse(text).ok_or_else(|| MirrorError::RawTable { found: text.clone() })?)
+            }
+        };
+        for schema in [&options.schema, &options.progress_schema] {
+            if let Some(reason) = names::refused(schema) {
+                return Err(MirrorError::Schema { found: schema.clone(), reason });
+            }
+        }
+        Ok(Self {
+            endpoint,
+            progress: ProgressTable::new(&options.progress_schema, &options.pipeline, &options.name),
+            schema: options.schema.clone(),
+            name: options.name.clone(),
+            raw,
+            session: None,
+            known: Progress::new(),
+            attempted: BTreeMap::new(),
+            stopped: Stopped::default(),
+            catalog: Catalog::new(),
+            last_move: None,
+        })
+    }
+
+    /// Tries a batch once, and ends the transaction where that fails.
+    async fn attempt(&mut self, batch: &Batch) -> Result<CommitReport, Failure> {
+        // Taken, so that a call that is abandoned half-way takes its transaction with it.
+        let mut session = match self.session.take() {
+            Some(session) if !session.client.is_closed() => session,
+            _ => Session::open(&self.endpoint, &self.progress).await?,
+        };
+        let outcome = self.write(&mut session, batch).await;
+        if outcome.is_ok() || session.roll_back().await.is_ok() {
+            self.session = Some(session);
+        }
+        outcome
+    }
+
+    async fn write(&mut self, session: &mut Session, batch: &Batch) -> Result<CommitReport, Failure> {
+        let mut report = CommitReport { stopped: self.stopped.reasons.clone(), ..CommitReport::default() };
+        let moves = work::moves(batch, &self.known, &self.stopped);
+        if moves.is_empty() {
+            return Ok(report);
+        }
+        let segments = work::segments(batch, &self.known, &self.stopped)
+            .map_err(|(table, error)| Failure::Table(table, error.to_string()))?;
+        let raw = match (&self.raw, &batch.raw) {
+            (Some(target), Some(rows)) => {
+                let kept = work::raw_rows(rows, batch, &self.known, &self.stopped)
+                    .map_err(|error| Failure::Sink(SinkError::Stop { message: error.to_string() }))?;
+                (!kept.is_empty()).then_some((target, rows, kept))
+            }
+            _ => None,
+        };
+        let idle = segments.is_empty() && raw.is_none();
+        if idle && self.last_move.is_some_and(|at| at.elapsed() < IDLE_PROGRESS) {
+            return Ok(report);
+        }
+        for segment in &segments {
+            let target = TargetName::of(&self.schema, segment.table);
+            let ready = session.make_ready(segment.table, &target, segment.schema).await;
+            if let Some(found) = ready.map_err(|trouble| of_table(trouble, segment.table))? {
+                self.catalog.insert(target, found);
+            }
+        }
+        if let Some((target, ..)) = &raw {
+            session.make_raw_ready(target).await?;
+        }
+
+        session.transaction += 1;
+        session.client.batch_execute("BEGIN").await.map_err(Trouble::from)?;
+        if !self.progress.advance(&session.client, &session.progress, &moves).await? {
+            return Err(Failure::Moved);
+        }
+        for segment in &segments {
+            let started = Instant::now();
+            let table = report.tables.entry(segment.table.to_string()).or_default();
+            let Some(writer) = session.table(segment.table, segment.schema) else { continue };
+            if let Err(trouble) = apply::write(writer, &segment.folded, table).await {
+                session.forget(segment.table);
+                return Err(of_table(trouble, segment.table));
+            }
+            table.duration += started.elapsed();
+            failpoint::hit("mirror.in_transaction");
+        }
+        if let Some((target, rows, kept)) = &raw {
+            let started = Instant::now();
+            apply::append_raw(session, rows, kept).await?;
+            let appended = TableReport {
+                appended: kept.len() as u64,
+                duration: started.elapsed(),
+                ..TableReport::default()
+            };
+            report.tables.insert(target.to_string(), appended);
+        }
+        let reached = positions(&moves);
+        let tables: BTreeSet<&TableId> = segments.iter().map(|segment| segment.table).collect();
+        self.attempted.clone_from(&reached);
+        failpoint::hit("mirror.before_commit");
+        session
+            .client
+            .batch_execute("COMMIT")
+            .await
+            .map_err(|error| self.of_commit(error.into(), &tables))?;
+        failpoint::hit("mirror.after_commit");
+        self.known.extend(reached);
+        self.last_move = Some(Instant::now());
+        Ok(report)
+    }
+
+    /// A constraint that is checked at the end names its table, not the statement.
+    fn of_commit(&self, trouble: Trouble, tables: &BTreeSet<&TableId>) -> Failure {
+        if let Trouble::Table { reason, target: Some(target) } = &trouble
+            && let Some(table) = tables.iter().find(|table| TargetName::of(&self.schema, table) == *target)
+        {
+            return Failure::Table((*table).clone(), reason.clone());
+        }
+        trouble.into()
+    }
+
+    /// After positions turned out to have moved: `Ok` where our own commit, whose reply was lost, moved them.
+    async fn look_again(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        let session = match self.session.take() {
+            Some(session) => session,
+            None => Session::open(&self.endpoint, &self.progress).await.map_err(Trouble::into_sink_error)?,
+        };
+        let stored = self.progress.read(&session.client).await.map_err(Trouble::into_sink_error)?;
+        self.session = Some(session);
+        let mut ours = Vec::new();
+        for step in work::moves(batch, &self.known, &self.stopped) {
+            let found = stored.get(step.partition);
+            if found == step.known {
+                continue;
+            }
+            match found {
+                Some(position) if self.attempted.get(step.partition) == Some(position) => {
+                    ours.push((step.partition.clone(), position.clone()));
+                }
+                _ => {
+                    return Err(SinkError::Fenced {
+                        table: format!("mirror {}", self.name),
+                        partition: step.partition.to_string(),
+                        expected: step.known.map_or(-1, |known| known.next_offset),
+                        found: found.map_or(-1, |position| position.next_offset),
+                    });
+                }
+            }
+        }
+        if ours.is_empty() {
+            let message = "the stored positions moved and moved back".to_owned();
+            return Err(SinkError::Retry { class: "conflict", message });
+        }
+        tracing::info!(mirror = self.name, "a commit whose reply was lost had happened");
+        self.known.extend(ours);
+        Ok(())
+    }
+}
+
+fn of_table(trouble: Trouble, table: &TableId) -> Failure {
+    match trouble {
+        Trouble::Table { reason, .. } => Failure::Table(table.clone(), reason),
+        other => other.into(),
+    }
+}
+
+fn positions(moves: &[Move<'_>]) -> BTreeMap<TopicPartition, StoredPosition> {
+    moves
+        .iter()
+        .map(|step| {
+            let identity = step.span.identity.clone();
+            (step.partition.clone(), StoredPosition { identity, next_offset: step.span.next })
+        })
+        .collect()
+}
+
+impl Sink for Mirror {
+    async fn load(&mut self) -> Result<Progress, SinkError> {
+        self.session = None;
+        self.stopped = Stopped::default();
+        self.attempted.clear();
+        self.last_move = None;
+        let session =
+            Session::open(&self.endpoint, &self.progress).await.map_err(Trouble::into_sink_error)?;
+        self.known = self.progress.read(&session.client).await.map_err(Trouble::into_sink_error)?;
+        let only = (!self.schema.contains('{')).then_some(self.schema.as_str());
+        self.catalog = catalog::read(&session.client, only, None)
+            .await
+            .map_err(|error| Trouble::from(error).into_sink_error())?;
+        self.session = Some(session);
+        Ok(self.known.clone())
+    }
+
+    async fn commit(&mut self, batch: &Batch) -> Result<CommitReport, SinkError> {
+        loop {
+            self.stopped.spread(batch);
+            match self.attempt(batch).await {
+                Ok(report) => return Ok(report),
+                Err(Failure::Table(table, reason)) => self.stopped.stop(&table, reason),
+                Err(Failure::Moved) => self.look_again(batch).await?,
+                Err(Failure::Sink(error)) => return Err(error),
+            }
+        }
+    }
+
+    fn known_schemas(&self) -> KnownSchemas {
+        let (catalog, schema) = (self.catalog.clone(), self.schema.clone());
+        Box::new(move |table| Some(Arc::new(catalog.get(&TargetName::of(&schema, table))?.table_schema())))
+    }
+
+    async fn maintain(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,196 @@
+//! What an error of Postgres means for the batch: wait and try again, stop the table, or stop the lane.
+//!
+//! The SQLSTATE decides, as <https://www.postgresql.org/docs/current/errcodes-appendix.html> lists them. Messages are
+//! passed on only for classes whose texts name objects but never values; a text like `invalid input syntax for type
+//! integer: "…"` holds the cell.
+
+use std::error::Error as _;
+use std::fmt::Write as _;
+
+use tokio_postgres::error::DbError;
+
+use super::names::TargetName;
+use crate::change::SinkError;
+
+/// Why a part of a batch could not be written, by what is done about it.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// Try the same batch again, later.
+    Retry {
+        /// Class for the metric.
+        class: &'static str,
+        /// What happened.
+        message: String,
+    },
+    /// The data or the table's definition: without it the rest of the batch can go on.
+    Table {
+        /// What is wrong, without values.
+        reason: String,
+        /// The table that Postgres names.
+        target: Option<TargetName>,
+    },
+    /// No table's fault and no waiting cures it.
+    Lane(String),
+}
+
+impl Trouble {
+    /// Trouble outside any table's part.
+    pub(super) fn into_sink_error(self) -> SinkError {
+        match self {
+            Self::Retry { class, message } => SinkError::Retry { class, message },
+            Self::Table { reason: message, .. } | Self::Lane(message) => SinkError::Stop { message },
+        }
+    }
+}
+
+impl From<tokio_postgres::Error> for Trouble {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let Some(database) = error.as_db_error() else {
+            let mut message = error.to_string();
+            let mut source = error.source();
+            while let Some(cause) = source {
+                let text = cause.to_string();
+                if !message.contains(&text) {
+                    message = format!("{message}: {text}");
+                }
+                source = cause.source();
+            }
+            return Self::Retry { class: "connection", message };
+        };
+        let message = describe(database);
+        match reaction(database.code().code()) {
+            Reaction::Retry(class) => Self::Retry { class, message },
+            Reaction::StopTable => Self::Table {
+                reason: message,
+                target: database
+                    .schema()
+                    .zip(database.table())
+                    .map(|(schema, table)| TargetName { schema: schema.to_owned(), table: table.to_owned() }),
+            },
+            Reaction::StopLane => Self::Lane(message),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reaction {
+    Retry(&'static str),
+    StopTable,
+    StopLane,
+}
+
+fn reaction(code: &str) -> Reaction {
+    match code {
+        "40001" | "40P01" => return Reaction::Retry("conflict"),
+        "55P03" => return Reaction::Retry("lock"),
+        "57014" => return Reaction::Retry("timeout"),
+        // A fail-over left us on a standby.
+        "25006" => return Reaction::Retry("read_only"),
+        // A pooler gave us another backend, without our prepared statements.
+        "26000" => return Reaction::Retry("connection"),
+        _ => {}
+    }
+    match code.get(..2).unwrap_or_default() {
+        "08" | "57" => Reaction::Retry("connection"),
+        "53" => Reaction::Retry("resources"),
+        "58" => Reaction::Retry("storage"),
+        // Credentials, a missing database, a damaged configuration file.
+        "28" | "3D" | "F0" => Reaction::StopLane,
+        _ => Reaction::StopTable,
+    }
+}
+
+fn describe(error: &DbError) -> String {
+    let code = error.code().code();
+    let mut text = match code.get(..2).unwrap_or_default() {
+        "0A" | "08" | "23" | "25" | "26" | "28" | "3D" | "3F" | "40" | "42" | "53" | "54" | "55" | "57"
+        | "58" => {
+            format!("{} (SQLSTATE {code})", error.message())
+        }
+        "22" => format!("a value does not fit: {} (SQLSTATE {code})", data_exception(code)),
+        _ => format!("Postgres refused the statement (SQLSTATE {code})"),
+    };
+    for (what, name) in [
+        ("table", error.table()),
+        ("column", error.column()),
+        ("type", error.datatype()),
+        ("constraint", error.constraint()),
+    ] {
+        if let Some(name) = name {
+            let _ = write!(text, ", {what} {name}");
+        }
+    }
+    if let Some(column) = error.where_().and_then(copy_column) {
+        let _ = write!(text, ", column {column}");
+    }
+    match code {
+        "23505" => text.push_str(
+            "; a unique constraint beside the key can only be kept within a batch if it is DEFERRABLE INITIALLY \
+             DEFERRED, or drop it in the mirror",
+        ),
+        "23503" => text.push_str(
+            "; foreign keys among mirrored tables need a user who may set session_replication_role, or drop them \
+             in the mirror",
+        ),
+        _ => {}
+    }
+    text
+}
+
+/// The column in `COPY rows_1, line 3, column price`. Only the text form of COPY, which is not used, has the value behind
+/// it; other lines of a context may hold one.
+fn copy_column(context: &str) -> Option<&str> {
+    let line = context.lines().find(|line| line.starts_with("COPY "))?;
+    Some(line.split_once(", column ")?.1)
+}
+
+fn data_exception(code: &str) -> &'static str {
+    match code {
+        "22001" => "text is longer than the column allows",
+        "22003" => "a number is out of the column's range",
+        "22007" | "22008" => "a date or time is out of range or malformed",
+        "22021" => "characters that the database's encoding lacks",
+        "22P02" => "text is not a value of the column's type",
+        "22P03" => "a value is not one of the column's type",
+        "22P05" => "a character that the column's type cannot hold, such as \\u0000",
+        "22030" | "22032" => "malformed JSON",
+        _ => "data exception",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_decide_between_waiting_the_table_and_the_lane() {
+        let cases = [
+            ("57P01", Reaction::Retry("connection")),
+            ("57P03", Reaction::Retry("connection")),
+            ("08006", Reaction::Retry("connection")),
+            ("53100", Reaction::Retry("resources")),
+            ("40001", Reaction::Retry("conflict")),
+            ("40P01", Reaction::Retry("conflict")),
+            ("55P03", Reaction::Retry("lock")),
+            ("57014", Reaction::Retry("timeout")),
+            ("58030", Reaction::Retry("storage")),
+            ("22001", Reaction::StopTable),
+            ("23505", Reaction::StopTable),
+            ("42501", Reaction::StopTable),
+            ("0A000", Reaction::StopTable),
+            ("P0001", Reaction::StopTable),
+            ("28P01", Reaction::StopLane),
+            ("3D000", Reaction::StopLane),
+        ];
+        for (code, expected) in cases {
+            assert_eq!(reaction(code), expected, "{code}");
+        }
+    }
+
+    #[test]
+    fn the_context_of_a_copy_gives_its_column() {
+        let context = "JSON data, line 1: {secret\nCOPY rows_1, line 3, column price";
+        assert_eq!(copy_column(context), Some("price"));
+        assert_eq!(copy_column("JSON data, line 1: {secret, column x"), None);
+    }
+}
