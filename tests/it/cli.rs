@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::eventually::PATIENCE;
 use crate::oracle::becomes_equal;
 use crate::shop::{Plan, Shop};
 
@@ -85,7 +84,7 @@ async fn mistakes_of_the_user_are_answered_with_what_to_do() {
 async fn status_asks_the_running_daemon() {
     let shop = Plan::new("cli_status").open().await;
     let mut run = shop.program("run").start();
-    becomes_equal(&shop, PATIENCE).await;
+    becomes_equal(&shop, &run).await;
     let status = shop
         .program("status")
         .environment("ALLUVIUM__ADMIN__LISTEN", &run.admin().to_string())

@@ -160,6 +160,14 @@ impl Running {
         self.child.try_wait().unwrap()
     }
 
+    /// Panics where it has ended: then nothing that a test waits for will come.
+    pub fn assert_runs(&self) {
+        // Without `wait`, which would need the process for itself: one that has ended is a zombie until then.
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        assert!(state.is_some_and(|state| state != 'Z'), "{}: alluvium ended by itself", self.name);
+    }
+
     /// Waits for its end.
     pub async fn ends(&mut self, deadline: Duration) -> ExitStatus {
         let start = Instant::now();
@@ -198,6 +206,7 @@ impl Running {
     /// Waits until `/status` says what `condition` looks for.
     pub async fn reports<T>(&self, what: &str, condition: impl Fn(&Value) -> Option<T>) -> T {
         eventually(&format!("/status of {} says: {what}", self.name), PATIENCE, || async {
+            self.assert_runs();
             let status = self.status().await?;
             condition(&status).ok_or_else(|| serde_json::to_string_pretty(&status).unwrap_or_default())
         })
@@ -207,6 +216,7 @@ impl Running {
     /// Waits until `/readyz` says that every lane has its partitions and its sink.
     pub async fn ready(&self) {
         eventually(&format!("{} is ready", self.name), PATIENCE, || async {
+            self.assert_runs();
             match self.get("readyz").await? {
                 (200, _) => Ok(()),
                 (code, text) => Err(format!("{code}: {text}")),

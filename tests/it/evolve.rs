@@ -29,7 +29,7 @@ async fn columns_that_the_source_adds_are_added_everywhere() {
             .unwrap();
     }
     crowd.finish().await;
-    becomes_equal(&shop, PATIENCE).await;
+    becomes_equal(&shop, &run).await;
     run.stop().await;
     assert_all_equal(&shop).await;
 

@@ -17,7 +17,7 @@ async fn a_mirror_that_is_down_delays_only_itself() {
     plan.own_target_server = true;
     let shop = plan.open().await;
     let mut run = shop.program("run").start();
-    becomes_equal(&shop, PATIENCE).await;
+    becomes_equal(&shop, &run).await;
 
     shop.target_server.kill();
     work(&shop, seed(), 2, 600).await;
@@ -37,7 +37,7 @@ async fn a_mirror_that_is_down_delays_only_itself() {
     }
 
     shop.target_server.start_again();
-    becomes_equal(&shop, PATIENCE).await;
+    becomes_equal(&shop, &run).await;
     run.ready().await;
     run.stop().await;
     assert_all_equal(&shop).await;
@@ -60,7 +60,7 @@ async fn kafka_that_crashes_and_comes_back_loses_nothing() {
     plan.alone = true;
     let shop = plan.open().await;
     let mut run = shop.program("run").start();
-    becomes_equal(&shop, PATIENCE).await;
+    becomes_equal(&shop, &run).await;
     let crowd = Crowd::start(&shop, seed(), 2, Duration::from_millis(50)).await;
     progress(&run).await;
     shop.stack.kill_kafka();
@@ -69,7 +69,7 @@ async fn kafka_that_crashes_and_comes_back_loses_nothing() {
     shop.stack.connect().running(&shop.name).await;
     progress(&run).await;
     crowd.finish().await;
-    becomes_equal(&shop, PATIENCE).await;
+    becomes_equal(&shop, &run).await;
     assert!(run.ended().is_none(), "the program ended by itself");
     run.ready().await;
     run.stop().await;
@@ -88,7 +88,7 @@ async fn connect_that_crashes_and_comes_back_loses_nothing() {
     shop.stack.start_connect();
     shop.stack.connect().running(&shop.name).await;
     crowd.finish().await;
-    becomes_equal(&shop, PATIENCE).await;
+    becomes_equal(&shop, &run).await;
     run.stop().await;
     assert_all_equal(&shop).await;
 }
@@ -104,7 +104,7 @@ async fn progress(run: &Running) {
 async fn a_disk_that_takes_no_writes_is_reported_and_recovered_from() {
     let shop = Plan::new("disk_full").open().await;
     let mut run = shop.program("run").start();
-    becomes_equal(&shop, PATIENCE).await;
+    becomes_equal(&shop, &run).await;
     // Files of the process can grow no more, as on a full disk; reading goes on. First a little, so that files are
     // cut off in the middle, then not at all.
     for limit in ["700", "0"] {
@@ -113,7 +113,7 @@ async fn a_disk_that_takes_no_writes_is_reported_and_recovered_from() {
         retrying(&run, "lake").await;
         still_readable(&shop).await;
         limit_file_size(&run, "unlimited");
-        becomes_equal(&shop, PATIENCE).await;
+        becomes_equal(&shop, &run).await;
     }
     run.ready().await;
     run.stop().await;
@@ -138,7 +138,7 @@ async fn still_readable(shop: &Shop) {
 async fn a_table_folder_that_is_away_stops_nothing_for_good() {
     let shop = Plan::new("folder_away").open().await;
     let mut run = shop.program("run").start();
-    becomes_equal(&shop, PATIENCE).await;
+    becomes_equal(&shop, &run).await;
     // A folder that cannot be written to, in a way that also holds for root: there is a file in its place.
     let (log, aside) = (shop.lake.join("customers/_delta_log"), shop.lake.join("customers/_aside"));
     std::fs::rename(&log, &aside).unwrap();
@@ -147,7 +147,7 @@ async fn a_table_folder_that_is_away_stops_nothing_for_good() {
     retrying(&run, "lake").await;
     std::fs::remove_file(&log).unwrap();
     std::fs::rename(&aside, &log).unwrap();
-    becomes_equal(&shop, PATIENCE).await;
+    becomes_equal(&shop, &run).await;
     run.stop().await;
     assert_all_equal(&shop).await;
 }

@@ -33,7 +33,7 @@ async fn instances_that_join_leave_and_crash_lose_and_double_nothing() {
     first.kill();
     crowd.finish().await;
 
-    becomes_equal(&shop, PATIENCE).await;
+    becomes_equal(&shop, &third).await;
     third.stop().await;
     assert_all_equal(&shop).await;
 }

@@ -25,6 +25,7 @@ mod workload;
 
 mod bad_records;
 mod cli;
+mod cli_check;
 mod demo;
 mod evolve;
 mod faults;

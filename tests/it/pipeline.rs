@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::daemon::lane;
 use crate::eventually::{PATIENCE, eventually};
-use crate::oracle::{all_equal, assert_all_equal, becomes_equal, table_equal};
+use crate::oracle::{all_equal, assert_all_equal, becomes_equal, table_becomes_equal, table_equal};
 use crate::shop::{Plan, TABLES};
 use crate::workload::{seed, work};
 
@@ -12,10 +12,10 @@ use crate::workload::{seed, work};
 async fn snapshot_and_mixed_changes_reach_every_copy() {
     let shop = Plan::new("pipeline").open().await;
     let mut run = shop.program("run").start();
-    becomes_equal(&shop, PATIENCE).await;
+    becomes_equal(&shop, &run).await;
 
     work(&shop, seed(), 4, 8_000).await;
-    becomes_equal(&shop, Duration::from_mins(3)).await;
+    becomes_equal(&shop, &run).await;
 
     run.ready().await;
     let (code, metrics) = run.get("metrics").await.unwrap();
@@ -48,7 +48,7 @@ async fn snapshot_and_mixed_changes_reach_every_copy() {
 async fn an_update_is_seen_in_every_copy_within_seconds() {
     let shop = Plan::new("fresh").open().await;
     let mut run = shop.program("run").start();
-    becomes_equal(&shop, PATIENCE).await;
+    becomes_equal(&shop, &run).await;
     for name in ["one", "two", "three"] {
         shop.source.execute("UPDATE public.customers SET name = $1 WHERE id = 1", &[&name]).await.unwrap();
         // Two seconds on an idle machine; a busy one may take several times as long.
@@ -104,7 +104,7 @@ async fn every_type_arrives_exactly_from_snapshot_and_stream() {
         .await
         .unwrap();
     shop.delivered().await;
-    eventually("every type is equal", PATIENCE, || table_equal(&shop, "every_type")).await;
+    table_becomes_equal(&shop, &run, "every_type").await;
     run.stop().await;
 }
 
@@ -142,13 +142,13 @@ async fn a_run_that_ends_at_the_end_of_kafka_leaves_all_copies_equal() {
 async fn a_table_made_while_running_is_picked_up() {
     let shop = Plan::new("newcomer").open().await;
     let mut run = shop.program("run").start();
-    becomes_equal(&shop, PATIENCE).await;
+    becomes_equal(&shop, &run).await;
     shop.source
         .batch_execute("CREATE TABLE public.reviews (id int PRIMARY KEY, stars smallint); INSERT INTO public.reviews VALUES (1, 5), (2, NULL)")
         .await
         .unwrap();
     shop.delivered().await;
-    eventually("the new table is everywhere", PATIENCE, || table_equal(&shop, "reviews")).await;
+    table_becomes_equal(&shop, &run, "reviews").await;
     let status = run.status().await.unwrap();
     let tables =
         lane(&status, "lake").and_then(|lane| lane["tables"].as_object()).expect("tables of the lane");

@@ -148,7 +148,7 @@ name = "{name}"
 [kafka]
 bootstrap_servers = "{bootstrap}"
 topics = ["^{name}\\.public\\..*", "__debezium-heartbeat.{name}"]
-properties = {{ "session.timeout.ms" = "2000", "heartbeat.interval.ms" = "500", "topic.metadata.refresh.interval.ms" = "1000" }}
+properties = {{ "session.timeout.ms" = "2000", "heartbeat.interval.ms" = "500" }}
 {kafka}
 [batch]
 max_delay = "200ms"

@@ -10,11 +10,11 @@ mod raw;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use tokio_postgres::Client;
 
-use crate::eventually::eventually;
+use crate::daemon::Running;
+use crate::eventually::{PATIENCE, eventually};
 use crate::shop::{Shop, TABLES};
 
 pub use lake::{count_rows, rows_of, table_equal as lake_table_equal};
@@ -155,10 +155,23 @@ pub async fn assert_all_equal(shop: &Shop) {
     }
 }
 
-/// Waits until Debezium has delivered everything and all copies equal the source.
-pub async fn becomes_equal(shop: &Shop, deadline: Duration) {
+/// Waits until Debezium has delivered everything and `run` has made all copies equal to the source.
+pub async fn becomes_equal(shop: &Shop, run: &Running) {
     shop.delivered().await;
-    eventually("all copies equal the source", deadline, || all_equal(shop)).await;
+    eventually("all copies equal the source", PATIENCE, || async {
+        run.assert_runs();
+        all_equal(shop).await
+    })
+    .await;
+}
+
+/// As [`becomes_equal`], for one table, and without waiting for Debezium first.
+pub async fn table_becomes_equal(shop: &Shop, run: &Running, table: &str) {
+    eventually(&format!("all copies of {table} equal the source"), PATIENCE, || async {
+        run.assert_runs();
+        table_equal(shop, table).await
+    })
+    .await;
 }
 
 #[cfg(test)]
