@@ -93,13 +93,11 @@ async fn ask_status(args: &StatusArgs) -> Exit {
         Ok(settings) => settings,
         Err(exit) => return exit,
     };
-    match settings.admin.listen {
-        Some(address) => status::run(&format!("http://{address}"), args.output).await,
-        None => {
-            complain("admin.listen is empty, so the daemon has no endpoint to ask: set it, or give --url");
-            Exit::Usage
-        }
-    }
+    let Some(address) = settings.admin.listen else {
+        complain("admin.listen is empty, so the daemon has no endpoint to ask: set it, or give --url");
+        return Exit::Usage;
+    };
+    status::run(&format!("http://{address}"), args.output).await
 }
 
 /// The exit of a command that wrote its result itself.
