@@ -18,7 +18,9 @@
 
 mod daemon;
 mod eventually;
+mod mirror_changes;
 mod oracle;
+mod postgres_server;
 mod shop;
 mod stack;
 mod workload;
@@ -31,6 +33,10 @@ mod evolve;
 mod faults;
 mod instances;
 mod kill;
+mod mirror;
+mod mirror_lost_reply;
+mod mirror_tls;
+mod mirror_types;
 mod pipeline;
 mod positions;
 mod readers;
