@@ -17,11 +17,16 @@ pub const SCHEMA: &str = "alluvium_demo";
 #[derive(Debug, thiserror::Error)]
 pub enum PostgresError {
     /// The database is not reachable, or refused.
-    #[error("postgres: {0}")]
+    #[error("the database of --postgres: {0}{cause}", cause = cause(.0))]
     Postgres(#[from] tokio_postgres::Error),
     /// A table does not look like the shop's.
     #[error(transparent)]
     Verify(#[from] VerifyError),
+}
+
+/// The reason behind the client's error, whose own text leaves it out.
+fn cause(error: &tokio_postgres::Error) -> String {
+    std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default()
 }
 
 /// A connection beside the mirror's own, without TLS.
