@@ -144,7 +144,7 @@ echo "history: every one of these changes, once and in order"
 history="" separator=""
 while read -r name table condition; do
   history+="$separator SELECT '$name' AS changed, operation, row_number() OVER (ORDER BY \"offset\") AS nth
-    FROM TABLE:cdc_events WHERE source_table = '$table' AND key LIKE '$condition'"
+    FROM TABLE:cdc_events WHERE source_table = '$table' AND CAST(key AS varchar) LIKE '$condition'"
   separator=" UNION ALL"
 done <<P
 customer-a customers %"id":$customer_a}
@@ -173,6 +173,6 @@ P
 follow "has them" "$history" "$expected" lake datalake
 
 echo
-lake "SELECT source_table, key, operation, source_timestamp FROM cdc_events WHERE source_table = 'order_items' AND key LIKE '%\"order_id\":$order,%'" || true
+lake "SELECT source_table, key, operation, source_timestamp FROM cdc_events WHERE source_table = 'order_items' AND CAST(key AS varchar) LIKE '%\"order_id\":$order,%'" || true
 sql target -c "SELECT * FROM public.order_items WHERE order_id = $order" </dev/null
 echo "test-cdc: all sinks follow"

@@ -36,10 +36,10 @@ live_pid() { # file, folder
   echo "$pid"
 }
 
-alive() { # pid; a zombie has ended
-  local state
+alive() { # pid; a zombie has ended, once its last thread has: until then it keeps its ports
+  local state threads
   state=$(sed -E 's/^.*\) (.).*$/\1/' "/proc/$1/stat" 2>/dev/null) || return 1
-  [ "$state" != Z ]
+  [ "$state" != Z ] || { threads=("/proc/$1/task/"*) && [ ${#threads[@]} -gt 1 ]; }
 }
 
 # Runs COMMAND in the background, detached from the terminal and from the caller's process group.

@@ -134,8 +134,8 @@ pub struct DemoArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub seconds: u64,
 
-    /// Changes a second
-    #[arg(long, value_name = "CHANGES", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    /// Changes a second; 0 is as many as possible
+    #[arg(long, value_name = "CHANGES", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
     pub rate: u64,
 
     /// Keep the lake in this folder [default: a temporary one that is removed]

@@ -14,7 +14,8 @@ pub fn start(format: Option<LogFormat>, level: &str) {
     let terminal = std::io::stderr().is_terminal();
     let format = format.unwrap_or(if terminal { LogFormat::Human } else { LogFormat::Json });
     // The libraries below speak at length of what our own lines say in one: warnings of theirs suffice.
-    let quiet = format!("warn,alluvium={level}");
+    // A merge that skips no file warns of a figure that it derives another way.
+    let quiet = format!("warn,deltalake_core::operations::merge=error,alluvium={level}");
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(quiet));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match format {

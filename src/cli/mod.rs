@@ -3,6 +3,7 @@
 mod args;
 pub mod check;
 pub mod completions;
+mod demo;
 mod exit;
 mod lake;
 mod logging;
@@ -21,8 +22,24 @@ pub use exit::Exit;
 
 use crate::config::{self, Settings};
 
-/// Runs a command and says how it ended.
-pub async fn run(cli: Cli) -> Exit {
+/// Runs a command on a runtime of its own, and says how it ended.
+///
+/// Not `async`: the compiler would then generate all of the program's asynchronous code once more for the binary.
+pub fn main(cli: Cli) -> Exit {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&format!("the runtime cannot start: {error}"));
+            return Exit::Failure;
+        }
+    };
+    let exit = runtime.block_on(run(cli));
+    // Work that was abandoned at the shutdown deadline must not hold the process.
+    runtime.shutdown_background();
+    exit
+}
+
+async fn run(cli: Cli) -> Exit {
     match cli.command {
         Command::Run(args) => {
             logging::start(args.log_format, "info");
@@ -52,7 +69,10 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Completions(args) => {
             written(completions::write(args.shell, &mut std::io::stdout()).map(|()| Exit::Success))
         }
-        Command::Demo(_) => Exit::Usage,
+        Command::Demo(args) => {
+            logging::start(None, "warn");
+            demo::run(args).await
+        }
     }
 }
 
@@ -73,13 +93,11 @@ async fn ask_status(args: &StatusArgs) -> Exit {
         Ok(settings) => settings,
         Err(exit) => return exit,
     };
-    match settings.admin.listen {
-        Some(address) => status::run(&format!("http://{address}"), args.output).await,
-        None => {
-            complain("admin.listen is empty, so the daemon has no endpoint to ask: set it, or give --url");
-            Exit::Usage
-        }
-    }
+    let Some(address) = settings.admin.listen else {
+        complain("admin.listen is empty, so the daemon has no endpoint to ask: set it, or give --url");
+        return Exit::Usage;
+    };
+    status::run(&format!("http://{address}"), args.output).await
 }
 
 /// The exit of a command that wrote its result itself.

@@ -14,8 +14,7 @@ pub struct TypeName {
 impl TypeName {
     /// Checks a name, in any case. The error says what is accepted.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let meaning =
-            text.trim().to_ascii_lowercase().parse::<ConfiguredType>().map_err(|error| error.to_string())?;
+        let meaning = text.parse::<ConfiguredType>().map_err(|error| error.to_string())?;
         Ok(Self { text: text.to_owned(), meaning })
     }
 
@@ -37,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_types_are_accepted_in_any_case() {
+    fn names_of_types_are_kept_as_written() {
         for text in
             ["boolean", "Int64", "timestamptz", "decimal(10, 2)", "decimal_text(60,5)", "decimal(1,0)"]
         {

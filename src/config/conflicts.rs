@@ -11,7 +11,10 @@ pub(super) fn find(reader: &mut Reader<'_>, settings: &Settings) {
         reader.problem("lake.uri", "nothing to write to: set lake.uri or add a [mirrors.NAME]");
     }
     duplicated_tables(reader, settings);
-    if settings.lake.is_on() {
+    if settings.lake.is_on() && !settings.lake.current_tables && settings.lake.raw_table.is_empty() {
+        reader.problem("lake.current_tables", "without current tables and raw table, set lake.uri = \"\"");
+    }
+    if settings.lake.is_on() && settings.lake.current_tables {
         shared_folders(reader, settings);
     }
     shared_schemas(reader, settings);

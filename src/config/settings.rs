@@ -41,9 +41,7 @@ impl Settings {
     pub fn table(&self, source: &str) -> Option<&Table> {
         self.tables.iter().find(|table| table.source == source)
     }
-}
 
-impl Settings {
     /// Configured types by `schema.table` and column.
     pub fn column_types(&self) -> HashMap<String, HashMap<String, ConfiguredType>> {
         let of = |table: &Table| {

@@ -98,7 +98,8 @@ fn yaml_is_read_as_toml_is() {
     assert_eq!(settings.kafka.topics, ["a", "^b.*"]);
     assert_eq!(settings.kafka.properties.get("security.protocol"), Some("ssl"));
     assert_eq!(settings.kafka.properties.get("socket.timeout.ms"), Some("9000"));
-    assert_eq!(settings.table("public.a").unwrap().types["id"].as_str(), "int64");
+    assert_eq!(settings.table("public.a").unwrap().types.len(), 1);
+    assert_eq!(settings.column_types()["public.a"]["id"], "int64".parse().unwrap());
 }
 
 #[test]
@@ -199,6 +200,9 @@ fn every_kind_of_problem_has_its_message_and_place() {
          "2: a[999999999]: unknown key; known are pipeline, kafka, batch, lake, mirrors, source, tables, admin, \
           shutdown".into()),
         ("lake.uri = ''", "2: lake.uri: nothing to write to: set lake.uri or add a [mirrors.NAME]".into()),
+        ("lake.current_tables = 1", "2: lake.current_tables: expected true or false, found a number".into()),
+        ("lake.current_tables = false\nlake.raw_table = ''",
+         "2: lake.current_tables: without current tables and raw table, set lake.uri = \"\"".into()),
         ("lake.layout = '{tabel}'",
          "2: lake.layout: unknown variable {tabel} in `{tabel}`: variables are {database}, {schema}, {table}".into()),
         ("lake.layout = '{schema}'",

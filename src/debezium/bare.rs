@@ -92,11 +92,11 @@ impl TypeSources<'_> {
                 return (column.column_type.clone(), Wire::default_of(&column.column_type), false);
             }
         }
-        let (column_type, wire) = self.from_value(value.get());
+        let (column_type, wire) = self.guess(value.get());
         (column_type, wire, true)
     }
 
-    fn from_value(self, value: &str) -> (ColumnType, Wire) {
+    fn guess(self, value: &str) -> (ColumnType, Wire) {
         let undecided = (ColumnType::Text, Wire::AnyText);
         match value.as_bytes().first() {
             Some(b't' | b'f') => (ColumnType::Boolean, Wire::Boolean),

@@ -186,7 +186,7 @@ impl Cell<'_> {
                 }
                 self.column.push_str(&text)
             }
-            Wire::Numeric => {
+            Wire::Numeric if text.starts_with('{') => {
                 let scaled: VariableScale<'_> = serde_json::from_str(text).ok()?;
                 let value = unquoted(scaled.value.get())?;
                 if self.placeholder.is_text(&value) {

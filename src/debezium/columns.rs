@@ -40,6 +40,7 @@ struct Variable {
 }
 
 impl Variable {
+    #[inline]
     fn close(&mut self) -> Result<(), Full> {
         let end = i32::try_from(self.bytes.len()).map_err(|_| Full)?;
         self.ends.push(end);
@@ -77,6 +78,7 @@ impl Column {
     }
 
     /// Number of cells.
+    #[inline]
     pub(super) fn len(&self) -> usize {
         self.len
     }
@@ -86,11 +88,13 @@ impl Column {
         self.absent.as_ref().is_some_and(|mask| index < mask.len() && mask.get_bit(index))
     }
 
+    #[inline]
     fn valid_cell(&mut self) {
         self.valid.append_non_null();
         self.len += 1;
     }
 
+    #[inline]
     pub(super) fn push_bool(&mut self, value: bool) -> Option<()> {
         let Values::Boolean(values) = &mut self.values else { return None };
         values.append(value);
@@ -98,6 +102,7 @@ impl Column {
         Some(())
     }
 
+    #[inline]
     pub(super) fn push_i16(&mut self, value: i16) -> Option<()> {
         let Values::Int16(values) = &mut self.values else { return None };
         values.push(value);
@@ -105,6 +110,7 @@ impl Column {
         Some(())
     }
 
+    #[inline]
     pub(super) fn push_i32(&mut self, value: i32) -> Option<()> {
         let Values::Int32(values) = &mut self.values else { return None };
         values.push(value);
@@ -112,6 +118,7 @@ impl Column {
         Some(())
     }
 
+    #[inline]
     pub(super) fn push_i64(&mut self, value: i64) -> Option<()> {
         let Values::Int64(values) = &mut self.values else { return None };
         values.push(value);
@@ -119,6 +126,7 @@ impl Column {
         Some(())
     }
 
+    #[inline]
     pub(super) fn push_i128(&mut self, value: i128) -> Option<()> {
         let Values::Int128(values) = &mut self.values else { return None };
         values.push(value);
@@ -126,6 +134,7 @@ impl Column {
         Some(())
     }
 
+    #[inline]
     pub(super) fn push_f32(&mut self, value: f32) -> Option<()> {
         let Values::Float32(values) = &mut self.values else { return None };
         values.push(value);
@@ -133,6 +142,7 @@ impl Column {
         Some(())
     }
 
+    #[inline]
     pub(super) fn push_f64(&mut self, value: f64) -> Option<()> {
         let Values::Float64(values) = &mut self.values else { return None };
         values.push(value);
@@ -141,6 +151,7 @@ impl Column {
     }
 
     /// Appends a text.
+    #[inline]
     pub(super) fn push_str(&mut self, value: &str) -> Option<()> {
         self.push_with(|bytes| {
             bytes.extend_from_slice(value.as_bytes());
@@ -150,6 +161,7 @@ impl Column {
 
     /// Appends what `write` adds to the bytes of the column, or nothing where it answers `None`. Into a text column it
     /// must write UTF-8.
+    #[inline]
     pub(super) fn push_with(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Option<()>) -> Option<()> {
         let Values::Variable(variable) = &mut self.values else { return None };
         let before = variable.bytes.len();
@@ -162,6 +174,7 @@ impl Column {
     }
 
     /// Appends a null.
+    #[inline]
     pub(super) fn push_null(&mut self) {
         match &mut self.values {
             Values::Boolean(values) => values.append(false),
@@ -208,10 +221,10 @@ impl Column {
             }
         }
         self.valid.truncate(len);
-        if let Some(mask) = &mut self.absent {
-            if mask.len() > len {
-                mask.truncate(len);
-            }
+        if let Some(mask) = &mut self.absent
+            && mask.len() > len
+        {
+            mask.truncate(len);
         }
         self.len = len;
     }
@@ -245,14 +258,13 @@ impl Values {
                 TimestampMicrosecondArray::try_new(values.into(), nulls)?.with_timezone_opt(zone.clone()),
             ),
             (Self::Int64(values), DataType::Int64) => Arc::new(Int64Array::try_new(values.into(), nulls)?),
-            (Self::Int64(_), other) => new_null_array(other, len),
             (Self::Float32(values), _) => Arc::new(Float32Array::try_new(values.into(), nulls)?),
             (Self::Float64(values), _) => Arc::new(Float64Array::try_new(values.into(), nulls)?),
             (Self::Int128(values), DataType::Decimal128(precision, scale)) => Arc::new(
                 Decimal128Array::try_new(values.into(), nulls)?
                     .with_precision_and_scale(*precision, *scale)?,
             ),
-            (Self::Int128(_), other) => new_null_array(other, len),
+            (Self::Int64(_) | Self::Int128(_), other) => new_null_array(other, len),
             (Self::Variable(variable), data_type) => {
                 let offsets = OffsetBuffer::new(ScalarBuffer::from(variable.ends));
                 let bytes = Buffer::from_vec(variable.bytes);

@@ -33,9 +33,9 @@ pub(super) struct ConnectSchema {
 impl ConnectSchema {
     /// Parses the `schema` member of the record's `part`.
     pub(super) fn parse(part: &str, text: &str) -> Decoded<Self> {
-        serde_json::from_str(text).map_err(|error| {
-            let detail =
-                format!("the schema block of the {part} cannot be read (at byte {})", error.column());
+        let schema = if text.starts_with('{') { serde_json::from_str(text).ok() } else { None };
+        schema.ok_or_else(|| {
+            let detail = format!("the schema block of the {part} cannot be read");
             Fault::new(RecordErrorKind::InvalidSchema, detail)
         })
     }

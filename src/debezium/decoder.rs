@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::error::ArrowError;
+use serde_json::value::RawValue;
 
 use crate::change::{Batch, Operation, RecordError, RecordErrorKind, TopicIdentity, TopicPartition};
 
@@ -136,7 +137,7 @@ impl Decoder {
 
     fn decode(&mut self, record: &RecordRef<'_>, at: usize) -> Decoded<Outcome> {
         let topic = self.partitions.topic(at);
-        let Some(known) = self.topics.get_mut(topic) else { return Ok(Outcome::Filtered("empty")) };
+        let known = topic_at(&mut self.topics, topic)?;
         if known.heartbeats {
             return Ok(Outcome::Filtered("heartbeat"));
         }
@@ -177,7 +178,7 @@ impl Decoder {
         operation: Operation,
         opened: &Opened<'_>,
     ) -> Decoded<Outcome> {
-        let Some(known) = self.topics.get_mut(topic) else { return Ok(Outcome::Filtered("empty")) };
+        let known = topic_at(&mut self.topics, topic)?;
         let source =
             opened.envelope.source.as_ref().filter(|source| source.table.is_some()).ok_or_else(|| {
                 Fault::new(RecordErrorKind::NotAnEvent, "the value does not name its table in `source.table`")
@@ -189,7 +190,7 @@ impl Decoder {
             );
             Fault::new(RecordErrorKind::MissingKey, detail)
         })?;
-        let after = opened.envelope.after.map(|after| after.get());
+        let after = opened.envelope.after.map(RawValue::get);
         let text = match (operation, after) {
             (Operation::Delete, _) => key.text,
             (_, Some(after)) => after,
@@ -215,13 +216,14 @@ impl Decoder {
         let raw = RawRow {
             operation: operation.code(),
             key: Some(key.text),
-            before: opened.envelope.before.map(|before| before.get()),
+            before: opened.envelope.before.map(RawValue::get),
             after,
             ..raw_row(record, Some(source))
         };
         self.push_raw(&raw, Some(&layout))?;
         self.counts.newest_source_micros = self.counts.newest_source_micros.max(micros);
-        if let Some(known) = self.topics.get_mut(topic) {
+        let known = topic_at(&mut self.topics, topic)?;
+        if !known.newest.as_ref().is_some_and(|newest| Arc::ptr_eq(newest, &layout)) {
             known.newest = Some(layout);
         }
         Ok(Outcome::Change(operation))
@@ -272,7 +274,7 @@ impl Decoder {
         if predecessor == Predecessor::SameDelete {
             return Ok(Outcome::Filtered("tombstone"));
         }
-        let Some(known) = self.topics.get_mut(topic) else { return Ok(Outcome::Filtered("empty")) };
+        let known = topic_at(&mut self.topics, topic)?;
         let Some(layout) = known.newest.clone() else {
             return Ok(Outcome::Filtered("tombstone_unknown_table"));
         };
@@ -301,7 +303,7 @@ impl Decoder {
 
     /// A message of `pg_logical_emit_message`: part of the history, but of no table.
     fn message(&mut self, record: &RecordRef<'_>, topic: usize, opened: &Opened<'_>) -> Decoded<Outcome> {
-        let Some(known) = self.topics.get_mut(topic) else { return Ok(Outcome::Filtered("empty")) };
+        let known = topic_at(&mut self.topics, topic)?;
         let key = record.key.map(|key| known.keys.read(key)).transpose()?.flatten();
         let raw = RawRow {
             operation: "m",
@@ -354,6 +356,10 @@ fn raw_row<'a>(record: &RecordRef<'a>, source: Option<&'a Source<'a>>) -> RawRow
         source_micros: source.and_then(Source::micros),
         ..RawRow::default()
     }
+}
+
+fn topic_at(topics: &mut [Topic], index: usize) -> Decoded<&mut Topic> {
+    topics.get_mut(index).ok_or_else(|| Fault::new(RecordErrorKind::NotAnEvent, "the decoder lost its topic"))
 }
 
 fn topic_of(topics: &mut Vec<Topic>, index: &mut HashMap<Arc<str>, usize>, name: &Arc<str>) -> usize {

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// An event without its schema block.
@@ -17,7 +18,7 @@ pub(super) struct Envelope<'a> {
     pub(super) before: Option<&'a RawValue>,
     #[serde(borrow, default)]
     pub(super) after: Option<&'a RawValue>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "source_object")]
     pub(super) source: Option<Source<'a>>,
     #[serde(borrow, default)]
     pub(super) op: Option<Text<'a>>,
@@ -42,6 +43,27 @@ pub(super) struct Source<'a> {
     pub(super) tx_id: Integer,
     #[serde(borrow, default)]
     pub(super) snapshot: Option<Text<'a>>,
+}
+
+/// An object or null: by itself serde would read an array as the members of a struct in their order, too.
+fn source_object<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Source<'a>>, D::Error> {
+    struct SourceVisitor;
+    impl<'de> Visitor<'de> for SourceVisitor {
+        type Value = Option<Source<'de>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a source block or null")
+        }
+
+        fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+            Source::deserialize(MapAccessDeserializer::new(map)).map(Some)
+        }
+    }
+    deserializer.deserialize_any(SourceVisitor)
 }
 
 impl Source<'_> {

@@ -30,6 +30,10 @@ impl Fault {
         }
     }
 
+    pub(super) fn no_object(part: &str) -> Self {
+        Self::new(RecordErrorKind::NotAnEvent, format!("the {part} is not a JSON object"))
+    }
+
     pub(super) fn not_utf8(part: &str) -> Self {
         Self::new(RecordErrorKind::NotJson, format!("the {part} is not UTF-8"))
     }

@@ -15,8 +15,9 @@ const DRIVER_INFINITY: i64 = 9_223_372_036_825_200_000;
 const DRIVER_NEGATIVE_INFINITY: i64 = -9_223_372_036_832_400_000;
 /// `date 'infinity'` in a snapshot and in streaming.
 const DATE_INFINITY: [i32; 2] = [-622_191_234, 2_146_033_979];
-/// `date '-infinity'` in streaming.
-const DATE_NEGATIVE_INFINITY: i32 = -2_147_472_691;
+/// `date '-infinity'` in a snapshot and in streaming. The first was not recorded: it is what the calculation gives that
+/// gives the recorded value for infinity (the driver's constant as `java.sql.Date`, its days cut to 32 bits).
+const DATE_NEGATIVE_INFINITY: [i32; 2] = [-625_821_272, -2_147_472_691];
 /// Days that Postgres' `date` can hold: 4713 BC to the year 5874897.
 const DATE_RANGE: std::ops::RangeInclusive<i32> = -2_440_588..=2_145_042_905;
 
@@ -43,11 +44,12 @@ impl Unit {
 }
 
 /// Days since 1970-01-01.
+#[inline]
 pub(super) fn date(days: i64) -> Option<i32> {
     let days = i32::try_from(days).ok()?;
     if DATE_INFINITY.contains(&days) || days == i32::MAX {
         Some(i32::MAX)
-    } else if days == DATE_NEGATIVE_INFINITY || days == i32::MIN {
+    } else if DATE_NEGATIVE_INFINITY.contains(&days) || days == i32::MIN {
         Some(i32::MIN)
     } else {
         DATE_RANGE.contains(&days).then_some(days)
@@ -55,21 +57,23 @@ pub(super) fn date(days: i64) -> Option<i32> {
 }
 
 /// Microseconds since midnight, `24:00:00` included.
+#[inline]
 pub(super) fn time(value: i64, unit: Unit) -> Option<i64> {
     unit.micros(value).filter(|micros| (0..=DAY_MICROS).contains(micros))
 }
 
 /// Microseconds since 1970.
+#[inline]
 pub(super) fn timestamp(value: i64, unit: Unit) -> Option<i64> {
     match value {
         i64::MAX | DRIVER_INFINITY => Some(i64::MAX),
         i64::MIN | DRIVER_NEGATIVE_INFINITY => Some(i64::MIN),
-        _ => unit.micros(value).filter(finite),
+        _ => unit.micros(value).filter(|&micros| finite(micros)),
     }
 }
 
-fn finite(micros: &i64) -> bool {
-    *micros != i64::MAX && *micros != i64::MIN
+fn finite(micros: i64) -> bool {
+    micros != i64::MAX && micros != i64::MIN
 }
 
 /// Microseconds since 1970 UTC of an ISO 8601 text: years of four or more digits, a sign before other years, `Z`, an
@@ -107,7 +111,7 @@ pub(super) fn parse_iso(text: &str) -> Option<i64> {
     let seconds = days * 86_400 + hour * 3600 + minute * 60 + second - offset;
     // One i128 step instead of a checked product: close to the limits the product alone may overflow.
     let total = i128::from(seconds) * 1_000_000 + i128::from(micros);
-    i64::try_from(total).ok().filter(finite)
+    i64::try_from(total).ok().filter(|&micros| finite(micros))
 }
 
 /// Bytes not yet read.
@@ -227,6 +231,7 @@ mod tests {
         assert_eq!(date(-622_191_234), Some(i32::MAX));
         assert_eq!(date(2_146_033_979), Some(i32::MAX));
         assert_eq!(date(-2_147_472_691), Some(i32::MIN));
+        assert_eq!(date(-625_821_272), Some(i32::MIN));
         for unit in [Unit::Millis, Unit::Micros, Unit::Nanos] {
             assert_eq!(timestamp(9_223_372_036_825_200_000, unit), Some(i64::MAX));
             assert_eq!(timestamp(i64::MAX, unit), Some(i64::MAX));
@@ -260,7 +265,7 @@ mod tests {
             ("2024-02-29T23:59:59.999999+05:30", 1_709_231_399_999_999),
             ("2024-02-29T18:29:59.9Z", 1_709_231_399_900_000),
             ("-4712-01-01T00:00:00.000000Z", -210_863_520_000_000_000),
-            ("+12024-01-01T00:00:00Z", 317_263_046_400_000_000),
+            ("+12024-01-01T00:00:00Z", 317_273_587_200_000_000),
         ] {
             assert_eq!(parse_iso(text), Some(micros), "{text}");
         }

@@ -49,6 +49,7 @@ impl Placeholder {
 
     /// Whether a JSON string with this content is the placeholder. The base64 form counts in columns of any type:
     /// without schema block a column of bytes may not be known to be one.
+    #[inline]
     pub(super) fn is_text(&self, value: &str) -> bool {
         // The lengths differ for nearly all values, so that this costs three comparisons of integers a cell.
         [&self.text, &self.base64, &self.hstore]

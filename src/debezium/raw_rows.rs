@@ -145,21 +145,17 @@ fn is_list(field: &Field) -> bool {
 }
 
 fn text(column: &mut Column, value: Option<&str>) -> Option<()> {
-    match value {
-        Some(value) => column.push_str(value),
-        None => {
-            column.push_null();
-            Some(())
-        }
-    }
+    let Some(value) = value else {
+        column.push_null();
+        return Some(());
+    };
+    column.push_str(value)
 }
 
 fn integer(column: &mut Column, value: Option<i64>) -> Option<()> {
-    match value {
-        Some(value) => column.push_i64(value),
-        None => {
-            column.push_null();
-            Some(())
-        }
-    }
+    let Some(value) = value else {
+        column.push_null();
+        return Some(());
+    };
+    column.push_i64(value)
 }

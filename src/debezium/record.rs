@@ -42,7 +42,8 @@ impl Default for DecoderOptions {
     }
 }
 
-/// What the sink already has of a table, for events that do not carry a schema. Asked once a table.
+/// What the sink already has of a table, for events that do not carry a schema. Asked when a table, or
+/// a column of it, is first seen.
 pub trait KnownSchemas: Send {
     /// The table's schema, where the sink has the table.
     fn schema(&self, table: &TableId) -> Option<Arc<TableSchema>>;

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::error::ArrowError;
 
-use crate::change::{ChangeBatch, Operation, TableId, TableSchema};
+use crate::change::{ChangeBatch, Operation, RecordErrorKind, TableId, TableSchema};
 
+use super::fault::Fault;
 use super::placeholder::Placeholder;
 use super::row::{Layout, RowFault, Rows};
 
@@ -102,7 +103,10 @@ impl Tables {
         change: Change,
         placeholder: &Placeholder,
     ) -> Result<(), RowFault> {
-        let Some(slot) = self.slots.get_mut(layout.slot) else { return Ok(()) };
+        let Some(slot) = self.slots.get_mut(layout.slot) else {
+            let fault = Fault::new(RecordErrorKind::InvalidSchema, "the decoder lost its table");
+            return Err(RowFault::Record(fault));
+        };
         if let Some(open) = &mut slot.open
             && (Arc::ptr_eq(&open.schema, &layout.schema) || open.schema == layout.schema)
         {

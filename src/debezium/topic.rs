@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde_json::value::RawValue;
+
 use crate::change::{Column, TableId, TableSchema};
 
 use super::bare::key_indexes;
@@ -54,7 +56,7 @@ impl Topic {
         if let Some((payload, schema)) = self.values.find(value) {
             let payload = std::str::from_utf8(payload).map_err(|_| Fault::not_utf8("value"))?;
             // A failure here is looked at again with the whole value.
-            if let Ok(envelope) = serde_json::from_str(payload) {
+            if let Ok(envelope) = parse(payload) {
                 return Ok(Some(Opened { envelope, payload, schema: Some(schema) }));
             }
         }
@@ -76,7 +78,7 @@ impl Topic {
     fn open_wrapped<'a>(&mut self, text: &'a str) -> Decoded<Option<Opened<'a>>> {
         let wrapped: Wrapped<'a> =
             serde_json::from_str(text).map_err(|error| Fault::json("value", &error))?;
-        let Some(payload) = wrapped.payload.map(|payload| payload.get()) else { return Ok(None) };
+        let Some(payload) = wrapped.payload.map(RawValue::get) else { return Ok(None) };
         let envelope = parse(payload)?;
         let Some(block) = wrapped.schema else {
             return Ok(Some(Opened { envelope, payload, schema: None }));
@@ -142,5 +144,11 @@ pub(super) fn names(source: &Source<'_>, table: &TableId) -> bool {
 }
 
 fn parse(text: &str) -> Decoded<Envelope<'_>> {
-    serde_json::from_str(text).map_err(|error| Fault::json("value", &error))
+    let envelope = serde_json::from_str(text).map_err(|error| Fault::json("value", &error))?;
+    // Serde reads an array as the members of a struct in their order, too.
+    if is_object(text) { Ok(envelope) } else { Err(Fault::no_object("value")) }
+}
+
+fn is_object(text: &str) -> bool {
+    text.trim_ascii_start().starts_with('{')
 }

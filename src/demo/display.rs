@@ -19,9 +19,9 @@ const LINE: Duration = Duration::from_secs(3);
 /// The figures of one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Figures {
-    /// Events produced since the start.
+    /// Records produced since the start, tombstones included.
     pub produced: u64,
-    /// Events that every lane has stored.
+    /// Those of them that every lane has stored.
     pub stored: u64,
     /// Bytes of keys and values produced since the start.
     pub bytes: u64,
@@ -66,7 +66,7 @@ impl Drop for Display {
 
 fn on_terminal(length: Duration, figures: &impl Fn() -> Figures, stopped: &mpsc::Receiver<()>) {
     let bar = ProgressBar::new(length.as_millis() as u64);
-    if let Ok(style) = ProgressStyle::with_template("{bar:30.cyan/blue} {msg}") {
+    if let Ok(style) = ProgressStyle::with_template("{bar:40.cyan/blue} {prefix}\n{msg}") {
         bar.set_style(style);
     }
     let mut rate = Rate::new();
@@ -76,8 +76,10 @@ fn on_terminal(length: Duration, figures: &impl Fn() -> Figures, stopped: &mpsc:
         running = stopped.recv_timeout(REFRESH) == Err(RecvTimeoutError::Timeout);
         let now = figures();
         let second = rate.over_a_second(now.stored);
-        bar.set_position((started.elapsed().as_millis() as u64).min(bar.length().unwrap_or(0)));
-        bar.set_message(format!("{}\n  {}", flow_of(&now, second), tables_of(&now)));
+        let open = started.elapsed().min(length);
+        bar.set_prefix(format!("open for {} of {} s", open.as_secs(), length.as_secs()));
+        bar.set_message(lines_of(&now, second).join("\n"));
+        bar.set_position(open.as_millis() as u64);
     }
     bar.finish();
 }
@@ -90,30 +92,21 @@ fn in_lines(figures: &impl Fn() -> Figures, stopped: &mpsc::Receiver<()>) {
         let now = figures();
         let second = rate.over_a_second(now.stored);
         // Nobody reads a closed stream.
-        let _ = writeln!(std::io::stderr(), "{}; {}", flow_of(&now, second), tables_of(&now));
+        let _ = writeln!(std::io::stderr(), "{}", lines_of(&now, second).join("; "));
     }
 }
 
-/// One line about events.
-fn flow_of(figures: &Figures, rate: u64) -> String {
-    let mut line = format!(
-        "{} events ({}) produced, {} stored, {}/s",
-        HumanCount(figures.produced),
-        HumanBytes(figures.bytes),
-        HumanCount(figures.stored),
-        HumanCount(rate)
-    );
+/// What was produced, what was stored, and the tables: a line each, short enough for 80 columns.
+fn lines_of(figures: &Figures, rate: u64) -> [String; 3] {
+    let produced =
+        format!("produced {} records, {}", HumanCount(figures.produced), HumanBytes(figures.bytes));
+    let mut stored = format!("stored {}, {}/s", HumanCount(figures.stored), HumanCount(rate));
     if let Some(freshness) = figures.freshness {
-        let _ = write!(line, ", {:.1} s behind the shop", freshness.as_secs_f64());
+        let _ = write!(stored, ", {:.1} s behind the shop", freshness.as_secs_f64());
     }
-    line
-}
-
-/// One line about tables.
-fn tables_of(figures: &Figures) -> String {
     let tables: Vec<String> =
         figures.tables.iter().map(|(name, rows)| format!("{name} {}", HumanCount(*rows))).collect();
-    format!("rows: {}", tables.join(", "))
+    [produced, stored, format!("rows: {}", tables.join(", "))]
 }
 
 /// A count's speed over the last second or so.
@@ -151,9 +144,12 @@ mod tests {
             freshness: Some(Duration::from_millis(740)),
             tables: vec![("customers", 1_000), ("orders", 4_321)],
         };
-        let expected = "12,345 events (64.00 MiB) produced, 12,000 stored, 5,000/s, 0.7 s behind the shop";
-        assert_eq!(flow_of(&figures, 5_000), expected);
-        assert_eq!(tables_of(&figures), "rows: customers 1,000, orders 4,321");
+        let expected = [
+            "produced 12,345 records, 64.00 MiB",
+            "stored 12,000, 5,000/s, 0.7 s behind the shop",
+            "rows: customers 1,000, orders 4,321",
+        ];
+        assert_eq!(lines_of(&figures, 5_000), expected);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! A lane that is busy for less than a second only makes the next chunk wait: pausing throws the client's prefetched
 //! records away. Beyond that the partitions are paused and polling goes on, because rebalances are served by it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaResult;
@@ -42,6 +42,7 @@ impl Poller {
             return Ok(());
         }
         let chunk = self.builder.take();
+        (self.last_chunk, self.idle) = (Instant::now(), false);
         self.send(Event::Records(chunk))
     }
 
@@ -72,10 +73,14 @@ impl Poller {
     }
 
     /// Resumes those of `partitions` that are paused: a pause would outlive the assignment.
-    pub(super) fn resume_before_revoke(&mut self, partitions: &[TopicPartition]) -> Result<(), Stop> {
+    pub(super) fn resume_to_let_go<'p>(
+        &mut self,
+        partitions: impl Iterator<Item = &'p TopicPartition>,
+    ) -> Result<(), Stop> {
         let mut resume = TopicPartitionList::new();
         for partition in partitions {
-            if self.assigned.get(partition).is_some_and(|assigned| assigned.paused) {
+            if let Some(assigned) = self.assigned.get_mut(partition).filter(|assigned| assigned.paused) {
+                assigned.paused = false;
                 resume.add_partition(&partition.topic, partition.partition);
             }
         }

@@ -23,8 +23,13 @@ const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// How far the way to the end offsets of the start has come.
 pub(super) enum CaughtUp {
-    /// The end offsets are not known yet; next look at this time.
-    Unknown { next_look: Instant },
+    /// The end offsets are not known yet.
+    Unknown {
+        /// When to look at the cluster next.
+        next_look: Instant,
+        /// Whether an assignment has come.
+        assigned: bool,
+    },
     /// They are to be reached.
     Following(EndOffsets),
     /// They were.
@@ -52,7 +57,16 @@ impl EndOffsets {
 
 impl CaughtUp {
     pub(super) fn new(now: Instant) -> Self {
-        Self::Unknown { next_look: now + NO_TOPIC_GRACE }
+        Self::Unknown { next_look: now + NO_TOPIC_GRACE, assigned: false }
+    }
+
+    /// An assignment has come: the end offsets of this moment count.
+    pub(super) fn assigned(&mut self) {
+        if let Self::Unknown { next_look, assigned } = self
+            && !*assigned
+        {
+            (*next_look, *assigned) = (Instant::now(), true);
+        }
     }
 
     /// Looks at the cluster if it is time: once the first assignment has come, or to see that no topic matches.
@@ -60,16 +74,14 @@ impl CaughtUp {
         &mut self,
         consumer: &BaseConsumer<Context>,
         subscription: &Subscription,
-        assigned: bool,
         now: Instant,
     ) {
-        let Self::Unknown { next_look } = self else { return };
-        if !assigned && now < *next_look {
+        let Self::Unknown { next_look, assigned } = self else { return };
+        if now < *next_look {
             return;
         }
         match end_offsets(consumer, subscription) {
-            Ok((_, ends)) if assigned => *self = Self::Following(ends),
-            Ok((0, ends)) => *self = Self::Following(ends),
+            Ok((matching, ends)) if *assigned || matching == 0 => *self = Self::Following(ends),
             Ok(_) => *next_look = Instant::now() + LOOK_AGAIN,
             Err(reason) => {
                 tracing::debug!(reason, "the end offsets are not known yet");

@@ -80,6 +80,11 @@ impl Consumer {
         lock(&self.shared.errors).clone()
     }
 
+    /// Whether the polling thread has ended, by itself or because the events were dropped.
+    pub fn is_finished(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     /// Leaves the group and ends the polling thread; waits for it up to 10 s.
     pub fn stop(self) {
         drop(self);

@@ -83,18 +83,18 @@ pub(super) struct Poller {
     /// When the first record of the chunk was read.
     pub(super) opened: Option<Instant>,
     pub(super) assigned: BTreeMap<TopicPartition, Assigned>,
-    pub(super) assigned_once: bool,
     pub(super) last_rebalance: Instant,
     pub(super) cursor: Cursor,
     pub(super) identities: Identities,
     /// Whether reading waits for the lane.
     pub(super) held: bool,
+    pub(super) last_chunk: Instant,
+    /// Whether the lane was told of the silence since then.
+    pub(super) idle: bool,
+    pub(super) caught_up: CaughtUp,
     subscription: Subscription,
-    caught_up: CaughtUp,
     refusals: Refusals,
     quiet: Quiet,
-    last_record: Instant,
-    idle: bool,
     next_chores: Instant,
     next_commit: Instant,
 }
@@ -117,17 +117,16 @@ impl Poller {
             builder: ChunkBuilder::new(options.chunk_bytes),
             opened: None,
             assigned: BTreeMap::new(),
-            assigned_once: false,
             last_rebalance: now,
             cursor: Cursor::default(),
             identities: Identities::new(options.identity, options.metadata_refresh),
             held: false,
+            last_chunk: now,
+            idle: false,
             subscription,
             caught_up: CaughtUp::new(now),
             refusals: Refusals::default(),
             quiet: Quiet::default(),
-            last_record: now,
-            idle: false,
             next_chores: now,
             next_commit: now,
             options,
@@ -243,7 +242,7 @@ impl Poller {
     }
 
     fn tell_caught_up(&mut self, positions: &HashMap<TopicPartition, i64>, now: Instant) -> Result<(), Stop> {
-        self.caught_up.look(&self.consumer, &self.subscription, self.assigned_once, now);
+        self.caught_up.look(&self.consumer, &self.subscription, now);
         let CaughtUp::Following(ends) = &self.caught_up else { return Ok(()) };
         // A partition that nobody was seen to get for longer than a refresh takes is read by another member.
         let settled = self.last_rebalance.elapsed() > self.options.metadata_refresh + Duration::from_secs(5);
@@ -258,10 +257,8 @@ impl Poller {
     }
 
     fn tell_idle(&mut self, now: Instant) -> Result<(), Stop> {
-        if self.opened.is_some() {
-            self.last_record = now;
-            self.idle = false;
-        } else if !self.idle && !self.held && now.duration_since(self.last_record) >= IDLE_AFTER {
+        let silent = self.opened.is_none() && now.duration_since(self.last_chunk) >= IDLE_AFTER;
+        if silent && !self.idle {
             self.idle = true;
             self.send(Event::Idle)?;
         }

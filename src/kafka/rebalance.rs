@@ -45,16 +45,21 @@ impl Poller {
             list.set_partition_offset(topic, *partition, *offset)?;
         }
         take_on(&self.consumer, &list)?;
-        self.assigned_once = true;
+        self.caught_up.assigned();
         tracing::info!(partitions = partitions.len(), "partitions assigned");
         let assignments: Vec<_> = starts.into_iter().map(|(assignment, _)| assignment).collect();
-        for Assignment { partition, identity, start } in &assignments {
+        self.begin(&assignments);
+        self.apply_pauses()?;
+        if assignments.is_empty() { Ok(()) } else { self.send(Event::Assigned(assignments)) }
+    }
+
+    /// Notes where partitions were started.
+    pub(super) fn begin(&mut self, assignments: &[Assignment]) {
+        for Assignment { partition, identity, start } in assignments {
             let assigned = Assigned { identity: identity.clone(), start: *start, paused: false };
             self.assigned.insert(partition.clone(), assigned);
             self.cursor.begin(partition, *start);
         }
-        self.apply_pauses()?;
-        if assignments.is_empty() { Ok(()) } else { self.send(Event::Assigned(assignments)) }
     }
 
     /// Where `partitions` start, for the lane and for the client.
@@ -138,7 +143,7 @@ impl Poller {
                 }
             }
         }
-        self.resume_before_revoke(&partitions)?;
+        self.resume_to_let_go(partitions.iter())?;
         let_go(&self.consumer, list)?;
         for partition in &partitions {
             self.assigned.remove(partition);

@@ -1,20 +1,18 @@
 //! What happens to a log while it is read: retention overtakes the position, the log is cut, the topic is another one.
 
-use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
 
-use rdkafka::consumer::Consumer as _;
+use rdkafka::consumer::{Consumer as _, RebalanceProtocol};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use super::context::{let_go, take_on};
 use super::poller::{Poller, Stop};
 use super::rebalance::OFFSETS_PATIENCE;
 use super::start::{Start, differ, start};
 use super::watermarks::watermarks;
 use super::{Assignment, ConsumerError, Event};
 use crate::change::{StoredPosition, TopicIdentity, TopicPartition};
-
-/// How long moving a position may take.
-const SEEK: Duration = Duration::from_secs(10);
 
 impl Poller {
     /// The client has stopped a partition because its position is outside the log, and does not say which.
@@ -69,32 +67,38 @@ impl Poller {
                 moved.insert(partition.clone(), (identity, resume));
             }
         }
-        self.seek(moved)
+        self.restart(moved)
     }
 
-    fn seek(&mut self, moved: HashMap<TopicPartition, (TopicIdentity, i64)>) -> Result<usize, Stop> {
+    /// Starts the partitions anew. Not by a seek: the client refuses that for a partition which it has stopped.
+    fn restart(&mut self, moved: HashMap<TopicPartition, (TopicIdentity, i64)>) -> Result<usize, Stop> {
         if moved.is_empty() {
             return Ok(0);
         }
-        let mut list = TopicPartitionList::with_capacity(moved.len());
-        for (partition, (_, start)) in &moved {
-            list.add_partition(&partition.topic, partition.partition).set_offset(Offset::Offset(*start))?;
-        }
-        let list = self.consumer.seek_partitions(list, SEEK)?;
-        for element in list.elements() {
-            element.error()?;
-        }
         // What was read of the old log stands before the announcement of the new position.
         self.hand_over_now()?;
-        let count = moved.len();
-        let mut assignments = Vec::with_capacity(count);
-        for (partition, (identity, start)) in moved {
-            self.cursor.begin(&partition, start);
-            if let Some(assigned) = self.assigned.get_mut(&partition) {
-                (assigned.identity, assigned.start) = (identity.clone(), start);
-            }
-            assignments.push(Assignment { partition, identity, start });
+        let cooperative = matches!(self.consumer.rebalance_protocol(), RebalanceProtocol::Cooperative);
+        // The eager protocol knows only whole assignments: there all partitions start anew, the others where they are.
+        let positions = if cooperative { HashMap::new() } else { self.read_positions() };
+        let starts: BTreeMap<&TopicPartition, i64> = positions
+            .iter()
+            .map(|(partition, position)| (partition, *position))
+            .chain(moved.iter().map(|(partition, (_, start))| (partition, *start)))
+            .collect();
+        self.resume_to_let_go(starts.keys().copied())?;
+        let mut list = TopicPartitionList::with_capacity(starts.len());
+        for (partition, start) in starts {
+            list.add_partition(&partition.topic, partition.partition).set_offset(Offset::Offset(start))?;
         }
+        let_go(&self.consumer, &list)?;
+        take_on(&self.consumer, &list)?;
+        let assignments: Vec<_> = moved
+            .into_iter()
+            .map(|(partition, (identity, start))| Assignment { partition, identity, start })
+            .collect();
+        let count = assignments.len();
+        self.begin(&assignments);
+        self.apply_pauses()?;
         self.send(Event::Assigned(assignments))?;
         Ok(count)
     }

@@ -128,6 +128,8 @@ impl DecodeStage {
         match event {
             Event::Records(chunk) => self.decode(&chunk),
             Event::Assigned(partitions) => {
+                // A partition may start over in another log (`on_data_loss = "continue"`): one batch never holds both.
+                self.close()?;
                 for assigned in &partitions {
                     self.identities.insert(assigned.partition.clone(), assigned.identity.clone());
                     self.decoder.begin_partition(assigned.partition.clone(), assigned.start);

@@ -140,7 +140,7 @@ impl<S: Sink> Lane<S> {
         self.observer.restarted();
         match self.sink.load().await {
             Ok(_) => {}
-            Err(error) => return end_of(error),
+            Err(error) => return end_of(&error),
         }
         if *self.stop.borrow() {
             return AttemptEnd::Finished;
@@ -217,7 +217,7 @@ impl<S: Sink> Lane<S> {
             }
             Err(error) => {
                 let _ = request.reply.send(Err(error.to_string()));
-                Err(end_of(error))
+                Err(end_of(&error))
             }
         }
     }
@@ -292,7 +292,7 @@ impl<S: Sink> Lane<S> {
                     let wait = self.backoff.next();
                     self.wait_and_answer(attempt, wait).await?;
                 }
-                Err(error) => return Err(end_of(error)),
+                Err(error) => return Err(end_of(&error)),
             }
         }
     }
@@ -309,7 +309,9 @@ impl<S: Sink> Lane<S> {
                 stopped_topics.extend(topics.map(|partition| Arc::clone(&partition.topic)));
             }
         }
-        stopped_topics.iter().for_each(|topic| attempt.consumer.pause_topic(topic));
+        for topic in &stopped_topics {
+            attempt.consumer.pause_topic(topic);
+        }
         let durable: Vec<_> = batch
             .spans
             .iter()
@@ -337,7 +339,7 @@ impl<S: Sink> Lane<S> {
                 );
                 Ok(())
             }
-            Err(error) => Err(end_of(error)),
+            Err(error) => Err(end_of(&error)),
         }
     }
 
@@ -368,7 +370,7 @@ async fn asked_to_stop(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-fn end_of(error: SinkError) -> AttemptEnd {
+fn end_of(error: &SinkError) -> AttemptEnd {
     let message = error.to_string();
     match error {
         SinkError::Retry { class, .. } => AttemptEnd::StartOver { class, message },

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use super::LaneEnd;
 use crate::admin::metrics::Metrics;
 use crate::admin::status::{LaneBoard, LaneState, PartitionState, now};
 use crate::change::{Batch, CommitReport, Operation, RecordError, TopicPartition};
@@ -20,6 +21,14 @@ impl Observer {
     /// Observes the lane of that name.
     pub fn new(lane: &str, metrics: Metrics, board: LaneBoard) -> Self {
         Self { lane: lane.to_owned(), metrics, board }
+    }
+
+    /// The lane is gone by a bug of ours or of a library.
+    pub fn panicked(&self) -> LaneEnd {
+        let message = "the lane panicked, which is a bug: the log shows where; restart to go on";
+        tracing::error!(lane = self.lane, message, "lane stopped");
+        self.stopped("panic", message);
+        LaneEnd::Stopped(message.to_owned())
     }
 
     pub(super) fn state(&self, state: LaneState) {

@@ -12,7 +12,7 @@ use crate::change::{StoredPosition, TopicPartition};
 use crate::kafka::Positions;
 
 /// How long the polling thread waits; below the poll interval after which the group would evict us.
-const PATIENCE: Duration = Duration::from_secs(45);
+const PATIENCE: Duration = Duration::from_secs(25);
 
 type Answer = Result<HashMap<TopicPartition, StoredPosition>, String>;
 

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use tokio_postgres::config::Host;
 use tokio_postgres::{Client, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -33,7 +34,8 @@ impl Endpoint {
         let mut config: Config = url.parse().map_err(|_| MirrorError::Url {
             reason: "a part of it, or a parameter behind the question mark, is malformed or unknown",
         })?;
-        if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+        let nameless = |host: &Host| matches!(host, Host::Tcp(name) if name.is_empty());
+        if config.get_hosts().iter().all(nameless) && config.get_hostaddrs().is_empty() {
             return Err(MirrorError::Url { reason: "it has no host" });
         }
         config.ssl_mode(tls_parameters.mode.negotiation());
@@ -98,9 +100,13 @@ fn split_url(url: &str) -> Result<(String, TlsParameters), MirrorError> {
         return Err(MirrorError::Url { reason: "it does not begin with postgres://" });
     }
     let mut parameters = TlsParameters { mode: SslMode::Prefer, root_certificate: None };
-    let Some((base, query)) = url.split_once('?') else {
+    // As the client library reads it, credentials end at the first @, and may have a question mark.
+    let credentials = url.find('@').unwrap_or(0);
+    let Some(mark) = url.get(credentials..).and_then(|rest| rest.find('?')) else {
         return Ok((url.to_owned(), parameters));
     };
+    let (base, query) = url.split_at(credentials + mark);
+    let query = query.trim_start_matches('?');
     let mut kept = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         match url::form_urlencoded::parse(pair.as_bytes()).next() {
@@ -139,11 +145,24 @@ mod tests {
 
     #[test]
     fn a_bad_url_is_refused_without_showing_it() {
-        for url in ["mysql://u:hunter2@h/db", "postgres://u:hun?ter2@h/db", "postgres:///db?user=hunter2", ""]
-        {
+        for url in [
+            "mysql://u:hunter2@h/db",
+            "postgres://u:x@h/db?sslcert=hunter2",
+            "postgres:///db?user=hunter2",
+            "",
+        ] {
             let message = refusal(url);
-            assert!(message.contains("expected postgres://") && !message.contains("ter2"), "{message}");
+            assert!(
+                message.contains("expected postgres://") && !message.contains("ter2"),
+                "{url}: {message}"
+            );
         }
+    }
+
+    #[test]
+    fn a_question_mark_in_the_password_does_not_hide_the_tls_parameters() {
+        let (url, tls) = split_url("postgres://u:a?b@h/db?sslmode=verify-full").unwrap();
+        assert_eq!((url.as_str(), tls.mode), ("postgres://u:a?b@h/db", SslMode::VerifyFull));
     }
 
     #[test]

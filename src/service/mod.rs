@@ -5,9 +5,11 @@
 //! tell every lane to stop, let each finish the commit it is in, give up at the deadline. What is abandoned was not
 //! committed, and is read again on the next start.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -54,8 +56,8 @@ pub enum StartError {
 pub struct Mode {
     /// Finish at the end that Kafka had at the start.
     pub until_caught_up: bool,
-    /// Told of the positions that the lake has made durable.
-    pub on_lake_commit: Option<OnCommit>,
+    /// By name of the lane, who is told of the positions that its sink has made durable.
+    pub on_commit: HashMap<String, OnCommit>,
     /// The broker gives no ids (the embedded one of the demo).
     pub without_identity: bool,
 }
@@ -88,13 +90,13 @@ impl Service {
             let lake = Lake::open(options::lake(settings)).await?;
             let raw = !settings.lake.raw_table.is_empty();
             let lane = options::lane(settings, "lake", raw, &mode);
-            service.spawn(lane, lake, stopping.clone(), mode.on_lake_commit.clone());
+            service.spawn(lane, lake, stopping.clone(), mode.on_commit.get("lake").cloned());
         }
         for (name, mirror) in &settings.mirrors {
             let sink = Mirror::new(&options::mirror(settings, name, mirror))
                 .map_err(|source| StartError::Mirror { name: name.clone(), source })?;
             let lane = options::lane(settings, name, !mirror.raw.is_empty(), &mode);
-            service.spawn(lane, sink, stopping.clone(), None);
+            service.spawn(lane, sink, stopping.clone(), mode.on_commit.get(name).cloned());
         }
         if service.lanes.is_empty() {
             return Err(StartError::NoSink);
@@ -111,11 +113,16 @@ impl Service {
     ) {
         let name = options.name.clone();
         let observer = Observer::new(&name, self.metrics.clone(), self.board.lane(&name));
-        let mut lane = Lane::new(options, sink, observer, stopping);
+        let mut lane = Lane::new(options, sink, observer.clone(), stopping);
         if let Some(on_commit) = on_commit {
             lane = lane.on_commit(on_commit);
         }
-        self.lanes.spawn(async move { (name, lane.run().await) });
+        self.lanes.spawn(async move {
+            // A panic is a bug: the sink is consistent and other lanes go on, but this one must not look healthy.
+            let end =
+                AssertUnwindSafe(lane.run()).catch_unwind().await.unwrap_or_else(|_| observer.panicked());
+            (name, end)
+        });
     }
 
     /// The state of the lanes.
@@ -123,15 +130,18 @@ impl Service {
         &self.board
     }
 
+    /// Waits until one more lane has ended by itself, and says which and how; `None` once none is left.
+    pub async fn next_end(&mut self) -> Option<(String, LaneEnd)> {
+        let ended = self.lanes.join_next().await?;
+        // Tasks are never aborted, and a panic of a lane is caught within its task.
+        let (name, end) = ended.ok()?;
+        self.ends.insert(name.clone(), end.clone());
+        Some((name, end))
+    }
+
     /// Waits until every lane has ended by itself, and says how each did.
     pub async fn join(&mut self) -> &BTreeMap<String, LaneEnd> {
-        while let Some(ended) = self.lanes.join_next().await {
-            let (name, end) = ended.unwrap_or_else(|error| {
-                // A panic is a bug: the lane is gone, its sink is consistent, and the process must not look healthy.
-                ("unknown".to_owned(), LaneEnd::Stopped(format!("a lane panicked: {error}")))
-            });
-            self.ends.insert(name, end);
-        }
+        while self.next_end().await.is_some() {}
         &self.ends
     }
 

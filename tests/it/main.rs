@@ -1,2 +1,43 @@
-//! x
-fn main() {}
+//! Behaviour of the whole program, tried on the real stack: Postgres, Debezium in Kafka Connect, Kafka.
+//!
+//! Nothing here is faked. A test owns a [`shop::Shop`]: a source database with its connector, two databases that
+//! mirror it and a folder for the lake, all with names of their own on the servers that the process shares
+//! ([`stack`]). It runs the program itself ([`daemon`]), as often and as long as it likes, and then compares every
+//! copy with the source ([`oracle`]). So tests do not see each other, and those that break a shared server take it
+//! for themselves.
+//!
+//! `ALLUVIUM_TEST_SEED` repeats the random choices of a run; each test prints its own. `ALLUVIUM_TEST_KEEP=1` leaves
+//! the folder of the stack behind, with all logs.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::indexing_slicing
+)]
+
+mod daemon;
+mod eventually;
+mod oracle;
+mod shop;
+mod stack;
+mod workload;
+
+mod bad_records;
+mod cli;
+mod cli_check;
+mod demo;
+mod evolve;
+mod faults;
+mod instances;
+mod kill;
+mod mirror;
+mod mirror_changes;
+mod mirror_lost_reply;
+mod mirror_tls;
+mod mirror_types;
+mod pipeline;
+mod positions;
+mod postgres_server;
+mod readers;
+mod schemaless;

@@ -1,0 +1,161 @@
+//! What each kind of record ends as.
+
+use super::*;
+use crate::change::{Operation, TopicPartition};
+
+fn create(offset: i64, id: i64) -> Record {
+    let row = format!(r#"{{"id":{id},"v":"x"}}"#);
+    Record::new(offset, &format!(r#"{{"id":{id}}}"#), &event("c", "null", &row))
+}
+
+fn delete(offset: i64, id: i64) -> Record {
+    let key = format!(r#"{{"id":{id}}}"#);
+    Record::new(offset, &key, &event("d", &key, "null"))
+}
+
+fn outcomes(decoder: &mut Decoder, records: &[Record]) -> Vec<Outcome> {
+    records.iter().map(|record| record.push(decoder).unwrap()).collect()
+}
+
+#[test]
+fn a_tombstone_after_the_delete_of_its_key_is_filtered_even_in_the_next_batch() {
+    let mut decoder = decoder();
+    outcomes(&mut decoder, &[create(0, 1), delete(1, 1)]);
+    decoder.finish().unwrap();
+    let tombstone = Record::tombstone(2, r#"{"id":1}"#);
+    assert_eq!(outcomes(&mut decoder, &[tombstone]), [Outcome::Filtered("tombstone")]);
+    let batch = decoder.finish().unwrap();
+    assert!(batch.changes.is_empty());
+    assert_eq!(batch.raw.unwrap().num_rows(), 0);
+    let span = batch.spans.values().next().unwrap();
+    assert_eq!((span.first, span.next), (2, 3), "filtered records move the position");
+}
+
+#[test]
+fn a_tombstone_of_another_key_is_a_delete_with_a_raw_row() {
+    let mut decoder = decoder();
+    let records = [create(0, 1), create(1, 2), delete(2, 1), Record::tombstone(3, r#"{"id":2}"#)];
+    let ends = outcomes(&mut decoder, &records);
+    assert_eq!(ends[3], Outcome::Change(Operation::Delete));
+    let batch = decoder.finish().unwrap();
+    assert_eq!(cells(&batch.changes[0])[3], ["2", "NULL"]);
+    assert_eq!(raw_column(&batch, "operation").concat(), "ccdd");
+    assert_eq!(raw_column(&batch, "source_table")[3], "t");
+}
+
+#[test]
+fn a_tombstone_repeated_is_a_delete_again() {
+    let mut decoder = decoder();
+    let tombstone = |offset| Record::tombstone(offset, r#"{"id":1}"#);
+    let ends = outcomes(&mut decoder, &[create(0, 1), delete(1, 1), tombstone(2), tombstone(3)]);
+    assert_eq!(ends[2..], [Outcome::Filtered("tombstone"), Outcome::Change(Operation::Delete)]);
+}
+
+#[test]
+fn a_tombstone_whose_predecessor_was_not_seen_deletes_without_a_raw_row() {
+    let mut decoder = decoder();
+    outcomes(&mut decoder, &[create(0, 1), delete(1, 1)]);
+    decoder.finish().unwrap();
+    decoder.begin_partition(TopicPartition::new("cdc.public.t", 0), 2);
+    let ends = outcomes(&mut decoder, &[Record::tombstone(2, r#"{"id":1}"#)]);
+    assert_eq!(ends, [Outcome::Change(Operation::Delete)]);
+    assert_eq!(decoder.finish().unwrap().raw.unwrap().num_rows(), 0);
+}
+
+#[test]
+fn a_tombstone_of_a_topic_without_rows_is_filtered() {
+    let ends = outcomes(&mut decoder(), &[Record::tombstone(0, r#"{"id":1}"#)]);
+    assert_eq!(ends, [Outcome::Filtered("tombstone_unknown_table")]);
+}
+
+#[test]
+fn a_null_payload_in_a_schema_block_is_a_tombstone() {
+    let mut decoder = decoder();
+    let tombstone = Record::new(2, r#"{"id":1}"#, r#"{"schema":null,"payload":null}"#);
+    let ends = outcomes(&mut decoder, &[create(0, 1), delete(1, 1), tombstone]);
+    assert_eq!(ends[2], Outcome::Filtered("tombstone"));
+}
+
+#[test]
+fn records_that_are_not_of_a_table_are_filtered_by_name() {
+    let heartbeat_topic =
+        Record { topic: "__debezium-heartbeat.cdc".into(), ..Record::new(0, "{}", "anything") };
+    let named = |name: &str, payload: &str| {
+        let value =
+            format!(r#"{{"schema":{{"type":"struct","fields":[],"name":"{name}"}},"payload":{payload}}}"#);
+        Record::new(0, r#"{"id":"x"}"#, &value)
+    };
+    let nothing = Record { key: None, value: None, ..Record::new(0, "", "") };
+    for (record, reason) in [
+        (heartbeat_topic, "heartbeat"),
+        (Record::new(0, r#"{"serverName":"cdc"}"#, r#"{"ts_ms":1}"#), "heartbeat"),
+        (named("io.debezium.connector.common.Heartbeat", r#"{"ts_ms":1}"#), "heartbeat"),
+        (
+            Record::new(
+                0,
+                r#"{"id":"7:1"}"#,
+                r#"{"status":"BEGIN","id":"7:1","event_count":null,"data_collections":null,"ts_ms":1}"#,
+            ),
+            "transaction",
+        ),
+        (
+            named("io.debezium.connector.common.TransactionMetadataValue", r#"{"status":"END","id":"7:1"}"#),
+            "transaction",
+        ),
+        (
+            Record::new(0, "{}", r#"{"source":{"db":"x"},"databaseName":"x","ddl":"","tableChanges":[]}"#),
+            "schema_change",
+        ),
+        (nothing, "empty"),
+    ] {
+        let end = record.push(&mut decoder()).unwrap();
+        assert_eq!(end, Outcome::Filtered(reason), "{record:?}");
+    }
+}
+
+#[test]
+fn a_logical_message_is_filtered_but_in_the_raw_table() {
+    let mut decoder = decoder();
+    let value = event("m", "null", "null").replace(r#""table":"t""#, r#""table":"""#);
+    let end = Record::new(0, r#"{"prefix":"app"}"#, &value).push(&mut decoder).unwrap();
+    assert_eq!(end, Outcome::Filtered("message"));
+    let batch = decoder.finish().unwrap();
+    assert_eq!(raw_column(&batch, "operation"), ["m"]);
+    assert_eq!(raw_column(&batch, "lsn"), ["42"]);
+    assert!(batch.changes.is_empty());
+}
+
+#[test]
+fn spans_begin_at_the_position_that_was_set_and_go_on_from_there() {
+    let mut decoder = decoder();
+    decoder.begin_partition(TopicPartition::new("cdc.public.t", 0), 5);
+    outcomes(&mut decoder, &[create(8, 1)]);
+    let first = decoder.finish().unwrap();
+    outcomes(&mut decoder, &[create(12, 2)]);
+    let second = decoder.finish().unwrap();
+    let spans: Vec<(i64, i64)> = [first, second]
+        .iter()
+        .flat_map(|batch| batch.spans.values().map(|span| (span.first, span.next)))
+        .collect();
+    assert_eq!(spans, [(5, 9), (9, 13)], "offsets with gaps leave no gap between spans");
+}
+
+#[test]
+fn changes_say_where_and_when_they_were_made() {
+    let mut decoder = decoder();
+    let other = Record { topic: "cdc.public.other".into(), ..create(40, 3) };
+    outcomes(&mut decoder, &[create(7, 1), other, create(8, 2)]);
+    assert_eq!((decoder.rows(), decoder.records()), (3, 3));
+    assert!(decoder.bytes() > 0);
+    let batch = decoder.finish().unwrap();
+    assert_eq!(decoder.rows(), 0);
+    assert_eq!(batch.partitions.len(), 2);
+    let changes = &batch.changes[0];
+    assert_eq!(changes.table.to_string(), "public.t");
+    assert_eq!(changes.partitions, [0, 1, 0]);
+    assert_eq!(changes.offsets, [7, 40, 8]);
+    assert_eq!(changes.source_micros, [1_700_000_000_123_456; 3]);
+    assert_eq!(batch.newest_source_micros, Some(1_700_000_000_123_456));
+    assert_eq!(raw_column(&batch, "tx_id"), ["7", "7", "7"]);
+    assert_eq!(raw_column(&batch, "source_timestamp")[0], "2023-11-14T22:13:20.123456Z");
+}
