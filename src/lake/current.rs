@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use deltalake::DeltaTable;
 
@@ -18,6 +18,9 @@ use super::table::{ATTEMPTS, Advance, Table, Writer, txns};
 use super::upsert;
 use crate::change::{Batch, ChangeBatch, Folded, TableId, TableReport, TableSchema, fold};
 
+/// A table that gets no rows stores its positions this often, while its topics bring records for others.
+const POSITIONS_ONLY: Duration = Duration::from_mins(1);
+
 /// A Delta table whose rows equal the source table's.
 #[derive(Debug)]
 pub(super) struct CurrentTable {
@@ -28,6 +31,8 @@ pub(super) struct CurrentTable {
     topics: BTreeSet<Arc<str>>,
     /// The library's snapshot that the next merge starts from.
     snapshot: Option<DeltaTable>,
+    /// When a position was last stored, or the table opened.
+    pub(super) stored: Option<Instant>,
 }
 
 impl CurrentTable {
@@ -47,7 +52,8 @@ impl CurrentTable {
             )));
         };
         let topics = Positions::of(&writer.pipeline, table.state.txns()).topics();
-        let mut current = Self { id, table, schema: empty_schema(), topics, snapshot: None };
+        let mut current =
+            Self { id, table, schema: empty_schema(), topics, snapshot: None, stored: Some(Instant::now()) };
         current.read_schema()?;
         Ok(current)
     }
@@ -101,7 +107,7 @@ impl CurrentTable {
         if advances.is_empty() {
             return Ok((TableReport::default(), 0));
         }
-        self.table.refresh(writer, &advances).await?;
+        self.refresh(writer, &advances).await?;
         for _ in 0..ATTEMPTS {
             let advances = self.advances(batch, writer);
             if !self.evolve(changes, writer, &advances).await? {
@@ -113,6 +119,7 @@ impl CurrentTable {
                 return Ok((TableReport::default(), conflicts));
             }
             if self.apply(&folded, &advances, writer, merge_memory).await? {
+                self.stored = Some(Instant::now());
                 let report = TableReport {
                     upserted: folded.rows.num_rows() as u64,
                     deleted: folded.deletes.num_rows() as u64,
@@ -126,6 +133,33 @@ impl CurrentTable {
             conflicts += 1;
         }
         Err(LakeError::Busy { table: self.table.log.table().to_owned(), attempts: ATTEMPTS })
+    }
+
+    /// Stores the positions of a batch that has no rows for this table, once a minute.
+    ///
+    /// Where several tables share a topic, a quiet one would otherwise make a lane start ever further back.
+    pub(super) async fn store_positions(&mut self, batch: &Batch, writer: &Writer) -> Result<(), LakeError> {
+        let advances = self.advances(batch, writer);
+        if advances.is_empty() || self.stored.is_some_and(|stored| stored.elapsed() < POSITIONS_ONLY) {
+            return Ok(());
+        }
+        self.refresh(writer, &advances).await?;
+        let entry = txns(&advances)
+            .fold(Entry::new("MERGE", &writer.id, super::now_millis()), |entry, txn| entry.txn(&txn));
+        match self.table.commit(entry.into_bytes()).await? {
+            Outcome::Committed => self.stored = Some(Instant::now()),
+            Outcome::Conflict => {
+                self.table.catch_up(writer, &advances).await?;
+                self.read_schema()?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn refresh(&mut self, writer: &Writer, advances: &[Advance]) -> Result<(), LakeError> {
+        let before = self.table.state.version();
+        self.table.refresh(writer, advances).await?;
+        if self.table.state.version() == before { Ok(()) } else { self.read_schema() }
     }
 
     fn advances(&self, batch: &Batch, writer: &Writer) -> Vec<Advance> {
@@ -203,6 +237,7 @@ impl CurrentTable {
                     Outcome::Committed => Ok(true),
                     Outcome::Conflict => {
                         self.table.catch_up(writer, advances).await?;
+                        self.read_schema()?;
                         Ok(false)
                     }
                 }

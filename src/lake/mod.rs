@@ -183,7 +183,12 @@ impl Lake {
         self.tables.clear();
         self.stopped.clear();
         let raw_log = self.raw_log()?;
-        let folders = self.location.tables(location::depth(&self.options.layout)).await?;
+        // Tables that are no longer kept must not hold the lane back.
+        let folders = if self.options.current_tables {
+            self.location.tables(location::depth(&self.options.layout)).await?
+        } else {
+            Vec::new()
+        };
         let logs = folders
             .into_iter()
             .filter(|folder| Some(folder) != self.options.raw_table.as_ref())
@@ -272,7 +277,14 @@ impl Lake {
             tasks.push(this.commit_one(batch, id, changes, table, memory).boxed());
         }
         let outcomes: Vec<Outcome> = stream::iter(tasks).buffer_unordered(lanes).collect().await;
-        self.settle(batch, outcomes, report)
+        self.settle(batch, outcomes, report)?;
+        let with_rows: BTreeSet<&TableId> = batch.changes.iter().map(|changes| &changes.table).collect();
+        for (id, table) in &mut self.tables {
+            if !with_rows.contains(id) && !self.stopped.contains_key(id) {
+                table.store_positions(batch, &self.writer).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn commit_one(

@@ -259,3 +259,22 @@ async fn a_table_without_key_is_refused_with_the_ways_to_give_it_one() {
     let tables = LakeReader::open(&fixture.options()).unwrap().tables().await.unwrap();
     assert!(tables.iter().all(|info| info.name != "items"), "{tables:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quiet_table_of_a_shared_topic_stores_its_positions_now_and_then() {
+    let fixture = Fixture::new();
+    let mut lake = fixture.open().await;
+    lake.commit(&batch("items", &[event(0, Create, 1, "one", Cell::Null)])).await.unwrap();
+    let mut for_another = batch("items", &[event(1, Create, 1, "x", Cell::Null)]);
+    for_another.changes[0].table = table("others");
+    lake.commit(&for_another).await.unwrap();
+    assert_eq!(fixture.version("items").await, 1, "not with every batch");
+    lake.tables.get_mut(&table("items")).unwrap().stored = None;
+    let mut more = batch("items", &[event(2, Create, 2, "x", Cell::Null)]);
+    more.changes[0].table = table("others");
+    lake.commit(&more).await.unwrap();
+    assert_eq!(fixture.version("items").await, 2);
+    let next: Vec<i64> = lake.load().await.unwrap().into_values().map(|stored| stored.next_offset).collect();
+    assert_eq!(next, [3]);
+    assert_eq!(fixture.items().await, ["1 one -"]);
+}

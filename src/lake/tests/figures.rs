@@ -45,6 +45,13 @@ fn rows(first: i64, count: i64, bytes: usize) -> RecordBatch {
     RecordBatch::try_new(raw::schema(), columns).unwrap()
 }
 
+/// CPU time of this process; on a busy machine it tells more than the clock.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let ticks = stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(2);
+    ticks.map(|ticks| ticks.parse::<f64>().unwrap()).sum::<f64>() / 100.0
+}
+
 fn payload(seed: i64, bytes: usize) -> String {
     let mut random = fastrand::Rng::with_seed(seed as u64);
     let mut text = String::with_capacity(bytes + 40);
@@ -77,12 +84,19 @@ async fn raw_append_rate() {
             }
         })
         .collect();
-    let started = Instant::now();
+    let (started, cpu) = (Instant::now(), cpu_seconds());
     for batch in &batches {
         lake.commit(batch).await.unwrap();
     }
-    let seconds = started.elapsed().as_secs_f64();
-    eprintln!("raw append: {:.0} rows/s ({total} rows in {seconds:.2} s)", total as f64 / seconds);
+    let (seconds, cpu) = (started.elapsed().as_secs_f64(), cpu_seconds() - cpu);
+    let bytes =
+        crate::lake::read::LakeReader::open(&fixture.options()).unwrap().tables().await.unwrap()[0].bytes;
+    eprintln!(
+        "raw append: {:.0} rows/s, {:.0} rows per second of CPU, {} bytes a row",
+        total as f64 / seconds,
+        total as f64 / cpu,
+        bytes / total
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,11 +128,15 @@ async fn upsert_rate() {
     for batch in &fill {
         lake.commit(batch).await.unwrap();
     }
-    let started = Instant::now();
+    let (started, cpu) = (Instant::now(), cpu_seconds());
     for batch in &updates {
         lake.commit(batch).await.unwrap();
     }
-    let seconds = started.elapsed().as_secs_f64();
-    let rate = (batches * per_batch) as f64 / seconds;
-    eprintln!("copy-on-write upsert into {table} rows: {rate:.0} changes/s ({seconds:.2} s)");
+    let (seconds, cpu) = (started.elapsed().as_secs_f64(), cpu_seconds() - cpu);
+    let changes = (batches * per_batch) as f64;
+    eprintln!(
+        "copy-on-write upsert into {table} rows: {:.0} changes/s, {:.0} changes per second of CPU",
+        changes / seconds,
+        changes / cpu
+    );
 }
