@@ -31,10 +31,10 @@ server_sql() { psql "postgres://postgres@127.0.0.1:$postgres/postgres" -v ON_ERR
 
 build() {
   cd "$here/.."
-  cargo build --release --bin alluvium --example decode_speed
   local target=${CARGO_TARGET_DIR:-target}
   alluvium=${ALLUVIUM_BIN:-$target/release/alluvium}
   decode_speed=$target/release/examples/decode_speed
+  [ -n "${ALLUVIUM_BIN:-}" ] || cargo build --release --bin alluvium --example decode_speed
 }
 
 start_stack() {
@@ -96,7 +96,7 @@ topics = ["$topic"]
 listen = ""
 [[tables]]
 source = "public.orders"
-types = { order_id = "bigint", customer_id = "integer", amount = "numeric(12,2)", created_at = "timestamp", updated_at = "timestamptz" }
+types = { order_id = "int64", customer_id = "int32", amount = "decimal_text(12,2)", created_at = "timestamp", updated_at = "timestamptz" }
 T
   case $1 in
     raw) printf '[lake]\nuri = "%s/lake-%s"\ncurrent_tables = false\n' "$dir" "$1-$2" ;;
