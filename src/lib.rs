@@ -3,3 +3,4 @@
 pub mod admin;
 pub mod change;
 pub mod failpoint;
+pub mod lake;
