@@ -36,6 +36,8 @@ pub(super) struct Header {
     /// Boot id of the machine while the index is open; none when it was closed and synced.
     open_since_boot: Option<String>,
     version: Option<i64>,
+    /// Checksum of the log entry of that version.
+    entry: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -47,13 +49,13 @@ struct Sealed {
 impl Header {
     pub(super) fn new(identity: &IndexIdentity) -> Self {
         let secret = std::array::from_fn(|_| fastrand::u64(..));
-        Self { format: FORMAT, identity: identity.clone(), secret, open_since_boot: None, version: None }
+        Self { format: FORMAT, identity: identity.clone(), secret, open_since_boot: None, version: None, entry: None }
     }
 
     /// Reads the header in `folder`.
     pub(super) fn read(folder: &Path, identity: &IndexIdentity) -> io::Result<Self> {
         let sealed: Sealed = serde_json::from_slice(&fs::read(path(folder))?)?;
-        if checksum(&sealed.header) != sealed.checksum {
+        if checksum(sealed.header.as_bytes()) != sealed.checksum {
             return Err(unusable("its header is damaged"));
         }
         let header: Self = serde_json::from_str(&sealed.header)?;
@@ -81,8 +83,13 @@ impl Header {
         self.version
     }
 
-    pub(super) fn set_version(&mut self, folder: &Path, version: i64) -> io::Result<()> {
+    pub(super) fn stands_on(&self, entry: &[u8]) -> bool {
+        self.entry == Some(checksum(entry))
+    }
+
+    pub(super) fn set_version(&mut self, folder: &Path, version: i64, entry: Option<&[u8]>) -> io::Result<()> {
         self.version = Some(version);
+        self.entry = entry.map(checksum);
         self.write(folder)
     }
 
@@ -107,7 +114,7 @@ impl Header {
 
     fn write(&self, folder: &Path) -> io::Result<()> {
         let header = serde_json::to_string(self)?;
-        let sealed = Sealed { checksum: checksum(&header), header };
+        let sealed = Sealed { checksum: checksum(header.as_bytes()), header };
         let beside = folder.join("header.new");
         fs::write(&beside, serde_json::to_vec(&sealed)?)?;
         fs::rename(beside, path(folder))
@@ -122,9 +129,9 @@ fn unusable(reason: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
 }
 
-fn checksum(text: &str) -> u64 {
+fn checksum(bytes: &[u8]) -> u64 {
     let mut hasher = SipHasher24::new();
-    hasher.write(text.as_bytes());
+    hasher.write(bytes);
     hasher.finish()
 }
 

@@ -20,6 +20,9 @@ use memmap2::{MmapOptions, MmapRaw};
 /// Bytes of a slot: two words of key, one of value.
 pub(super) const SLOT_BYTES: usize = 24;
 
+/// Value of a slot that is being emptied. No address packs to it.
+const VACATED: u64 = 1;
+
 /// One slot. A value of zero means unoccupied.
 #[repr(C)]
 pub(super) struct Slot {
@@ -46,6 +49,16 @@ impl Slot {
         self.key[0].store(key[0], Ordering::Relaxed);
         self.key[1].store(key[1], Ordering::Relaxed);
         self.value.store(value, Ordering::Release);
+    }
+
+    /// Leaves the slot occupied by no key: lookups pass it.
+    pub(super) fn vacate(&self) {
+        self.value.store(VACATED, Ordering::Release);
+    }
+
+    /// Whether the slot holds a key.
+    pub(super) fn holds_key(&self) -> bool {
+        !matches!(self.value(), 0 | VACATED)
     }
 
     /// Leaves the slot unoccupied.

@@ -141,12 +141,18 @@ impl KeyIndex {
         self.header.version()
     }
 
-    /// Records that the index stands at `version`.
+    /// Whether `entry` is the log entry of the version at which the index stands. Version numbers alone do not say so: a
+    /// table's folder may have been put back from a copy and have gone another way since.
+    pub fn stands_on(&self, entry: &[u8]) -> bool {
+        self.header.stands_on(entry)
+    }
+
+    /// Records that the index stands at `version`, whose log entry is `entry`.
     ///
     /// # Errors
     /// Where the folder cannot be written.
-    pub fn set_version(&mut self, version: i64) -> io::Result<()> {
-        self.header.set_version(&self.folder, version)
+    pub fn set_version(&mut self, version: i64, entry: Option<&[u8]>) -> io::Result<()> {
+        self.header.set_version(&self.folder, version, entry)
     }
 
     /// The number that addresses use for a data file.

@@ -1,8 +1,9 @@
 //! A shard: an open-addressing hash table in one mapped file.
 //!
 //! Linear probing, at most three quarters full. Removal shifts later entries of the run back, so that slots are free
-//! again at once and lookups never meet tombstones. A process killed in the middle of a shift leaves an entry twice;
-//! the copy that lookups do not reach first is stale, and stale entries are harmless by the index's contract.
+//! again at once. While entries shift, the hole is marked as vacated rather than unoccupied, so that the run is never
+//! cut: a process killed in the middle leaves a vacated slot, which lookups pass and the next doubling drops, or an
+//! entry twice, of which the copy that lookups do not reach first is stale, and that is harmless by the index's contract.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -65,7 +66,7 @@ impl Shard {
         let mut at = hash as usize & mask;
         loop {
             let slot = &slots[at];
-            if slot.value() == 0 || slot.key() == key {
+            if slot.value() == 0 || (slot.holds_key() && slot.key() == key) {
                 return at;
             }
             at = (at + 1) & mask;
@@ -95,7 +96,7 @@ impl Shard {
         if slots[hole].value() == 0 {
             return;
         }
-        slots[hole].clear();
+        slots[hole].vacate();
         let mut at = hole;
         loop {
             at = (at + 1) & mask;
@@ -103,23 +104,26 @@ impl Shard {
             if value == 0 {
                 break;
             }
+            if !slots[at].holds_key() {
+                continue;
+            }
             let moved = slots[at].key();
             let home = hash_of(moved) as usize & mask;
             // An entry may move into the hole unless its home lies behind the hole.
             if at.wrapping_sub(home) & mask >= at.wrapping_sub(hole) & mask {
                 slots[hole].occupy(moved, value);
-                slots[at].clear();
+                slots[at].vacate();
                 hole = at;
             }
         }
+        slots[hole].clear();
         self.len -= 1;
     }
 
     /// All entries, in no order.
     pub(super) fn entries(&self) -> impl Iterator<Item = (Words, u64)> + '_ {
         self.file.slots().iter().filter_map(|slot| {
-            let value = slot.value();
-            (value != 0).then(|| (slot.key(), value))
+            slot.holds_key().then(|| (slot.key(), slot.value()))
         })
     }
 

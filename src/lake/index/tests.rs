@@ -128,12 +128,12 @@ fn an_index_left_open_by_another_boot_is_not_used_but_a_closed_one_is() {
     let folder = tempfile::tempdir().unwrap();
     let mut index = KeyIndex::create(folder.path(), &identity(true)).unwrap();
     index.header.pretend_boot("another");
-    index.set_version(3).unwrap();
+    index.set_version(3, None).unwrap();
     drop(index);
     assert_eq!(refusal(folder.path(), &identity(true)), "the machine stopped while it was open");
 
     let mut index = KeyIndex::create(folder.path(), &identity(true)).unwrap();
-    index.set_version(3).unwrap();
+    index.set_version(3, None).unwrap();
     index.close().unwrap();
     assert_eq!(reopen(folder.path(), true).version(), Some(3));
 }
