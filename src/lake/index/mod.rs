@@ -193,16 +193,6 @@ impl KeyIndex {
         self.shards.iter().map(|placed| placed.shard.len()).sum()
     }
 
-    /// Whether there is no key.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Bytes of the mapped files.
-    pub fn mapped_bytes(&self) -> usize {
-        self.shards.iter().map(|placed| placed.shard.slots() * map::SLOT_BYTES).sum()
-    }
-
     /// The key of these bytes, as this index stores it.
     pub fn key(&self, bytes: &[u8]) -> IndexKey {
         if self.header.identity().exact {

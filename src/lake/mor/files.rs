@@ -15,12 +15,14 @@ use deltalake::{ObjectStore, Path};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, RowSelection};
-use parquet::arrow::async_reader::{ParquetObjectReader, ParquetRecordBatchStreamBuilder};
+use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::PageIndexPolicy;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
 use serde_json::{Map, Value, json};
 
+use super::reader::StoredFile;
 use crate::change::{Folded, TableSchema};
 use crate::lake::action::Add;
 use crate::lake::error::LakeError;
@@ -134,12 +136,12 @@ impl DataFiles {
         &self,
         path: &str,
         pages: bool,
-    ) -> Result<ParquetRecordBatchStreamBuilder<ParquetObjectReader>, LakeError> {
+    ) -> Result<ParquetRecordBatchStreamBuilder<StoredFile>, LakeError> {
         let location = Path::from_url_path(path).map_err(|error| self.storage(&error))?;
-        let reader = ParquetObjectReader::new(Arc::clone(&self.store), location);
+        let reader = StoredFile { store: Arc::clone(&self.store), path: location };
         ParquetRecordBatchStreamBuilder::new_with_options(
             reader,
-            ArrowReaderOptions::new().with_page_index(pages),
+            ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::from(pages)),
         )
         .await
         .map_err(|error| self.storage(&error))
@@ -164,7 +166,7 @@ fn runs(ordinals: &[u32]) -> Vec<Range<usize>> {
 }
 
 fn projection(
-    builder: &ParquetRecordBatchStreamBuilder<ParquetObjectReader>,
+    builder: &ParquetRecordBatchStreamBuilder<StoredFile>,
     columns: &SchemaRef,
 ) -> ProjectionMask {
     let roots = builder

@@ -83,10 +83,6 @@ impl Locator {
         self.identity == *identity
     }
 
-    pub(super) fn codec(&self) -> &KeyCodec {
-        &self.codec
-    }
-
     /// Brings the index to the version of the table's state.
     pub(super) async fn follow(&mut self, table: &Table, files: &DataFiles) -> Result<(), LakeError> {
         let goal = table.state.version() as i64;

@@ -15,6 +15,7 @@ mod home;
 mod keys;
 mod locate;
 mod plan;
+mod reader;
 mod vectors;
 
 use std::collections::HashMap;

@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::interleave;
 use arrow::datatypes::{Schema, SchemaRef};
 use deltalake::ObjectStore;
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use roaring::RoaringTreemap;
 use serde_json::Value;
 
@@ -212,10 +212,11 @@ async fn stored(
         })
         .filter(|(_, rows)| !rows.is_empty())
         .collect();
-    let reads = wanted.iter().map(|(path, rows)| {
+    let mut reads = Vec::with_capacity(wanted.len());
+    for (path, rows) in &wanted {
         let ordinals: Vec<u32> = rows.iter().map(|(row, _)| *row).collect();
-        async move { files.rows(path, columns, &ordinals).await }
-    });
+        reads.push(async move { files.rows(path, columns, &ordinals).await }.boxed());
+    }
     let batches: Vec<RecordBatch> = futures::stream::iter(reads).buffered(READERS).try_collect().await?;
     let mut places = HashMap::new();
     for (batch, (_, rows)) in wanted.iter().enumerate() {

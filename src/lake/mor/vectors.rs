@@ -9,9 +9,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crc::{CRC_32_ISO_HDLC, Crc};
-use deltalake::logstore::object_store::PutOptions;
-use deltalake::{ObjectStore, ObjectStoreExt, Path};
-use futures::{StreamExt, TryStreamExt};
+use deltalake::logstore::object_store::{ObjectStoreExt, PutOptions};
+use deltalake::{ObjectStore, Path};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use roaring::RoaringTreemap;
 use uuid::Uuid;
 
@@ -165,10 +165,13 @@ impl Vectors {
             }
             found.push(rows.unwrap_or_default());
         }
-        let fetch = |(at, path, vector)| async move {
-            Ok::<_, LakeError>((at, path, vector, read(table, store, vector).await?))
-        };
-        let mut fetched = futures::stream::iter(missing.into_iter().map(fetch)).buffer_unordered(FETCHES);
+        let mut fetches = Vec::with_capacity(missing.len());
+        for (at, path, vector) in missing {
+            let fetch =
+                async move { Ok::<_, LakeError>((at, path, vector, read(table, store, vector).await?)) };
+            fetches.push(fetch.boxed());
+        }
+        let mut fetched = futures::stream::iter(fetches).buffer_unordered(FETCHES);
         while let Some((at, path, vector, rows)) = fetched.try_next().await? {
             let rows = Arc::new(rows);
             self.keep(path, vector.clone(), Arc::clone(&rows));
