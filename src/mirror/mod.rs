@@ -164,6 +164,7 @@ impl Mirror {
         if idle && self.last_move.is_some_and(|at| at.elapsed() < IDLE_PROGRESS) {
             return Ok(report);
         }
+        session.drop_old_schemas().await?;
         for segment in &segments {
             let target = TargetName::of(&self.schema, segment.table);
             let ready = session.make_ready(segment.table, &target, segment.schema).await;
@@ -183,7 +184,11 @@ impl Mirror {
         for segment in &segments {
             let started = Instant::now();
             let table = report.tables.entry(segment.table.to_string()).or_default();
-            let Some(writer) = session.table(segment.table, segment.schema) else { continue };
+            // To leave it out and commit would lose its rows.
+            let Some(writer) = session.table(segment.table, segment.schema) else {
+                let message = format!("table {} was not made ready for its rows", segment.table);
+                return Err(Failure::Sink(SinkError::Retry { class: "session", message }));
+            };
             if let Err(trouble) = apply::write(writer, &segment.folded, table).await {
                 session.forget(segment.table);
                 return Err(of_table(trouble, segment.table));
