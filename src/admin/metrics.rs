@@ -48,6 +48,8 @@ pub struct Metrics {
     pub retries: IntCounterVec,
     /// Errors that stopped a table or a lane.
     pub errors: IntCounterVec,
+    /// Errors that the Kafka client reported and got over.
+    pub kafka_errors: IntCounterVec,
     /// Conflicts with other writers that were resolved.
     pub conflicts: IntCounterVec,
     /// Cells that the source left out as unchanged, of rows that the sink did not have: stored as null.
@@ -140,6 +142,12 @@ impl Metrics {
                 &registry,
                 "errors_total",
                 "Errors that stopped a table or lane, by class",
+                &["lane", "class"],
+            )?,
+            kafka_errors: counter(
+                &registry,
+                "kafka_errors_total",
+                "Errors that the Kafka client reported, by class",
                 &["lane", "class"],
             )?,
             conflicts: counter(

@@ -12,7 +12,7 @@ mod decode;
 mod observe;
 mod positions;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -86,6 +86,8 @@ struct Attempt {
     consumer: Arc<Consumer>,
     requests: mpsc::Receiver<PositionRequest>,
     staged: mpsc::Receiver<Staged>,
+    /// The client's errors that the metric has.
+    kafka_errors: BTreeMap<&'static str, u64>,
 }
 
 impl<S: Sink> Lane<S> {
@@ -152,7 +154,8 @@ impl<S: Sink> Lane<S> {
         };
         let consumer = Arc::new(consumer);
         let staged = self.start_decoding(&consumer, events);
-        let mut attempt = Attempt { consumer: Arc::clone(&consumer), requests, staged };
+        let mut attempt =
+            Attempt { consumer: Arc::clone(&consumer), requests, staged, kafka_errors: BTreeMap::new() };
         let end = self.commit_all(&mut attempt).await;
         // Closing the channels ends the decoding thread and every waiting callback; only then can the consumer close.
         drop(attempt);
@@ -198,6 +201,7 @@ impl<S: Sink> Lane<S> {
                 },
                 _ = maintenance.tick() => {
                     self.observer.positions(&[], &attempt.consumer.lag());
+                    self.observer.kafka_errors(&attempt.consumer.errors(), &mut attempt.kafka_errors);
                     self.maintain().await
                 }
             };
