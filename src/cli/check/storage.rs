@@ -28,7 +28,11 @@ pub(super) async fn check(lake: &Lake) -> Vec<Finding> {
             format!("{} cannot be written: {reason}", lake.uri),
             "give this user write access, or set lake.uri",
         ),
-        Err(Outcome::Silent(reason)) => Finding::unreachable("lake", format!("{}: {reason}", lake.uri)),
+        Err(Outcome::Silent(reason)) => Finding::unreachable(
+            "lake",
+            format!("{}: {reason}", lake.uri),
+            Some("see lake.storage_options: address, region, credentials".to_owned()),
+        ),
     }]
 }
 
