@@ -40,7 +40,8 @@ pub(super) enum Staged {
         /// Given back when the batch is committed: its owner is the one batch in the committing stage.
         permit: OwnedSemaphorePermit,
     },
-    Assigned(Vec<TopicPartition>),
+    /// Partitions and the positions that they are read from.
+    Assigned(Vec<(TopicPartition, i64)>),
     Revoked {
         partitions: Vec<TopicPartition>,
         done: SyncSender<()>,
@@ -135,9 +136,8 @@ impl DecodeStage {
                     self.identities.insert(assigned.partition.clone(), assigned.identity.clone());
                     self.decoder.begin_partition(assigned.partition.clone(), assigned.start);
                 }
-                self.send(Staged::Assigned(
-                    partitions.into_iter().map(|assigned| assigned.partition).collect(),
-                ))?;
+                let starts = partitions.into_iter().map(|assigned| (assigned.partition, assigned.start));
+                self.send(Staged::Assigned(starts.collect()))?;
                 if cut.is_empty() { Ok(()) } else { self.store_positions(cut) }
             }
             Event::Revoked { partitions, done, .. } => {

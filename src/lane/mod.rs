@@ -247,6 +247,7 @@ impl<S: Sink> Lane<S> {
                     "partitions assigned"
                 );
                 self.observer.assigned();
+                self.observer.positions(&partitions, &attempt.consumer.lag());
                 self.observer.state(LaneState::Running);
                 Ok(())
             }

@@ -195,10 +195,10 @@ impl Observer {
         }
     }
 
-    /// Notes positions that became durable, and how far each is behind the end of its partition.
-    pub(super) fn positions(&self, durable: &[(TopicPartition, i64)], lag: &BTreeMap<TopicPartition, Lag>) {
+    /// Notes positions (that became durable, or that an assignment starts from), and how far each is behind the end of its partition.
+    pub(super) fn positions(&self, stored: &[(TopicPartition, i64)], lag: &BTreeMap<TopicPartition, Lag>) {
         let mut board = self.board.lock();
-        for (partition, position) in durable {
+        for (partition, position) in stored {
             board.partitions.insert(partition.to_string(), PartitionState { position: *position, lag: None });
         }
         for (partition, lag) in lag {
