@@ -92,15 +92,15 @@ impl Poller {
                 return Err(Stop::Failed(ConsumerError::Lookup { what: "offsets", reason }));
             };
             let Watermarks { low, .. } = found;
-            let (start, offset) = match start(partition, stored.get(partition), identity, found) {
-                Start::Beginning => (low, Offset::Beginning),
-                Start::At(next) => (next, Offset::Offset(next)),
-                Start::Lost { error, resume } => {
+            let (start, offset, identity) = match start(partition, stored.get(partition), identity, found) {
+                Start::Beginning => (low, Offset::Beginning, identity.clone()),
+                Start::At(next, identity) => (next, Offset::Offset(next), identity),
+                Start::Lost { error, resume, identity } => {
                     self.accept_loss(error, partition, resume)?;
-                    (resume, Offset::Offset(resume))
+                    (resume, Offset::Offset(resume), identity)
                 }
             };
-            let (partition, identity) = (partition.clone(), identity.clone());
+            let partition = partition.clone();
             starts.push((Assignment { partition, identity, start }, offset));
         }
         Ok(starts)

@@ -8,7 +8,7 @@
 //! A record that cannot be decoded stops its topic in this lane: the batch ends before it, and records of the topic
 //! that are already on their way are dropped unread; they stay in Kafka.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::change::{Batch, RecordError, TopicIdentity, TopicPartition};
+use crate::change::{Batch, RecordError, Span, TopicIdentity, TopicPartition};
 use crate::debezium::{Decoder, Outcome, RecordRef};
-use crate::kafka::{Chunk, ConsumerError, Event, Events};
+use crate::kafka::{Assignment, Chunk, ConsumerError, Event, Events};
 
 /// When a batch closes.
 #[derive(Debug, Clone, Copy)]
@@ -131,12 +131,14 @@ impl DecodeStage {
             Event::Assigned(partitions) => {
                 // A partition may start over in another log (`on_data_loss = "continue"`): one batch never holds both.
                 self.close()?;
+                let cut: BTreeMap<TopicPartition, Span> = partitions.iter().filter_map(new_cut).collect();
                 for assigned in &partitions {
                     self.identities.insert(assigned.partition.clone(), assigned.identity.clone());
                     self.decoder.begin_partition(assigned.partition.clone(), assigned.start);
                 }
                 let starts = partitions.into_iter().map(|assigned| (assigned.partition, assigned.start));
-                self.send(Staged::Assigned(starts.collect()))
+                self.send(Staged::Assigned(starts.collect()))?;
+                if cut.is_empty() { Ok(()) } else { self.store_positions(cut) }
             }
             Event::Revoked { partitions, done, .. } => {
                 // Also where the partitions are lost: what is decoded may still be committed, because the sink
@@ -262,7 +264,24 @@ impl DecodeStage {
         self.send(Staged::Batch { batch, filtered, decoding, permit })
     }
 
+    /// Hands over positions without records. A log that was cut may grow beyond the former position before its first
+    /// record is read, and then nobody could tell that it was cut.
+    fn store_positions(&mut self, spans: BTreeMap<TopicPartition, Span>) -> Result<(), CommitterGone> {
+        let committer = Arc::clone(&self.committer);
+        let permit = self.runtime.block_on(committer.acquire_owned()).map_err(|_| CommitterGone)?;
+        let batch = Batch { spans, ..Batch::default() };
+        let (filtered, decoding) = (HashMap::new(), Duration::ZERO);
+        self.send(Staged::Batch { batch, filtered, decoding, permit })
+    }
+
     fn send(&self, staged: Staged) -> Result<(), CommitterGone> {
         self.staged.blocking_send(staged).map_err(|_| CommitterGone)
     }
+}
+
+/// The position of a partition that starts where its log was cut.
+fn new_cut(assigned: &Assignment) -> Option<(TopicPartition, Span)> {
+    let Assignment { partition, identity, start } = assigned;
+    let span = Span { identity: identity.clone(), first: *start, next: *start };
+    (identity.begins_at() == Some(*start)).then(|| (partition.clone(), span))
 }

@@ -161,7 +161,11 @@ impl Mirror {
             _ => None,
         };
         let idle = segments.is_empty() && raw.is_none();
-        if idle && self.last_move.is_some_and(|at| at.elapsed() < IDLE_PROGRESS) {
+        // Into another log at once: until that is stored, nothing says that the lane has left the former one.
+        let new_log = moves.iter().any(|step| {
+            step.known.is_some_and(|known| !progress::same_log(&known.identity, &step.span.identity))
+        });
+        if idle && !new_log && self.last_move.is_some_and(|at| at.elapsed() < IDLE_PROGRESS) {
             return Ok(report);
         }
         session.drop_old_schemas().await?;
