@@ -90,7 +90,7 @@ impl Server {
     }
 
     /// The address of a lake in the bucket.
-    pub fn lake(&self) -> String {
+    pub fn lake() -> String {
         format!("s3://{BUCKET}/some/lake")
     }
 
@@ -112,9 +112,9 @@ impl Server {
     pub async fn copy_lake_to(&self, folder: &Path) {
         deltalake::aws::register_handlers(None);
         let config = StorageConfig::parse_options(self.options()).unwrap();
-        let store = logstore_for(&Url::parse(&self.lake()).unwrap(), config).unwrap().object_store(None);
+        let store = logstore_for(&Url::parse(&Self::lake()).unwrap(), config).unwrap().object_store(None);
         let objects: Vec<_> = store.list(None).try_collect().await.unwrap();
-        assert!(!objects.is_empty(), "no object in {}", self.lake());
+        assert!(!objects.is_empty(), "no object in {}", Self::lake());
         for object in objects {
             let path = folder.join(object.location.as_ref());
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
