@@ -8,14 +8,14 @@ use std::time::Duration;
 use super::convert::{options, resolve};
 use super::reader::{FromSetting, Reader, Section};
 use super::{
-    Admin, Batch, ByteSize, Kafka, Lake, Mirror, Options, Pipeline, Settings, Shutdown, Source, Table,
-    TypeName, names,
+    Admin, Batch, ByteSize, Kafka, Lake, Mirror, Options, Pipeline, Purpose, Settings, Shutdown, Source,
+    Table, TypeName, names,
 };
 
 /// Reads all settings; `None` where a problem was noted.
-pub(super) fn settings(reader: &mut Reader<'_>, mut root: Section) -> Option<Settings> {
+pub(super) fn settings(reader: &mut Reader<'_>, mut root: Section, purpose: Purpose) -> Option<Settings> {
     let pipeline = pipeline(reader, &mut root);
-    let kafka = kafka(reader, &mut root);
+    let kafka = kafka(reader, &mut root, purpose);
     let batch = batch(reader, &mut root);
     let lake = lake(reader, &mut root);
     let mirrors = mirrors(reader, &mut root);
@@ -44,13 +44,13 @@ fn pipeline(reader: &mut Reader<'_>, root: &mut Section) -> Option<Pipeline> {
     Some(Pipeline { name: name? })
 }
 
-fn kafka(reader: &mut Reader<'_>, root: &mut Section) -> Option<Kafka> {
+fn kafka(reader: &mut Reader<'_>, root: &mut Section, purpose: Purpose) -> Option<Kafka> {
     let mut section = reader.section(root, "kafka");
     let bootstrap_servers = checked(reader, &mut section, "bootstrap_servers", names::brokers);
     let topics: Option<Vec<String>> = reader.take(&mut section, "topics");
     if let Some(topics) = &topics {
         let path = section.key("topics");
-        if topics.is_empty() {
+        if topics.is_empty() && purpose == Purpose::Run {
             reader.problem(&path, "no topics: set names, or regular expressions that begin with ^");
         }
         for (index, topic) in topics.iter().enumerate() {

@@ -38,12 +38,12 @@ impl Case {
     }
 
     fn settings(&self) -> Settings {
-        load(&self.sources).unwrap_or_else(|problems| panic!("{problems}"))
+        load(&self.sources, Purpose::Run).unwrap_or_else(|problems| panic!("{problems}"))
     }
 
     fn problems(&self) -> String {
         let folder = format!("{}/", self.folder.path().display());
-        load(&self.sources)
+        load(&self.sources, Purpose::Run)
             .map_or_else(|problems| problems.to_string(), |_| "none".into())
             .replace(&folder, "")
     }
@@ -73,6 +73,16 @@ fn the_defaults_alone_lack_only_the_topics() {
         &case,
         &["default: kafka.topics: no topics: set names, or regular expressions that begin with ^"],
     );
+}
+
+#[test]
+fn only_topics_may_be_missing_to_look_at_the_result() {
+    let look = |text: &str| {
+        let case = Case::file("a.toml", text);
+        load(&case.sources, Purpose::Look).map_or_else(|problems| problems.0.len(), |_| 0)
+    };
+    assert_eq!(look("lake.uri = 's3://b/lake'"), 0);
+    assert_eq!(look("kafka.topics = ['^a(']\nbatch.max_rows = 0\nmirrors.m.schema = 'x'"), 3);
 }
 
 #[test]

@@ -20,7 +20,7 @@ use super::sqlstate::Trouble;
 use super::staging::Staging;
 use crate::change::{TableId, TableSchema, raw};
 
-/// Schemas of one table that are kept prepared; a table whose records alternate between two needs two.
+/// Schemas of one table that stay prepared between batches; a table whose records alternate between two needs two.
 const SCHEMAS_PER_TABLE: usize = 4;
 /// Rounds of reading the catalog and changing it: create, add columns, look again, and one lost race.
 const ROUNDS: usize = 5;
@@ -97,6 +97,20 @@ impl Session {
         Some((&self.client, &mut self.buffer, self.transaction, self.raw.as_mut()?))
     }
 
+    /// Drops what was prepared for more schemas than a table is kept ready for, the oldest first.
+    ///
+    /// Before a batch only: one batch may hold any number of schemas of a table, and needs all of them.
+    pub(super) async fn drop_old_schemas(&mut self) -> Result<(), Trouble> {
+        for known in self.tables.values_mut() {
+            let surplus = known.len().saturating_sub(SCHEMAS_PER_TABLE);
+            for old in known.drain(..surplus) {
+                let drop = format!("DROP TABLE pg_temp.{}, pg_temp.{}", old.rows.name, old.keys.name);
+                self.client.batch_execute(&drop).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Makes a table ready for rows of `schema`; gives what the catalog says of it where it had to look.
     pub(super) async fn make_ready(
         &mut self,
@@ -107,12 +121,6 @@ impl Session {
         let known = self.tables.entry(table.clone()).or_default();
         if known.iter().any(|prepared| prepared.schema == *schema) {
             return Ok(None);
-        }
-        if known.len() >= SCHEMAS_PER_TABLE {
-            for old in known.drain(..) {
-                let drop = format!("DROP TABLE pg_temp.{}, pg_temp.{}", old.rows.name, old.keys.name);
-                self.client.batch_execute(&drop).await?;
-            }
         }
         let fields = plan::source_fields(schema);
         let (plan, found) = settle(&self.client, target, &fields, schema.key()).await?;

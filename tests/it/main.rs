@@ -40,4 +40,5 @@ mod pipeline;
 mod positions;
 mod postgres_server;
 mod readers;
+mod s3;
 mod schemaless;
