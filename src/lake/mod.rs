@@ -214,9 +214,9 @@ impl Lake {
             .buffer_unordered(CONCURRENCY);
         let mut tables = HashMap::new();
         while let Some((folder, result)) = opened.next().await {
-            match result
-                .and_then(|table| table.map(|table| CurrentTable::new(table, &self.upserts, &self.writer)).transpose())
-            {
+            match result.and_then(|table| {
+                table.map(|table| CurrentTable::new(table, &self.upserts, &self.writer)).transpose()
+            }) {
                 Ok(Some(table)) => {
                     tables.insert(table.id.clone(), table);
                 }

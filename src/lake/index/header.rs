@@ -49,7 +49,14 @@ struct Sealed {
 impl Header {
     pub(super) fn new(identity: &IndexIdentity) -> Self {
         let secret = std::array::from_fn(|_| fastrand::u64(..));
-        Self { format: FORMAT, identity: identity.clone(), secret, open_since_boot: None, version: None, entry: None }
+        Self {
+            format: FORMAT,
+            identity: identity.clone(),
+            secret,
+            open_since_boot: None,
+            version: None,
+            entry: None,
+        }
     }
 
     /// Reads the header in `folder`.
@@ -87,7 +94,12 @@ impl Header {
         self.entry == Some(checksum(entry))
     }
 
-    pub(super) fn set_version(&mut self, folder: &Path, version: i64, entry: Option<&[u8]>) -> io::Result<()> {
+    pub(super) fn set_version(
+        &mut self,
+        folder: &Path,
+        version: i64,
+        entry: Option<&[u8]>,
+    ) -> io::Result<()> {
         self.version = Some(version);
         self.entry = entry.map(checksum);
         self.write(folder)

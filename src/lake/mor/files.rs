@@ -6,7 +6,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
+};
 use arrow::compute::{cast, concat_batches, max, max_string, min, min_string};
 use arrow::datatypes::{DataType, Field, Int16Type, Int32Type, Int64Type, Schema, SchemaRef};
 use arrow::error::ArrowError;
@@ -55,7 +57,9 @@ impl DataFiles {
         })
         .await
         .map_err(|error| self.storage(&error))?
-        .map_err(|error| LakeError::Refused(format!("table {} cannot take this batch: {error}", self.table)))?;
+        .map_err(|error| {
+            LakeError::Refused(format!("table {} cannot take this batch: {error}", self.table))
+        })?;
         let path = format!("part-{}.zstd.parquet", uuid::Uuid::new_v4());
         let size = bytes.len() as i64;
         self.store
@@ -165,10 +169,7 @@ fn runs(ordinals: &[u32]) -> Vec<Range<usize>> {
     runs
 }
 
-fn projection(
-    builder: &ParquetRecordBatchStreamBuilder<StoredFile>,
-    columns: &SchemaRef,
-) -> ProjectionMask {
+fn projection(builder: &ParquetRecordBatchStreamBuilder<StoredFile>, columns: &SchemaRef) -> ProjectionMask {
     let roots = builder
         .schema()
         .fields()
@@ -197,8 +198,7 @@ pub(super) fn stored_rows(folded: &Folded, columns: Vec<ArrayRef>) -> Result<Rec
     let times: TimestampMicrosecondArray =
         folded.source_micros.iter().map(|&micros| (micros != 0).then_some(micros)).collect();
     let now = TimestampMicrosecondArray::from_value(now_millis() * 1000, folded.rows.num_rows());
-    let operations: StringArray =
-        folded.operations.iter().map(|operation| Some(operation.code())).collect();
+    let operations: StringArray = folded.operations.iter().map(|operation| Some(operation.code())).collect();
     let metadata: [(&str, ArrayRef); 3] = [
         (OPERATION, Arc::new(operations)),
         (SOURCE_TIME, Arc::new(times.with_timezone("UTC"))),

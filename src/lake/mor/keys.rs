@@ -54,9 +54,7 @@ impl KeyCodec {
     pub(super) fn new(schema: &TableSchema) -> Self {
         let columns = || schema.key().iter().filter_map(|&index| schema.columns().get(index));
         Self {
-            columns: columns()
-                .map(|column| (column.name.to_string(), column.column_type.arrow()))
-                .collect(),
+            columns: columns().map(|column| (column.name.to_string(), column.column_type.arrow())).collect(),
             types: columns()
                 .map(|column| format!("{} {}", column.name, type_name(&column.column_type)))
                 .collect(),

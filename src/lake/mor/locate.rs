@@ -58,11 +58,7 @@ struct Located {
 
 /// What an index of `table` belongs to.
 pub(super) fn identity(state: &TableState, codec: &KeyCodec) -> IndexIdentity {
-    IndexIdentity {
-        table_id: state.metadata().id.clone(),
-        key: codec.description(),
-        exact: codec.is_exact(),
-    }
+    IndexIdentity { table_id: state.metadata().id.clone(), key: codec.description(), exact: codec.is_exact() }
 }
 
 impl Locator {
@@ -99,7 +95,11 @@ impl Locator {
         match at {
             Some(at) if at == goal => Ok(()),
             Some(at) if at < goal && goal - at <= REPLAYED => {
-                if self.replay(at, table, files).await? { Ok(()) } else { self.rebuild(table, files).await }
+                if self.replay(at, table, files).await? {
+                    Ok(())
+                } else {
+                    self.rebuild(table, files).await
+                }
             }
             _ => self.rebuild(table, files).await,
         }
@@ -119,7 +119,8 @@ impl Locator {
             last = Some(entry);
         }
         let live = |path: &String| table.state.files().get(path.as_str());
-        let added = came.iter().filter_map(|path| Some((path.clone(), live(path)?.vector.as_deref().cloned())));
+        let added =
+            came.iter().filter_map(|path| Some((path.clone(), live(path)?.vector.as_deref().cloned())));
         let added: Vec<_> = added.collect();
         self.take_in(added, files).await?;
         let index = self.index_mut()?;
@@ -178,9 +179,10 @@ impl Locator {
                 let task = async move {
                     read_keys(&files, &codec, &columns, (number, &path, vector), &sender).await
                 };
-                tokio::spawn(task)
-                    .await
-                    .map_err(|error| LakeError::Storage { table: String::new(), message: error.to_string() })?
+                tokio::spawn(task).await.map_err(|error| LakeError::Storage {
+                    table: String::new(),
+                    message: error.to_string(),
+                })?
             }
         });
         let reading = readers.buffer_unordered(READERS).try_collect::<()>();

@@ -23,6 +23,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::Serialize;
 
 use self::files::{DataFiles, stored_rows};
 use self::home::Home;
@@ -44,7 +45,8 @@ use crate::failpoint;
 pub(super) const INDEX_FOLDER: &str = "_index";
 
 /// How changes get into a current table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum WriteMode {
     /// Rows that change are marked as deleted in a vector beside their file and written anew: costs the batch.
     #[default]
@@ -68,12 +70,7 @@ pub struct UpsertOptions {
 
 impl Default for UpsertOptions {
     fn default() -> Self {
-        Self {
-            write: WriteMode::default(),
-            tables: HashMap::new(),
-            index_dir: None,
-            vector_memory: 32 << 20,
-        }
+        Self { write: WriteMode::default(), tables: HashMap::new(), index_dir: None, vector_memory: 32 << 20 }
     }
 }
 
@@ -157,8 +154,12 @@ impl MergeOnRead {
     ) -> Result<Upserted, LakeError> {
         let codec = KeyCodec::new(&folded.schema);
         let refused = |error| LakeError::Refused(format!("keys of table {}: {error}", table.log.table()));
-        let of_rows: Vec<_> =
-            folded.schema.key().iter().filter_map(|&index| folded.rows.columns().get(index).cloned()).collect();
+        let of_rows: Vec<_> = folded
+            .schema
+            .key()
+            .iter()
+            .filter_map(|&index| folded.rows.columns().get(index).cloned())
+            .collect();
         let mut upsert = Upsert {
             folded,
             advances,
@@ -170,10 +171,8 @@ impl MergeOnRead {
         for attempt in 0..ATTEMPTS {
             self.follow(table, &folded.schema, &upsert.files).await?;
             let prepared = self.prepare(table, &mut upsert, writer).await?;
-            let committed = |unresolved_absent| Upserted::Committed {
-                unresolved_absent,
-                conflicts: u64::from(attempt),
-            };
+            let committed =
+                |unresolved_absent| Upserted::Committed { unresolved_absent, conflicts: u64::from(attempt) };
             if table.commit(prepared.entry.clone()).await? == Outcome::Committed {
                 failpoint::hit("lake.before_index");
                 let unresolved_absent = prepared.unresolved_absent;

@@ -155,8 +155,9 @@ pub(super) async fn with_stored_cells(
     plan: &Plan,
     files: &DataFiles,
 ) -> Result<Cells, LakeError> {
-    let partial: Vec<usize> =
-        (0..folded.absent.len()).filter(|&column| folded.absent.get(column).is_some_and(Option::is_some)).collect();
+    let partial: Vec<usize> = (0..folded.absent.len())
+        .filter(|&column| folded.absent.get(column).is_some_and(Option::is_some))
+        .collect();
     let mut columns = folded.rows.columns().to_vec();
     if partial.is_empty() {
         return Ok(Cells { columns, depends: false, unresolved: 0 });

@@ -52,8 +52,7 @@ impl AsyncFileReader for StoredFile {
 
 impl MetadataSuffixFetch for &mut StoredFile {
     fn fetch_suffix(&mut self, suffix: usize) -> BoxFuture<'_, Result<Bytes>> {
-        let options =
-            GetOptions { range: Some(GetRange::Suffix(suffix as u64)), ..GetOptions::default() };
+        let options = GetOptions { range: Some(GetRange::Suffix(suffix as u64)), ..GetOptions::default() };
         async move {
             let reply = self.store.get_opts(&self.path, options).await.map_err(external)?;
             reply.bytes().await.map_err(external)

@@ -166,7 +166,8 @@ async fn a_column_of_another_writer_keeps_its_values() {
     let mut foreign = deltalake::DeltaTable::new(lake.tables[&table("items")].table.log.guarded());
     foreign.load().await.unwrap();
     let session = deltalake::datafusion::prelude::SessionContext::new();
-    let row = session.sql("SELECT 5::bigint AS id, 'theirs' AS extra").await.unwrap().collect().await.unwrap();
+    let row =
+        session.sql("SELECT 5::bigint AS id, 'theirs' AS extra").await.unwrap().collect().await.unwrap();
     foreign.write(row).with_schema_mode(deltalake::operations::write::SchemaMode::Merge).await.unwrap();
     lake.commit(&batch("items", &[event(1, Update, 5, "five", Cell::Null)])).await.unwrap();
     let rows = fixture.query("SELECT id, name, extra FROM items ORDER BY id", At::Latest).await;
