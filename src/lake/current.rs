@@ -12,7 +12,7 @@ use super::error::LakeError;
 use super::evolve::{self, Change};
 use super::location::collision;
 use super::log::{Log, Outcome};
-use super::mor::{self, MergeOnRead, Upserted, Upserts};
+use super::mor::{self, MergeOnRead, Pressure, Upserted, Upserts};
 use super::progress::Positions;
 use super::schema::{DeltaSchema, PIPELINE, table_schema};
 use super::table::{ATTEMPTS, Advance, Table, Writer, txns};
@@ -172,6 +172,14 @@ impl CurrentTable {
             }
         }
         Ok(())
+    }
+
+    /// Makes a step of compaction, if one is due; says whether it did.
+    pub(super) async fn compact(&mut self, writer: &Writer, pressure: Pressure) -> Result<bool, LakeError> {
+        match &mut self.merge_on_read {
+            Some(rows) => rows.compact(&mut self.table, &self.schema, writer, pressure).await,
+            None => Ok(false),
+        }
     }
 
     async fn refresh(&mut self, writer: &Writer, advances: &[Advance]) -> Result<(), LakeError> {

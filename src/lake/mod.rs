@@ -59,7 +59,7 @@ use create::TableProperties;
 use current::{CurrentTable, topics_of};
 use location::Location;
 use log::Log;
-use mor::Upserts;
+use mor::{Pressure, Upserts};
 use progress::Positions;
 use raw::RawTable;
 use table::Writer;
@@ -349,6 +349,12 @@ impl Lake {
         match opened {
             Ok(mut table) => {
                 let result = table.commit(batch, &changes, &self.writer, memory).await;
+                // The batch is in the table; what fails now is tried again with the next one.
+                if result.is_ok()
+                    && let Err(error) = table.compact(&self.writer, Pressure::Busy).await
+                {
+                    tracing::warn!(table = %id, %error, "compaction failed");
+                }
                 Outcome { id, table: Some(table), result }
             }
             Err(error) => Outcome { id, table: None, result: Err(error) },
@@ -430,6 +436,9 @@ impl Sink for Lake {
 
     async fn maintain(&mut self) -> Result<(), SinkError> {
         self.store_passed().await?;
+        for table in self.tables.values_mut() {
+            table.compact(&self.writer, Pressure::Idle).await?;
+        }
         let tables = self.tables.values_mut().map(|table| &mut table.table);
         for table in tables.chain(self.raw.as_mut().map(|raw| &mut raw.table)) {
             maintenance::run(table, self.options.checkpoint_interval, self.options.checkpoint_log_bytes)

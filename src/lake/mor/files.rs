@@ -10,7 +10,7 @@ use arrow::array::{
     Array, ArrayRef, AsArray, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
 };
 use arrow::compute::{cast, concat_batches, max, max_string, min, min_string};
-use arrow::datatypes::{DataType, Field, Int16Type, Int32Type, Int64Type, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Int16Type, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 use deltalake::logstore::object_store::PutOptions;
 use deltalake::{ObjectStore, Path};
@@ -44,22 +44,30 @@ pub(super) struct DataFiles {
 }
 
 impl DataFiles {
-    /// Writes `rows` as one file and returns the action that adds it.
-    pub(super) async fn write(
+    /// Writes `rows`, columns of `schema` first, as one file and returns the action that adds it.
+    pub(super) async fn write(&self, rows: RecordBatch, schema: &Arc<TableSchema>) -> Result<Add, LakeError> {
+        let schema = Arc::clone(schema);
+        let encode = move || {
+            let key: Vec<ArrayRef> =
+                schema.key().iter().filter_map(|&index| rows.columns().get(index).cloned()).collect();
+            let mut writer = RowWriter::new(&rows.schema())?;
+            writer.write(&rows)?;
+            Ok::<_, ArrowError>((writer.finish()?, statistics(rows.num_rows(), &schema, &key)))
+        };
+        let (bytes, stats) =
+            tokio::task::spawn_blocking(encode).await.map_err(|error| self.storage(&error))?.map_err(
+                |error| LakeError::Refused(format!("table {} cannot take this batch: {error}", self.table)),
+            )?;
+        self.put(bytes, stats, true).await
+    }
+
+    /// Stores a data file under a new name.
+    pub(super) async fn put(
         &self,
-        rows: RecordBatch,
-        schema: &Arc<TableSchema>,
+        bytes: Vec<u8>,
+        stats: String,
         data_change: bool,
     ) -> Result<Add, LakeError> {
-        let of_schema = Arc::clone(schema);
-        let (bytes, stats) = tokio::task::spawn_blocking(move || {
-            Ok::<_, ArrowError>((encode(&rows)?, statistics(&rows, &of_schema)))
-        })
-        .await
-        .map_err(|error| self.storage(&error))?
-        .map_err(|error| {
-            LakeError::Refused(format!("table {} cannot take this batch: {error}", self.table))
-        })?;
         let path = format!("part-{}.zstd.parquet", uuid::Uuid::new_v4());
         let size = bytes.len() as i64;
         self.store
@@ -190,43 +198,66 @@ fn aligned(batch: &RecordBatch, schema: &SchemaRef) -> Result<Vec<ArrayRef>, Arr
     schema.fields().iter().map(column).collect()
 }
 
-/// The rows of `folded` as a current table stores them: its columns, then the metadata columns.
-pub(super) fn stored_rows(folded: &Folded, columns: Vec<ArrayRef>) -> Result<RecordBatch, ArrowError> {
-    let mut fields: Vec<Field> =
-        folded.schema.arrow().fields().iter().map(|field| field.as_ref().clone()).collect();
-    let mut columns = columns;
+/// The metadata columns, behind the source's.
+pub(super) fn metadata_fields() -> [Field; 3] {
+    let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    [
+        Field::new(OPERATION, DataType::Utf8, true),
+        Field::new(SOURCE_TIME, time.clone(), true),
+        Field::new(SYNCED_AT, time, true),
+    ]
+}
+
+/// The rows of `folded` as a current table stores them: `columns`, which are its own with absent cells filled in, then
+/// the metadata columns.
+pub(super) fn stored_rows(folded: &Folded, mut columns: Vec<ArrayRef>) -> Result<RecordBatch, ArrowError> {
+    let source = folded.schema.arrow().fields().iter().map(|field| field.as_ref().clone());
+    let fields: Vec<Field> = source.chain(metadata_fields()).collect();
     let times: TimestampMicrosecondArray =
         folded.source_micros.iter().map(|&micros| (micros != 0).then_some(micros)).collect();
     let now = TimestampMicrosecondArray::from_value(now_millis() * 1000, folded.rows.num_rows());
     let operations: StringArray = folded.operations.iter().map(|operation| Some(operation.code())).collect();
-    let metadata: [(&str, ArrayRef); 3] = [
-        (OPERATION, Arc::new(operations)),
-        (SOURCE_TIME, Arc::new(times.with_timezone("UTC"))),
-        (SYNCED_AT, Arc::new(now.with_timezone("UTC"))),
-    ];
-    for (name, column) in metadata {
-        fields.push(Field::new(name, column.data_type().clone(), true));
-        columns.push(column);
-    }
+    columns.push(Arc::new(operations));
+    columns.push(Arc::new(times.with_timezone("UTC")));
+    columns.push(Arc::new(now.with_timezone("UTC")));
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
 }
 
-fn encode(rows: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
-    let properties = WriterProperties::builder()
-        .set_writer_version(WriterVersion::PARQUET_1_0)
-        .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .set_statistics_enabled(EnabledStatistics::Chunk)
-        .build();
-    let mut writer = ArrowWriter::try_new(Vec::new(), rows.schema(), Some(properties))?;
-    writer.write(rows)?;
-    Ok(writer.into_inner()?)
+/// A data file in memory, row by row.
+pub(super) struct RowWriter {
+    writer: ArrowWriter<Vec<u8>>,
+    rows: usize,
 }
 
-/// `numRecords`, and exact bounds of the key columns that have them.
-fn statistics(rows: &RecordBatch, schema: &TableSchema) -> String {
+impl RowWriter {
+    pub(super) fn new(schema: &SchemaRef) -> Result<Self, ArrowError> {
+        let properties = WriterProperties::builder()
+            .set_writer_version(WriterVersion::PARQUET_1_0)
+            .set_compression(Compression::ZSTD(ZstdLevel::default()))
+            .set_statistics_enabled(EnabledStatistics::Chunk)
+            .build();
+        Ok(Self { writer: ArrowWriter::try_new(Vec::new(), Arc::clone(schema), Some(properties))?, rows: 0 })
+    }
+
+    pub(super) fn write(&mut self, rows: &RecordBatch) -> Result<(), ArrowError> {
+        self.rows += rows.num_rows();
+        Ok(self.writer.write(rows)?)
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(super) fn finish(self) -> Result<Vec<u8>, ArrowError> {
+        Ok(self.writer.into_inner()?)
+    }
+}
+
+/// `numRecords`, and exact bounds of the key columns that have them; `key` are the cells of the key columns.
+pub(super) fn statistics(rows: usize, schema: &TableSchema, key: &[ArrayRef]) -> String {
     let (mut least, mut most, mut nulls) = (Map::new(), Map::new(), Map::new());
-    for column in schema.key().iter().filter_map(|&index| schema.columns().get(index)) {
-        let Some(cells) = rows.column_by_name(&column.name) else { continue };
+    let columns = schema.key().iter().filter_map(|&index| schema.columns().get(index));
+    for (column, cells) in columns.zip(key) {
         if !has_exact_bounds(&column.column_type) {
             continue;
         }
@@ -237,7 +268,7 @@ fn statistics(rows: &RecordBatch, schema: &TableSchema) -> String {
         nulls.insert(column.name.to_string(), cells.null_count().into());
     }
     json!({
-        "numRecords": rows.num_rows(),
+        "numRecords": rows,
         "tightBounds": true,
         "minValues": least,
         "maxValues": most,

@@ -217,12 +217,12 @@ impl Locator {
         self.index.as_ref()?.file(number)
     }
 
-    /// Applies a commit of this instance: `upserted` are the keys of the rows of the file `written`, in their order.
+    /// Applies a commit of this instance.
     pub(super) fn apply(&mut self, commit: &OwnCommit<'_>) -> std::io::Result<()> {
         let Some(index) = &mut self.index else { return Ok(()) };
         if let Some(path) = commit.written {
             let file = index.file_number(path)?;
-            for (row, key) in (0..).zip(commit.upserted.iter()) {
+            for (row, key) in (0..).zip(commit.upserted.iter().flat_map(Keys::iter)) {
                 if let Some(key) = key {
                     index.put(index.key(key), RowAddress { file, row })?;
                 }
@@ -263,7 +263,8 @@ pub(super) struct OwnCommit<'a> {
     pub(super) version: u64,
     pub(super) entry: &'a [u8],
     pub(super) written: Option<&'a str>,
-    pub(super) upserted: &'a Keys,
+    /// Keys of the rows of `written`, in their order.
+    pub(super) upserted: &'a [Keys],
     pub(super) deleted: &'a Keys,
     /// Data files that are no longer part of the table.
     pub(super) gone: &'a [String],

@@ -10,6 +10,7 @@
 //! Invariants: a key has at most one live row; a commit of ours only ever deletes rows of files that are live at the
 //! version before; the Delta commit comes first, the index follows.
 
+mod compact;
 mod files;
 mod home;
 mod keys;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Serialize;
 
+pub(super) use self::compact::Pressure;
 use self::files::{DataFiles, stored_rows};
 use self::home::Home;
 use self::keys::{KeyCodec, Keys};
@@ -119,6 +121,8 @@ pub(super) struct MergeOnRead {
     index_root: PathBuf,
     locator: Option<Locator>,
     vectors: Vectors,
+    /// The version at which compaction met another writer.
+    conflict: Option<u64>,
 }
 
 /// What is being brought into the table, with its keys.
@@ -141,7 +145,7 @@ struct Prepared {
 
 impl MergeOnRead {
     fn new(index_root: PathBuf, vector_memory: usize) -> Self {
-        Self { index_root, locator: None, vectors: Vectors::new(vector_memory) }
+        Self { index_root, locator: None, vectors: Vectors::new(vector_memory), conflict: None }
     }
 
     /// Brings `folded` into `table` together with the positions in `advances`.
@@ -233,7 +237,7 @@ impl MergeOnRead {
             let rows = stored_rows(upsert.folded, columns).map_err(|error| {
                 LakeError::Refused(format!("table {} cannot take this batch: {error}", upsert.files.table))
             })?;
-            upsert.written = Some(upsert.files.write(rows, &upsert.folded.schema, true).await?);
+            upsert.written = Some(upsert.files.write(rows, &upsert.folded.schema).await?);
             failpoint::hit("lake.after_data_files");
         }
         let entry = Entry::new("MERGE", &writer.id, now_millis());
@@ -255,17 +259,21 @@ impl MergeOnRead {
                 }
             }
         }
-        let Some(locator) = &mut self.locator else { return };
-        let commit = OwnCommit {
+        self.index_follows(&OwnCommit {
             version: table.state.version(),
             entry: &prepared.entry,
             written: upsert.written.as_ref().map(|add| add.path.as_str()),
-            upserted: &upsert.upserted,
+            upserted: std::slice::from_ref(&upsert.upserted),
             deleted: &upsert.deleted,
             gone: &gone,
-        };
-        if let Err(error) = locator.apply(&commit) {
-            tracing::warn!(table = table.log.table(), %error, "the key index could not follow; it is opened again");
+        });
+    }
+
+    /// Lets the index follow a commit that is in the log. Where it cannot, it is opened again and reads the entry.
+    fn index_follows(&mut self, commit: &OwnCommit<'_>) {
+        let Some(locator) = &mut self.locator else { return };
+        if let Err(error) = locator.apply(commit) {
+            tracing::warn!(%error, "the key index could not follow a commit; it is opened again");
             self.locator = None;
         }
     }
