@@ -173,3 +173,55 @@ async fn a_column_of_another_writer_keeps_its_values() {
     let rows = fixture.query("SELECT id, name, extra FROM items ORDER BY id", At::Latest).await;
     assert_eq!(rows, ["1 one -", "5 five theirs"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compaction_keeps_rows_and_positions_and_the_number_of_files_small() {
+    let fixture = Fixture::new();
+    let mut lake = fixture.open().await;
+    let mut offset = 0;
+    let mut of = |ids: std::ops::Range<i64>, name: &str| {
+        let note = if name == "a" { value("kept") } else { Cell::Absent };
+        let event = |id| {
+            offset += 1;
+            event(offset - 1, Update, id, name, note.clone())
+        };
+        batch("items", &ids.map(event).collect::<Vec<_>>())
+    };
+    for first in 0..12 {
+        lake.commit(&of(first * 10..first * 10 + 10, "a")).await.unwrap();
+    }
+    lake.commit(&of(5..15, "b")).await.unwrap();
+    lake.maintain().await.unwrap();
+    assert_eq!(lake.tables[&table("items")].table.state.files().len(), 1);
+    let changed = fixture.query("SELECT count(*), sum(id), count(note) FROM items", At::Latest).await;
+    assert_eq!(changed, ["120 7140 120"]);
+    let reader = crate::lake::read::LakeReader::open(&fixture.options()).unwrap();
+    let operations: Vec<String> =
+        reader.history("items", 1).await.unwrap().into_iter().filter_map(|commit| commit.operation).collect();
+    assert_eq!(operations, ["OPTIMIZE"]);
+    // Rows are found where they lie now, by this instance and by one that reads the log.
+    lake.commit(&of(0..60, "c")).await.unwrap();
+    drop(lake);
+    let mut lake = fixture.open().await;
+    lake.commit(&of(40..80, "d")).await.unwrap();
+    let names = fixture.query("SELECT name, count(*), count(note) FROM items GROUP BY 1 ORDER BY 1", At::Latest).await;
+    assert_eq!(names, ["a 40 40", "c 40 40", "d 40 40"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compaction_gives_up_where_another_writer_was_faster() {
+    let fixture = Fixture::new();
+    let mut lake = fixture.open().await;
+    for id in 0..9 {
+        lake.commit(&batch("items", &[event(id, Create, id, "x", Cell::Null)])).await.unwrap();
+    }
+    let mut foreign = deltalake::DeltaTable::new(lake.tables[&table("items")].table.log.guarded());
+    foreign.load().await.unwrap();
+    foreign.delete().with_predicate("id = 3").await.unwrap();
+    lake.maintain().await.unwrap();
+    assert_eq!(fixture.items().await.len(), 8, "the deleted row stays deleted");
+    lake.commit(&batch("items", &[event(9, Update, 4, "y", Cell::Null)])).await.unwrap();
+    lake.maintain().await.unwrap();
+    assert_eq!(lake.tables[&table("items")].table.state.files().len(), 1);
+    assert_eq!(fixture.items().await.len(), 8);
+}
