@@ -95,6 +95,13 @@ impl CurrentTable {
         Ok(current)
     }
 
+    /// Keeps the index that the same table had before it was read again.
+    pub(super) fn take_over(&mut self, before: Self) {
+        if let (Some(kept), Some(old)) = (&mut self.merge_on_read, before.merge_on_read) {
+            kept.take_over(old);
+        }
+    }
+
     /// The source's schema as the table has it.
     pub(super) fn schema(&self) -> &Arc<TableSchema> {
         &self.schema

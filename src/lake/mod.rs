@@ -194,7 +194,7 @@ impl Lake {
     }
 
     async fn load_tables(&mut self) -> Result<Progress, LakeError> {
-        self.tables.clear();
+        let mut before: HashMap<TableId, CurrentTable> = self.tables.drain().collect();
         self.stopped.clear();
         self.passed.clear();
         let raw_log = self.raw_log()?;
@@ -217,7 +217,10 @@ impl Lake {
             match result.and_then(|table| {
                 table.map(|table| CurrentTable::new(table, &self.upserts, &self.writer)).transpose()
             }) {
-                Ok(Some(table)) => {
+                Ok(Some(mut table)) => {
+                    if let Some(before) = before.remove(&table.id) {
+                        table.take_over(before);
+                    }
                     tables.insert(table.id.clone(), table);
                 }
                 Ok(None) => {}

@@ -79,6 +79,11 @@ impl Locator {
         self.identity == *identity
     }
 
+    /// Has the log entry of the index's version compared again.
+    pub(super) fn distrust(&mut self) {
+        self.verified = false;
+    }
+
     /// Brings the index to the version of the table's state.
     pub(super) async fn follow(&mut self, table: &Table, files: &DataFiles) -> Result<(), LakeError> {
         let goal = table.state.version() as i64;

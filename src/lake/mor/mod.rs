@@ -148,6 +148,15 @@ impl MergeOnRead {
         Self { index_root, locator: None, vectors: Vectors::new(vector_memory), conflict: None }
     }
 
+    /// Takes over what was kept for the same table, to be compared with the log as if it had just been opened.
+    pub(super) fn take_over(&mut self, old: Self) {
+        self.locator = old.locator;
+        self.vectors = old.vectors;
+        if let Some(locator) = &mut self.locator {
+            locator.distrust();
+        }
+    }
+
     /// Brings `folded` into `table` together with the positions in `advances`.
     pub(super) async fn upsert(
         &mut self,

@@ -204,7 +204,9 @@ async fn compaction_keeps_rows_and_positions_and_the_number_of_files_small() {
     drop(lake);
     let mut lake = fixture.open().await;
     lake.commit(&of(40..80, "d")).await.unwrap();
-    let names = fixture.query("SELECT name, count(*), count(note) FROM items GROUP BY 1 ORDER BY 1", At::Latest).await;
+    let names = fixture
+        .query("SELECT name, count(*), count(note) FROM items GROUP BY 1 ORDER BY 1", At::Latest)
+        .await;
     assert_eq!(names, ["a 40 40", "c 40 40", "d 40 40"]);
 }
 
