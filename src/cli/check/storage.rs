@@ -33,7 +33,9 @@ pub(super) async fn check(lake: &Lake) -> Vec<Finding> {
         Err(Outcome::Silent(reason)) => Finding::unreachable(
             "lake",
             format!("{}: {reason}", lake.uri),
-            Some("see lake.storage_options: address (AWS_ALLOW_HTTP for http), region, credentials".to_owned()),
+            Some(
+                "see lake.storage_options: address (AWS_ALLOW_HTTP for http), region, credentials".to_owned(),
+            ),
         ),
     }]
 }
