@@ -1,5 +1,6 @@
 //! The metrics: every name, its labels and its unit in one place.
 
+use prometheus::core::Collector;
 use prometheus::{
     Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
     TextEncoder,
@@ -48,6 +49,8 @@ pub struct Metrics {
     pub retries: IntCounterVec,
     /// Errors that stopped a table or a lane.
     pub errors: IntCounterVec,
+    /// Errors that the Kafka client reported and got over.
+    pub kafka_errors: IntCounterVec,
     /// Conflicts with other writers that were resolved.
     pub conflicts: IntCounterVec,
     /// Cells that the source left out as unchanged, of rows that the sink did not have: stored as null.
@@ -61,105 +64,53 @@ impl Metrics {
     /// # Errors
     /// Where two metrics have one name: a mistake in this file, found by its test.
     pub fn new() -> Result<Self, prometheus::Error> {
-        let registry = Registry::new();
-        let metrics = Self {
-            records: counter(
-                &registry,
+        let r = Registrar(Registry::new());
+        Ok(Self {
+            records: r.counter(
                 "records_total",
                 "Records that became changes",
                 &["lane", "table", "operation"],
             )?,
-            filtered: counter(
-                &registry,
+            filtered: r.counter(
                 "filtered_records_total",
                 "Records that are no changes",
                 &["lane", "reason"],
             )?,
-            bytes: counter(&registry, "read_bytes_total", "Bytes of keys and values read", &["lane"])?,
-            rows_written: counter(
-                &registry,
+            bytes: r.counter("read_bytes_total", "Bytes of keys and values read", LANE)?,
+            rows_written: r.counter(
                 "rows_written_total",
-                "Rows written after folding",
+                "Rows after folding",
                 &["lane", "table", "kind"],
             )?,
-            batch_rows: histogram(&registry, "batch_rows", "Records in a batch", &["lane"], &ROWS_BUCKETS)?,
-            stage_duration: histogram(
-                &registry,
-                "stage_duration_seconds",
-                "Time a batch spends in a stage",
-                &["lane", "stage"],
-                &DURATION_BUCKETS,
-            )?,
-            commit_duration: histogram(
-                &registry,
+            batch_rows: r.histogram("batch_rows", "Records in a batch", LANE, &ROWS_BUCKETS)?,
+            stage_duration: r.seconds("stage_duration_seconds", "Time in a stage", &["lane", "stage"])?,
+            commit_duration: r.seconds(
                 "commit_duration_seconds",
-                "Time of a commit to one table",
-                &["lane", "table"],
-                &DURATION_BUCKETS,
+                "Time of a commit to a table",
+                LANE_TABLE,
             )?,
-            lag: gauge(
-                &registry,
-                "lag_records",
-                "Records behind the end of the partition",
-                &["lane", "topic", "partition"],
+            lag: r.gauge("lag_records", "Records behind the end", &["lane", "topic", "partition"])?,
+            freshness: r.histogram("freshness_seconds", "From source to sink", LANE, &FRESHNESS_BUCKETS)?,
+            clock_skew: r.counter("clock_skew_total", "Changes from our future, counted as fresh", LANE)?,
+            last_commit: r.timestamp(
+                "last_commit_timestamp_seconds",
+                "When the lane last committed",
+                LANE,
             )?,
-            freshness: histogram(
-                &registry,
-                "freshness_seconds",
-                "From the commit in the source to the commit in the sink",
-                &["lane"],
-                &FRESHNESS_BUCKETS,
-            )?,
-            clock_skew: counter(
-                &registry,
-                "clock_skew_total",
-                "Changes from our future, counted as fresh",
-                &["lane"],
-            )?,
-            last_commit: GaugeVec::new(
-                Opts::new(
-                    "alluvium_last_commit_timestamp_seconds",
-                    "When the lane last committed, seconds since 1970",
-                ),
-                &["lane"],
-            )?,
-            lane_state: gauge(&registry, "lane_state", "1 for the state the lane is in", &["lane", "state"])?,
-            table_stopped: gauge(
-                &registry,
-                "table_stopped",
-                "1 for a table that has stopped",
-                &["lane", "table"],
-            )?,
-            retries: counter(
-                &registry,
-                "retries_total",
-                "Attempts made again, by class of error",
-                &["lane", "class"],
-            )?,
-            errors: counter(
-                &registry,
-                "errors_total",
-                "Errors that stopped a table or lane, by class",
-                &["lane", "class"],
-            )?,
-            conflicts: counter(
-                &registry,
-                "commit_conflicts_total",
-                "Conflicts with other writers, resolved",
-                &["lane"],
-            )?,
-            unresolved_absent: counter(
-                &registry,
+            lane_state: r.gauge("lane_state", "1 for the state the lane is in", &["lane", "state"])?,
+            table_stopped: r.gauge("table_stopped", "1 for a table that has stopped", LANE_TABLE)?,
+            retries: r.counter("retries_total", "Attempts made again, by class of error", LANE_CLASS)?,
+            errors: r.counter("errors_total", "Errors that stopped a table or lane", LANE_CLASS)?,
+            kafka_errors: r.counter("kafka_errors_total", "Errors of the Kafka client", LANE_CLASS)?,
+            conflicts: r.counter("commit_conflicts_total", "Conflicts with writers, resolved", LANE)?,
+            unresolved_absent: r.counter(
                 "unresolved_absent_total",
-                "Unchanged values of rows that the sink did not have, stored as null",
-                &["lane", "table"],
+                "Absent cells stored as null",
+                LANE_TABLE,
             )?,
-            resident_memory: Gauge::new("process_resident_memory_bytes", "Resident memory of the process")?,
-            registry,
-        };
-        metrics.registry.register(Box::new(metrics.last_commit.clone()))?;
-        metrics.registry.register(Box::new(metrics.resident_memory.clone()))?;
-        Ok(metrics)
+            resident_memory: r.resident_memory()?,
+            registry: r.0,
+        })
     }
 
     /// All metrics in Prometheus' text format.
@@ -176,39 +127,54 @@ impl Metrics {
     }
 }
 
-fn counter(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> Result<IntCounterVec, prometheus::Error> {
-    let metric = IntCounterVec::new(Opts::new(format!("alluvium_{name}"), help), labels)?;
-    registry.register(Box::new(metric.clone()))?;
-    Ok(metric)
-}
+const LANE: &[&str] = &["lane"];
+const LANE_TABLE: &[&str] = &["lane", "table"];
+const LANE_CLASS: &[&str] = &["lane", "class"];
 
-fn gauge(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> Result<IntGaugeVec, prometheus::Error> {
-    let metric = IntGaugeVec::new(Opts::new(format!("alluvium_{name}"), help), labels)?;
-    registry.register(Box::new(metric.clone()))?;
-    Ok(metric)
-}
+/// Makes metrics under our prefix and registers them.
+struct Registrar(Registry);
 
-fn histogram(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-    buckets: &[f64],
-) -> Result<HistogramVec, prometheus::Error> {
-    let options = HistogramOpts::new(format!("alluvium_{name}"), help).buckets(buckets.to_vec());
-    let metric = HistogramVec::new(options, labels)?;
-    registry.register(Box::new(metric.clone()))?;
-    Ok(metric)
+impl Registrar {
+    fn register<M: Collector + Clone + 'static>(&self, metric: M) -> Result<M, prometheus::Error> {
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn options(name: &str, help: &str) -> Opts {
+        Opts::new(format!("alluvium_{name}"), help)
+    }
+
+    fn counter(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+        self.register(IntCounterVec::new(Self::options(name, help), labels)?)
+    }
+
+    fn gauge(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
+        self.register(IntGaugeVec::new(Self::options(name, help), labels)?)
+    }
+
+    fn timestamp(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, prometheus::Error> {
+        self.register(GaugeVec::new(Self::options(name, help), labels)?)
+    }
+
+    fn histogram(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        buckets: &[f64],
+    ) -> Result<HistogramVec, prometheus::Error> {
+        let options = HistogramOpts::from(Self::options(name, help)).buckets(buckets.to_vec());
+        self.register(HistogramVec::new(options, labels)?)
+    }
+
+    fn seconds(&self, name: &str, help: &str, labels: &[&str]) -> Result<HistogramVec, prometheus::Error> {
+        self.histogram(name, help, labels, &DURATION_BUCKETS)
+    }
+
+    /// The one metric that every exporter calls by the same name, without our prefix.
+    fn resident_memory(&self) -> Result<Gauge, prometheus::Error> {
+        self.register(Gauge::new("process_resident_memory_bytes", "Resident memory of the process")?)
+    }
 }
 
 /// Resident memory in bytes, where the system tells.

@@ -44,7 +44,35 @@ impl TopicIdentity {
     pub fn unknown() -> Self {
         Self { cluster_id: "-".into(), topic_id: "-".into() }
     }
+
+    /// The identity of this log from `offset` on, after it was cut off below a stored position.
+    ///
+    /// The topic keeps its id then, but offsets from there on hold other records: positions from before the cut must
+    /// not be compared with them, as little as those of another topic.
+    pub fn cut_at(&self, offset: i64) -> Self {
+        let cuts = self.cut().map_or(0, |(cuts, _)| cuts) + 1;
+        let topic_id = format!("{}{CUT}{cuts}.{offset}", self.whole_topic_id()).into();
+        Self { cluster_id: self.cluster_id.clone(), topic_id }
+    }
+
+    /// The topic's id as the broker gives it.
+    pub fn whole_topic_id(&self) -> &str {
+        self.topic_id.split_once(CUT).map_or(&*self.topic_id, |(whole, _)| whole)
+    }
+
+    /// Where this log was cut; `None` where it never was.
+    pub fn begins_at(&self) -> Option<i64> {
+        self.cut().map(|(_, offset)| offset)
+    }
+
+    fn cut(&self) -> Option<(u64, i64)> {
+        let (cuts, offset) = self.topic_id.split_once(CUT)?.1.split_once('.')?;
+        Some((cuts.parse().ok()?, offset.parse().ok()?))
+    }
 }
+
+/// Separates a topic's id from the cut that the log has had; no base64 letter.
+const CUT: char = '~';
 
 /// A position that a sink has durably stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,4 +95,20 @@ pub struct Span {
     pub first: i64,
     /// The position after the batch.
     pub next: i64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cut_gives_a_log_of_its_own_that_knows_its_topic_and_where_it_begins() {
+        let whole = TopicIdentity { cluster_id: "c".into(), topic_id: "q8yD2yiaRPa5bDmMoVAdUQ".into() };
+        assert_eq!((whole.begins_at(), whole.whole_topic_id()), (None, "q8yD2yiaRPa5bDmMoVAdUQ"));
+        let once = whole.cut_at(55);
+        let twice = once.cut_at(55);
+        assert_eq!((once.begins_at(), once.whole_topic_id()), (Some(55), "q8yD2yiaRPa5bDmMoVAdUQ"));
+        assert_eq!((twice.begins_at(), twice.whole_topic_id()), (Some(55), "q8yD2yiaRPa5bDmMoVAdUQ"));
+        assert!(whole != once && once != twice, "{once:?} {twice:?}");
+    }
 }

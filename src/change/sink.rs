@@ -19,6 +19,10 @@ pub trait Sink: Send + 'static {
     /// smallest of the positions of all tables that the partition feeds. What the sink held in memory is forgotten.
     fn load(&mut self) -> impl Future<Output = Result<Progress, SinkError>> + Send;
 
+    /// Reads the same while batches are in flight, because partitions were assigned. Tables that have stopped stay
+    /// stopped: what follows their refused part may be on its way already, and would be written behind a gap.
+    fn reload(&mut self) -> impl Future<Output = Result<Progress, SinkError>> + Send;
+
     /// Makes a batch durable. `Ok` also where some tables refused their part: they are named in
     /// [`CommitReport::stopped`], and neither their data nor the positions of the topics that feed them have moved.
     ///

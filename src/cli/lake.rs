@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, UInt64Array};
 use arrow::error::ArrowError;
 use chrono::{DateTime, Utc};
+use deltalake::datafusion::execution::context::SQLOptions;
 
 use super::output;
 use super::{Exit, QueryArgs, RowsFormat, complain};
@@ -34,7 +35,9 @@ pub(super) async fn query(settings: &Settings, args: &QueryArgs) -> Exit {
         Ok(session) => session,
         Err(error) => return failed(&error),
     };
-    let answer = match session.sql(&args.sql).await {
+    // The lake is written by the pipeline alone; a statement that writes must not look as if it had.
+    let reading = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    let answer = match session.sql_with_options(&args.sql, reading).await {
         Ok(frame) => {
             let schema = Arc::new(frame.schema().as_arrow().clone());
             frame.collect().await.map(|batches| {

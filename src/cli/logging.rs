@@ -8,6 +8,7 @@ use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
 use super::LogFormat;
+use super::progress::Stderr;
 
 /// Starts logging at `level` (without a format: for people on a terminal, else JSON), unless `RUST_LOG` says otherwise. Later calls change nothing.
 pub fn start(format: Option<LogFormat>, level: &str) {
@@ -17,7 +18,7 @@ pub fn start(format: Option<LogFormat>, level: &str) {
     // A merge that skips no file warns of a figure that it derives another way.
     let quiet = format!("warn,deltalake_core::operations::merge=error,alluvium={level}");
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(quiet));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Stderr);
     let started = match format {
         LogFormat::Human => builder.with_ansi(terminal).with_target(false).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

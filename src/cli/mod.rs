@@ -8,6 +8,7 @@ mod exit;
 mod lake;
 mod logging;
 mod output;
+mod progress;
 mod reach;
 mod run;
 mod status;

@@ -6,6 +6,7 @@ use std::time::Instant;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Exit;
+use super::progress::CatchUp;
 use crate::admin::metrics::peak_memory;
 use crate::config::Settings;
 use crate::lane::LaneEnd;
@@ -34,10 +35,12 @@ pub async fn run(settings: &Settings, until_caught_up: bool) -> Exit {
         }
     };
     tracing::info!(pipeline = settings.pipeline.name, version = env!("CARGO_PKG_VERSION"), "running");
+    let progress = until_caught_up.then(|| CatchUp::follow(service.board()));
     let asked = tokio::select! {
         _ = service.join() => false,
         () = first_of(&mut terminate, &mut interrupt) => true,
     };
+    drop(progress);
     if asked && !stop(&mut service, settings, &mut terminate, &mut interrupt).await {
         return Exit::Abandoned;
     }

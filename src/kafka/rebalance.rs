@@ -55,8 +55,14 @@ impl Poller {
 
     /// Notes where partitions were started.
     pub(super) fn begin(&mut self, assignments: &[Assignment]) {
+        let client = self.consumer.position().ok();
+        let position = |partition: &TopicPartition| {
+            let found = client.as_ref()?.find_partition(&partition.topic, partition.partition)?;
+            if let Offset::Offset(position) = found.offset() { Some(position) } else { None }
+        };
         for Assignment { partition, identity, start } in assignments {
-            let assigned = Assigned { identity: identity.clone(), start: *start, paused: false };
+            let before = (position(partition), Instant::now());
+            let assigned = Assigned { identity: identity.clone(), start: *start, paused: false, before };
             self.assigned.insert(partition.clone(), assigned);
             self.cursor.begin(partition, *start);
         }
@@ -92,15 +98,15 @@ impl Poller {
                 return Err(Stop::Failed(ConsumerError::Lookup { what: "offsets", reason }));
             };
             let Watermarks { low, .. } = found;
-            let (start, offset) = match start(partition, stored.get(partition), identity, found) {
-                Start::Beginning => (low, Offset::Beginning),
-                Start::At(next) => (next, Offset::Offset(next)),
-                Start::Lost { error, resume } => {
+            let (start, offset, identity) = match start(partition, stored.get(partition), identity, found) {
+                Start::Beginning => (low, Offset::Beginning, identity.clone()),
+                Start::At(next, identity) => (next, Offset::Offset(next), identity),
+                Start::Lost { error, resume, identity } => {
                     self.accept_loss(error, partition, resume)?;
-                    (resume, Offset::Offset(resume))
+                    (resume, Offset::Offset(resume), identity)
                 }
             };
-            let (partition, identity) = (partition.clone(), identity.clone());
+            let partition = partition.clone();
             starts.push((Assignment { partition, identity, start }, offset));
         }
         Ok(starts)

@@ -34,7 +34,7 @@ impl Poller {
             return Ok(());
         };
         let changed = self.assigned.iter().any(|(partition, assigned)| {
-            ids.get(&*partition.topic).is_some_and(|id| differ(&assigned.identity.topic_id, id))
+            ids.get(&*partition.topic).is_some_and(|id| differ(assigned.identity.whole_topic_id(), id))
         });
         if changed {
             self.relocate(|partition, was| {
@@ -62,7 +62,7 @@ impl Poller {
             let identity =
                 identity(partition, &assigned.identity).unwrap_or_else(|| assigned.identity.clone());
             let read = StoredPosition { identity: assigned.identity.clone(), next_offset };
-            if let Start::Lost { error, resume } = start(partition, Some(&read), &identity, marks) {
+            if let Start::Lost { error, resume, identity } = start(partition, Some(&read), &identity, marks) {
                 self.accept_loss(error, partition, resume)?;
                 moved.insert(partition.clone(), (identity, resume));
             }

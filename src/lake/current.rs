@@ -137,10 +137,13 @@ impl CurrentTable {
 
     /// Stores the positions of a batch that has no rows for this table, once a minute.
     ///
-    /// Where several tables share a topic, a quiet one would otherwise make a lane start ever further back.
+    /// Where several tables share a topic, a quiet one would otherwise make a lane start ever further back. The first
+    /// position in a log is stored at once: until then nothing says that the lane has left the former log.
     pub(super) async fn store_positions(&mut self, batch: &Batch, writer: &Writer) -> Result<(), LakeError> {
         let advances = self.advances(batch, writer);
-        if advances.is_empty() || self.stored.is_some_and(|stored| stored.elapsed() < POSITIONS_ONLY) {
+        let first = advances.iter().any(|advance| self.table.state.position(&advance.app_id).is_none());
+        let recent = self.stored.is_some_and(|stored| stored.elapsed() < POSITIONS_ONLY);
+        if advances.is_empty() || (recent && !first) {
             return Ok(());
         }
         self.refresh(writer, &advances).await?;

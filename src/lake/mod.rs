@@ -40,6 +40,7 @@ mod upsert;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use futures::{FutureExt, StreamExt, stream};
 
 pub use error::LakeError;
@@ -47,8 +48,8 @@ pub use location::{DEFAULT_LAYOUT, check_layout, folder};
 pub use progress::{app_id, parse_app_id};
 
 use crate::change::{
-    Batch, ChangeBatch, CommitReport, KnownSchemas, Progress, Sink, SinkError, TableId, TableReport,
-    TableSchema,
+    Batch, ChangeBatch, CommitReport, KnownSchemas, Progress, Sink, SinkError, Span, TableId, TableReport,
+    TableSchema, TopicPartition,
 };
 use create::TableProperties;
 use current::{CurrentTable, topics_of};
@@ -125,6 +126,8 @@ pub struct Lake {
     tables: HashMap<TableId, CurrentTable>,
     raw: Option<RawTable>,
     stopped: HashMap<TableId, Stopped>,
+    /// Where the newest batch of each partition ended, of topics that are not held back.
+    passed: BTreeMap<TopicPartition, Span>,
 }
 
 /// A table that refused its part of a batch.
@@ -167,6 +170,7 @@ impl Lake {
             tables: HashMap::new(),
             raw: None,
             stopped: HashMap::new(),
+            passed: BTreeMap::new(),
         })
     }
 
@@ -182,6 +186,7 @@ impl Lake {
     async fn load_tables(&mut self) -> Result<Progress, LakeError> {
         self.tables.clear();
         self.stopped.clear();
+        self.passed.clear();
         let raw_log = self.raw_log()?;
         // Tables that are no longer kept must not hold the lane back.
         let folders = if self.options.current_tables {
@@ -238,19 +243,51 @@ impl Lake {
         self.commit_current(batch, &mut report).await?;
         let stopped: BTreeSet<Arc<str>> =
             self.stopped.values().flat_map(|table| table.topics.iter().cloned()).collect();
-        let Some(rows) = batch.raw.as_ref().filter(|rows| rows.num_rows() > 0) else { return Ok(report) };
-        let Some(log) = self.raw_log()? else { return Ok(report) };
+        if let Some(rows) = batch.raw.as_ref().filter(|rows| rows.num_rows() > 0) {
+            self.commit_raw(batch, rows, &stopped, &mut report).await?;
+        }
+        let reached = batch.spans.iter().filter(|(partition, _)| !stopped.contains(&partition.topic));
+        self.passed.extend(reached.map(|(partition, span)| (partition.clone(), span.clone())));
+        Ok(report)
+    }
+
+    async fn commit_raw(
+        &mut self,
+        batch: &Batch,
+        rows: &RecordBatch,
+        stopped: &BTreeSet<Arc<str>>,
+        report: &mut CommitReport,
+    ) -> Result<(), LakeError> {
+        let Some(log) = self.raw_log()? else { return Ok(()) };
         let mut raw = match self.raw.take() {
             Some(raw) => raw,
             None => RawTable::open_or_create(log, &self.properties, &self.writer).await?,
         };
         let name = raw.table.log.table().to_owned();
-        let result = raw.commit(batch, rows, &stopped, &self.writer).await;
+        let result = raw.commit(batch, rows, stopped, &self.writer).await;
         self.raw = Some(raw);
         let (table, conflicts) = result?;
         report.tables.insert(name, table);
         report.conflicts += conflicts;
-        Ok(report)
+        Ok(())
+    }
+
+    /// Stores where batches without rows ended, now and then. Left where the last row was, a position would fall out
+    /// of the log once retention has removed what lies behind it, and look like a loss.
+    async fn store_passed(&mut self) -> Result<(), LakeError> {
+        if self.passed.is_empty() {
+            return Ok(());
+        }
+        let batch = Batch { spans: self.passed.clone(), ..Batch::default() };
+        for (id, table) in &mut self.tables {
+            if !self.stopped.contains_key(id) {
+                table.store_positions(&batch, &self.writer).await?;
+            }
+        }
+        match &mut self.raw {
+            Some(raw) => raw.store_positions(&batch, &self.writer).await,
+            None => Ok(()),
+        }
     }
 
     /// Commits all current tables' parts, several at a time.
@@ -361,6 +398,13 @@ impl Sink for Lake {
         Ok(self.load_tables().await?)
     }
 
+    async fn reload(&mut self) -> Result<Progress, SinkError> {
+        let stopped = std::mem::take(&mut self.stopped);
+        let loaded = self.load_tables().await;
+        self.stopped = stopped;
+        Ok(loaded?)
+    }
+
     /// Each current table commits its part, then the raw table. A batch that fails between two tables is given again
     /// and skipped by those that have it.
     async fn commit(&mut self, batch: &Batch) -> Result<CommitReport, SinkError> {
@@ -374,6 +418,7 @@ impl Sink for Lake {
     }
 
     async fn maintain(&mut self) -> Result<(), SinkError> {
+        self.store_passed().await?;
         let tables = self.tables.values_mut().map(|table| &mut table.table);
         for table in tables.chain(self.raw.as_mut().map(|raw| &mut raw.table)) {
             maintenance::run(table, self.options.checkpoint_interval, self.options.checkpoint_log_bytes)

@@ -97,6 +97,8 @@ pub(super) fn starting_points(current: &[Positions], raw: Option<&Positions>) ->
                 held.iter()
                     .find(|position| position.identity == newest.identity)
                     .map(|position| position.next_offset)
+                    // A log that was cut says itself where it begins for a table that has nothing of it yet.
+                    .or_else(|| newest.identity.begins_at())
             })
             .collect();
         if let Some(next_offset) = known.and_then(|offsets| offsets.into_iter().min()) {

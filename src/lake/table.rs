@@ -36,7 +36,7 @@ pub(super) struct Writer {
 #[derive(Debug, Clone)]
 pub(super) struct Advance {
     partition: TopicPartition,
-    app_id: String,
+    pub(super) app_id: String,
     next: i64,
 }
 

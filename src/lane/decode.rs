@@ -8,7 +8,7 @@
 //! A record that cannot be decoded stops its topic in this lane: the batch ends before it, and records of the topic
 //! that are already on their way are dropped unread; they stay in Kafka.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::change::{Batch, RecordError, TopicIdentity, TopicPartition};
+use crate::change::{Batch, RecordError, Span, TopicIdentity, TopicPartition};
 use crate::debezium::{Decoder, Outcome, RecordRef};
-use crate::kafka::{Chunk, ConsumerError, Event, Events};
+use crate::kafka::{Assignment, Chunk, ConsumerError, Event, Events};
 
 /// When a batch closes.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +40,8 @@ pub(super) enum Staged {
         /// Given back when the batch is committed: its owner is the one batch in the committing stage.
         permit: OwnedSemaphorePermit,
     },
-    Assigned(Vec<TopicPartition>),
+    /// Partitions and the positions that they are read from.
+    Assigned(Vec<(TopicPartition, i64)>),
     Revoked {
         partitions: Vec<TopicPartition>,
         done: SyncSender<()>,
@@ -73,7 +74,7 @@ pub(super) struct DecodeStage {
 }
 
 /// The committing stage has gone: there is nobody left to decode for.
-struct CommitterGone;
+pub(super) struct CommitterGone;
 
 impl DecodeStage {
     pub(super) fn new(
@@ -124,19 +125,20 @@ impl DecodeStage {
         }
     }
 
-    fn handle(&mut self, event: Event) -> Result<(), CommitterGone> {
+    pub(super) fn handle(&mut self, event: Event) -> Result<(), CommitterGone> {
         match event {
             Event::Records(chunk) => self.decode(&chunk),
             Event::Assigned(partitions) => {
                 // A partition may start over in another log (`on_data_loss = "continue"`): one batch never holds both.
                 self.close()?;
+                let cut: BTreeMap<TopicPartition, Span> = partitions.iter().filter_map(new_cut).collect();
                 for assigned in &partitions {
                     self.identities.insert(assigned.partition.clone(), assigned.identity.clone());
                     self.decoder.begin_partition(assigned.partition.clone(), assigned.start);
                 }
-                self.send(Staged::Assigned(
-                    partitions.into_iter().map(|assigned| assigned.partition).collect(),
-                ))
+                let starts = partitions.into_iter().map(|assigned| (assigned.partition, assigned.start));
+                self.send(Staged::Assigned(starts.collect()))?;
+                if cut.is_empty() { Ok(()) } else { self.store_positions(cut) }
             }
             Event::Revoked { partitions, done, .. } => {
                 // Also where the partitions are lost: what is decoded may still be committed, because the sink
@@ -148,10 +150,26 @@ impl DecodeStage {
                 self.close()?;
                 self.send(Staged::CaughtUp)
             }
-            Event::Idle => Ok(()),
+            Event::Idle { positions } => {
+                self.reach(&positions);
+                Ok(())
+            }
             Event::Failed(error) => {
                 self.close()?;
                 self.send(Staged::Failed(error))
+            }
+        }
+    }
+
+    /// Has the next batch end behind what Kafka never delivers. A position that stayed before it would fall out of
+    /// the log with retention, and look like a loss.
+    fn reach(&mut self, positions: &[(TopicPartition, i64)]) {
+        for (partition, next) in positions {
+            let Some(identity) = self.identities.get(partition) else { continue };
+            if !self.stopped_topics.contains(&partition.topic)
+                && self.decoder.reach(partition, *next, identity)
+            {
+                self.opened.get_or_insert_with(Instant::now);
             }
         }
     }
@@ -262,7 +280,24 @@ impl DecodeStage {
         self.send(Staged::Batch { batch, filtered, decoding, permit })
     }
 
+    /// Hands over positions without records. A log that was cut may grow beyond the former position before its first
+    /// record is read, and then nobody could tell that it was cut.
+    fn store_positions(&mut self, spans: BTreeMap<TopicPartition, Span>) -> Result<(), CommitterGone> {
+        let committer = Arc::clone(&self.committer);
+        let permit = self.runtime.block_on(committer.acquire_owned()).map_err(|_| CommitterGone)?;
+        let batch = Batch { spans, ..Batch::default() };
+        let (filtered, decoding) = (HashMap::new(), Duration::ZERO);
+        self.send(Staged::Batch { batch, filtered, decoding, permit })
+    }
+
     fn send(&self, staged: Staged) -> Result<(), CommitterGone> {
         self.staged.blocking_send(staged).map_err(|_| CommitterGone)
     }
+}
+
+/// The position of a partition that starts where its log was cut.
+fn new_cut(assigned: &Assignment) -> Option<(TopicPartition, Span)> {
+    let Assignment { partition, identity, start } = assigned;
+    let span = Span { identity: identity.clone(), first: *start, next: *start };
+    (identity.begins_at() == Some(*start)).then(|| (partition.clone(), span))
 }

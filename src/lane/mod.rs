@@ -11,8 +11,10 @@ mod backoff;
 mod decode;
 mod observe;
 mod positions;
+#[cfg(test)]
+mod tests;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -86,6 +88,8 @@ struct Attempt {
     consumer: Arc<Consumer>,
     requests: mpsc::Receiver<PositionRequest>,
     staged: mpsc::Receiver<Staged>,
+    /// The client's errors that the metric has.
+    kafka_errors: BTreeMap<&'static str, u64>,
 }
 
 impl<S: Sink> Lane<S> {
@@ -152,7 +156,8 @@ impl<S: Sink> Lane<S> {
         };
         let consumer = Arc::new(consumer);
         let staged = self.start_decoding(&consumer, events);
-        let mut attempt = Attempt { consumer: Arc::clone(&consumer), requests, staged };
+        let mut attempt =
+            Attempt { consumer: Arc::clone(&consumer), requests, staged, kafka_errors: BTreeMap::new() };
         let end = self.commit_all(&mut attempt).await;
         // Closing the channels ends the decoding thread and every waiting callback; only then can the consumer close.
         drop(attempt);
@@ -198,6 +203,7 @@ impl<S: Sink> Lane<S> {
                 },
                 _ = maintenance.tick() => {
                     self.observer.positions(&[], &attempt.consumer.lag());
+                    self.observer.kafka_errors(&attempt.consumer.errors(), &mut attempt.kafka_errors);
                     self.maintain().await
                 }
             };
@@ -209,7 +215,7 @@ impl<S: Sink> Lane<S> {
 
     /// Answers where partitions start, from the sink as it is now.
     async fn answer(&mut self, request: PositionRequest) -> Result<(), AttemptEnd> {
-        match self.sink.load().await {
+        match self.sink.reload().await {
             Ok(progress) => {
                 let known: HashMap<_, _> = request
                     .partitions
@@ -243,6 +249,7 @@ impl<S: Sink> Lane<S> {
                     "partitions assigned"
                 );
                 self.observer.assigned();
+                self.observer.positions(&partitions, &attempt.consumer.lag());
                 self.observer.state(LaneState::Running);
                 Ok(())
             }

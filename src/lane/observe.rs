@@ -180,10 +180,25 @@ impl Observer {
         self.metrics.clock_skew.with_label_values(&[&self.lane]).inc_by(from_our_future);
     }
 
-    /// Notes positions that became durable, and how far each is behind the end of its partition.
-    pub(super) fn positions(&self, durable: &[(TopicPartition, i64)], lag: &BTreeMap<TopicPartition, Lag>) {
+    /// Counts the client's errors that are new since `counted`.
+    pub(super) fn kafka_errors(
+        &self,
+        errors: &BTreeMap<&'static str, u64>,
+        counted: &mut BTreeMap<&'static str, u64>,
+    ) {
+        for (class, count) in errors {
+            let before = counted.insert(class, *count).unwrap_or(0);
+            self.metrics
+                .kafka_errors
+                .with_label_values(&[self.lane.as_str(), class])
+                .inc_by(count.saturating_sub(before));
+        }
+    }
+
+    /// Notes positions (that became durable, or that an assignment starts from), and how far each is behind the end of its partition.
+    pub(super) fn positions(&self, stored: &[(TopicPartition, i64)], lag: &BTreeMap<TopicPartition, Lag>) {
         let mut board = self.board.lock();
-        for (partition, position) in durable {
+        for (partition, position) in stored {
             board.partitions.insert(partition.to_string(), PartitionState { position: *position, lag: None });
         }
         for (partition, lag) in lag {

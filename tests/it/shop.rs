@@ -74,6 +74,7 @@ pub struct Shop {
     pub settings: PathBuf,
     folder: PathBuf,
     daemons: AtomicU64,
+    crowds: AtomicU64,
     own_target_server: bool,
     _turn: Turn,
 }
@@ -104,6 +105,7 @@ impl Shop {
             lake: folder.join("lake"),
             own_target_server: plan.own_target_server,
             daemons: AtomicU64::new(0),
+            crowds: AtomicU64::new(0),
             name,
             stack,
             source,
@@ -206,6 +208,11 @@ schema = "public"
     pub fn program(&self, command: &str) -> Daemon {
         let number = self.daemons.fetch_add(1, Ordering::Relaxed);
         Daemon::new(&self.name, command, &self.settings, self.folder.join(format!("run-{number}.log")))
+    }
+
+    /// The number of the next crowd of clients that works here.
+    pub fn next_crowd(&self) -> u64 {
+        self.crowds.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Returns when every change committed in the source so far lies on Kafka.

@@ -41,6 +41,10 @@ pub fn cell(array: &dyn Array, row: usize, kind: &str) -> Result<Option<String>,
 pub fn text(kind: &str, text: String) -> String {
     match kind {
         "double precision" => text.parse::<f64>().map_or(text, |value| format!("{value:?}")),
+        // Debezium drops the zeros at the end where the column does not say how many there are.
+        "numeric of any scale" if text.contains('.') => {
+            text.trim_end_matches('0').trim_end_matches('.').to_owned()
+        }
         "real" => text.parse::<f32>().map_or(text, |value| format!("{value:?}")),
         _ => text,
     }

@@ -38,7 +38,10 @@ pub type Rows = BTreeMap<Vec<Option<String>>, Vec<Row>>;
 
 /// The columns of `public.TABLE`.
 pub async fn source_columns(source: &Client, table: &str) -> Vec<SourceColumn> {
-    let sql = "SELECT a.attname::text, format_type(a.atttypid, NULL), coalesce(a.attnum = ANY (i.indkey), false)
+    let sql = "SELECT a.attname::text,
+                 CASE WHEN a.atttypid = 'numeric'::regtype AND a.atttypmod = -1 THEN 'numeric of any scale'
+                      ELSE format_type(a.atttypid, NULL) END,
+                 coalesce(a.attnum = ANY (i.indkey), false)
                FROM pg_attribute a LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary
                WHERE a.attrelid = ('public.' || quote_ident($1))::regclass AND a.attnum > 0 AND NOT a.attisdropped
                ORDER BY a.attnum";
@@ -62,7 +65,7 @@ pub fn reason(error: &tokio_postgres::Error) -> String {
     error.as_db_error().map_or_else(|| format!("{error:?}"), |answer| answer.message().to_owned())
 }
 
-/// Arranges rows by their key. Floats are brought to one form: databases agree on the value, not on its digits.
+/// Arranges rows by their key. Values with several notations are brought to one.
 pub fn by_key(rows: impl Iterator<Item = Row>, columns: &[SourceColumn]) -> Rows {
     let mut arranged = Rows::new();
     for row in rows {

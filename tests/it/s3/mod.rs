@@ -11,7 +11,7 @@ use crate::oracle::{assert_all_equal, postgres_rows, source_columns};
 use crate::shop::{Plan, Shop};
 use crate::workload::{Crowd, seed};
 
-use server::{LAKE, Server};
+use server::Server;
 
 const KILLS: usize = 6;
 /// How long the store is away: longer than the library's own ten attempts at a request take.
@@ -19,7 +19,7 @@ const OUTAGE: Duration = Duration::from_secs(20);
 
 /// A run of the program with its lake on the server.
 fn program(shop: &Shop, server: &Server, command: &str) -> Daemon {
-    let mut program = shop.program(command).environment("ALLUVIUM__LAKE__URI", LAKE);
+    let mut program = shop.program(command).environment("ALLUVIUM__LAKE__URI", &Server::lake());
     for (name, value) in server.options() {
         program = program.environment(&format!("ALLUVIUM__LAKE__STORAGE_OPTIONS__{name}"), &value);
     }
@@ -79,7 +79,7 @@ async fn a_lake_on_s3_survives_kills_and_two_writers() {
     let source = postgres_rows(&shop.source, "public.customers", &columns).await.unwrap();
     assert_eq!(count[0]["n"].as_u64(), Some(source.len() as u64));
     let check = program(&shop, &server, "check").argument("--connect").output();
-    assert!(check.stdout.contains(&format!("{LAKE} can be written")), "{check:#?}");
+    assert!(check.stdout.contains(&format!("{} can be written", Server::lake())), "{check:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

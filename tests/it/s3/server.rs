@@ -16,8 +16,6 @@ use crate::stack::{free_port, project};
 
 /// The bucket that the server has.
 const BUCKET: &str = "shop";
-/// The address of the lake in it.
-pub const LAKE: &str = "s3://shop/some/lake";
 
 /// A running server with one bucket. It ends with the value, or with the thread that started it.
 pub struct Server {
@@ -91,6 +89,11 @@ impl Server {
         }
     }
 
+    /// The address of a lake in the bucket.
+    pub fn lake() -> String {
+        format!("s3://{BUCKET}/some/lake")
+    }
+
     /// The storage options of a writer that goes through the gate.
     pub fn options(&self) -> HashMap<String, String> {
         HashMap::from(
@@ -109,9 +112,9 @@ impl Server {
     pub async fn copy_lake_to(&self, folder: &Path) {
         deltalake::aws::register_handlers(None);
         let config = StorageConfig::parse_options(self.options()).unwrap();
-        let store = logstore_for(&Url::parse(LAKE).unwrap(), config).unwrap().object_store(None);
+        let store = logstore_for(&Url::parse(&Self::lake()).unwrap(), config).unwrap().object_store(None);
         let objects: Vec<_> = store.list(None).try_collect().await.unwrap();
-        assert!(!objects.is_empty(), "no object in {LAKE}");
+        assert!(!objects.is_empty(), "no object in {}", Self::lake());
         for object in objects {
             let path = folder.join(object.location.as_ref());
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();

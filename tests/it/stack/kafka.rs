@@ -64,7 +64,15 @@ impl Broker {
     /// First offset and end of a partition.
     pub fn watermarks(&self, topic: &str, partition: i32) -> (i64, i64) {
         let consumer: BaseConsumer = self.client().create().unwrap();
-        consumer.fetch_watermarks(topic, partition, TIMEOUT).unwrap()
+        let start = Instant::now();
+        loop {
+            match consumer.fetch_watermarks(topic, partition, TIMEOUT) {
+                Ok(found) => return found,
+                // A broker that has just started does not lead its partitions yet.
+                Err(error) => assert!(start.elapsed() < TIMEOUT, "{topic}/{partition}: {error}"),
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 
     /// The offset that a group has committed for a partition, as lag tools see it.

@@ -1,7 +1,7 @@
 //! A shop at work: inserts, updates and deletes in transactions that interleave.
 //!
 //! Each client is a session with rows of its own, so clients never wait for each other, and their transactions mix in
-//! the log in every way. What a client does is a function of its seed alone.
+//! the log in every way. What a client does is a function of the seed and of its number alone.
 //!
 //! Among the [`values`] are those that break copies: texts so large that Postgres stores them out of line and Debezium
 //! leaves them out of updates, NULL, empty texts, quotes, other scripts, numbers at the edges of their types.
@@ -38,9 +38,10 @@ impl Crowd {
     /// Lets `clients` sessions work, each with a pause between transactions.
     pub async fn start(shop: &Shop, seed: u64, clients: u64, pause: std::time::Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
+        let crowd = shop.next_crowd();
         let mut tasks = Vec::new();
         for number in 0..clients {
-            let mut worker = Worker::new(shop.another_session().await, number, seed);
+            let mut worker = Worker::new(shop.another_session().await, crowd, number, seed);
             let stop = Arc::clone(&stop);
             tasks.push(tokio::spawn(async move {
                 let mut statements = 0;
@@ -67,9 +68,10 @@ impl Crowd {
 
 /// Works off at least `statements` statements with `clients` sessions at once.
 pub async fn work(shop: &Shop, seed: u64, clients: u64, statements: u64) {
+    let crowd = shop.next_crowd();
     let mut tasks = Vec::new();
     for number in 0..clients {
-        let mut worker = Worker::new(shop.another_session().await, number, seed);
+        let mut worker = Worker::new(shop.another_session().await, crowd, number, seed);
         tasks.push(tokio::spawn(async move {
             let mut done = 0;
             while done < statements / clients {
@@ -99,11 +101,11 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(session: Client, number: u64, seed: u64) -> Self {
-        let values = Values { random: fastrand::Rng::with_seed(seed.wrapping_add(number)) };
-        // Beyond the rows of the init script, and far from the other clients; a later crowd has another seed, so it
-        // does not meet the rows of an earlier one.
-        let next = 1_000_000 * (1 + number as i64) + (seed % 200) as i64 * 10_000_000;
+    fn new(session: Client, crowd: u64, number: u64, seed: u64) -> Self {
+        let seed = seed.wrapping_add(1_000 * crowd + number);
+        let values = Values { random: fastrand::Rng::with_seed(seed) };
+        // Beyond the rows of the init script, and far from those of other clients and earlier crowds.
+        let next = 10_000_000 * (1 + crowd as i64) + 1_000_000 * number as i64;
         Self { session, values, owned: Owned::default(), next }
     }
 
