@@ -117,7 +117,7 @@ fn assert_findings(answer: &Answer, code: i32, expected: &[(&str, &str, &str)]) 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stack_without_hazards_passes() {
-    let shop = Plan::new("check").open().await;
+    let shop = Plan::new("check_clean").open().await;
     shop.delivered().await;
     let answer = connecting(&shop, &shop.stack.source.url(&shop.name)).output();
     assert_eq!(answer.code, Some(0), "{answer:#?}");
@@ -126,7 +126,7 @@ async fn a_stack_without_hazards_passes() {
         " can be written",
         "ok    source            wal_level logical, 5 tables with a key",
         "note  source            an update leaves out large values (TOAST) that it does not change: ",
-        ": public.customers, public.orders, public.products",
+        ": public.customers, public.products",
     ] {
         assert!(answer.stdout.contains(line), "no {line:?} in\n{}", answer.stdout);
     }
@@ -164,7 +164,7 @@ async fn each_hazard_is_found_on_the_real_stack() {
             ("warn", "source", &format!("public.\"Odd Name\" has {others}")),
             ("warn", "source", "public.nokey_full has no primary key"),
             ("fail", "source", "public.nothing has replica identity nothing"),
-            ("note", "source", "absent_columns: public.customers, public.orders"),
+            ("note", "source", "absent_columns: public.customers"),
             ("ok", "mirrors.target", "can be written"),
         ],
     );
