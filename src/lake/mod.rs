@@ -13,6 +13,7 @@
 //! | [`state`] | a table at a version, brought forward by commits |
 //! | [`table`] | log and state together: the rule of every commit |
 //! | [`current`], [`upsert`] | a batch into a current table, by MERGE |
+//! | [`mor`], [`index`] | the same by deletion vectors, and where each key's row lies |
 //! | [`raw`] | appends to `cdc_events` |
 //! | [`schema`], [`create`], [`evolve`] | types, new tables, new columns |
 //! | [`maintenance`] | checkpoints and expired log entries |
@@ -24,9 +25,11 @@ mod create;
 mod current;
 mod error;
 mod evolve;
+mod index;
 mod location;
 mod log;
 mod maintenance;
+mod mor;
 mod progress;
 mod raw;
 pub mod read;
@@ -45,6 +48,7 @@ use futures::{FutureExt, StreamExt, stream};
 
 pub use error::LakeError;
 pub use location::{DEFAULT_LAYOUT, check_layout, folder};
+pub use mor::{UpsertOptions, WriteMode};
 pub use progress::{app_id, parse_app_id};
 
 use crate::change::{
@@ -55,6 +59,7 @@ use create::TableProperties;
 use current::{CurrentTable, topics_of};
 use location::Location;
 use log::Log;
+use mor::{Pressure, Upserts};
 use progress::Positions;
 use raw::RawTable;
 use table::Writer;
@@ -85,6 +90,8 @@ pub struct LakeOptions {
     pub log_retention: std::time::Duration,
     /// Bytes that all merges of one commit may use together before they spill or fail.
     pub merge_memory: usize,
+    /// How current tables are written.
+    pub upserts: UpsertOptions,
 }
 
 impl std::fmt::Debug for LakeOptions {
@@ -112,6 +119,7 @@ impl LakeOptions {
             checkpoint_log_bytes: 16 << 20,
             log_retention: std::time::Duration::from_hours(7 * 24),
             merge_memory: 256 << 20,
+            upserts: UpsertOptions::default(),
         }
     }
 }
@@ -123,6 +131,7 @@ pub struct Lake {
     location: Location,
     writer: Writer,
     properties: TableProperties,
+    upserts: Upserts,
     tables: HashMap<TableId, CurrentTable>,
     raw: Option<RawTable>,
     stopped: HashMap<TableId, Stopped>,
@@ -165,6 +174,7 @@ impl Lake {
                 pipeline: options.pipeline.clone(),
                 log_retention: format!("interval {} seconds", options.log_retention.as_secs()),
             },
+            upserts: Upserts::new(options.upserts.clone(), location.root(), location.local()),
             location,
             options,
             tables: HashMap::new(),
@@ -184,7 +194,7 @@ impl Lake {
     }
 
     async fn load_tables(&mut self) -> Result<Progress, LakeError> {
-        self.tables.clear();
+        let mut before: HashMap<TableId, CurrentTable> = self.tables.drain().collect();
         self.stopped.clear();
         self.passed.clear();
         let raw_log = self.raw_log()?;
@@ -204,10 +214,13 @@ impl Lake {
             .buffer_unordered(CONCURRENCY);
         let mut tables = HashMap::new();
         while let Some((folder, result)) = opened.next().await {
-            match result
-                .and_then(|table| table.map(|table| CurrentTable::new(table, &self.writer)).transpose())
-            {
-                Ok(Some(table)) => {
+            match result.and_then(|table| {
+                table.map(|table| CurrentTable::new(table, &self.upserts, &self.writer)).transpose()
+            }) {
+                Ok(Some(mut table)) => {
+                    if let Some(before) = before.remove(&table.id) {
+                        table.take_over(before);
+                    }
                     tables.insert(table.id.clone(), table);
                 }
                 Ok(None) => {}
@@ -339,6 +352,12 @@ impl Lake {
         match opened {
             Ok(mut table) => {
                 let result = table.commit(batch, &changes, &self.writer, memory).await;
+                // The batch is in the table; what fails now is tried again with the next one.
+                if result.is_ok()
+                    && let Err(error) = table.compact(&self.writer, Pressure::Busy).await
+                {
+                    tracing::warn!(table = %id, %error, "compaction failed");
+                }
                 Outcome { id, table: Some(table), result }
             }
             Err(error) => Outcome { id, table: None, result: Err(error) },
@@ -353,7 +372,8 @@ impl Lake {
         let schemas = changes.iter().map(|changes| &changes.schema);
         let schema = evolve::union(id, schemas)?
             .ok_or_else(|| LakeError::Refused(format!("table {id} has no schema in its events")))?;
-        CurrentTable::open_or_create(self.log(&folder)?, id, &schema, &self.properties, &self.writer).await
+        let how = (&self.properties, &self.upserts);
+        CurrentTable::open_or_create(self.log(&folder)?, id, &schema, how, &self.writer).await
     }
 
     /// Puts the tables back and sorts the results: the worst error decides, tables that refused are remembered.
@@ -423,6 +443,9 @@ impl Sink for Lake {
 
     async fn maintain(&mut self) -> Result<(), SinkError> {
         self.store_passed().await?;
+        for table in self.tables.values_mut() {
+            table.compact(&self.writer, Pressure::Idle).await?;
+        }
         let tables = self.tables.values_mut().map(|table| &mut table.table);
         for table in tables.chain(self.raw.as_mut().map(|raw| &mut raw.table)) {
             maintenance::run(table, self.options.checkpoint_interval, self.options.checkpoint_log_bytes)
