@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
-use super::{Batch, Progress, TableId, TableSchema};
+use super::{Batch, Progress, TableId, TableSchema, TopicPartition};
 
 /// The schema of a table, where the sink has the table.
 pub type KnownSchemas = Box<dyn Fn(&TableId) -> Option<Arc<TableSchema>> + Send>;
@@ -22,6 +22,9 @@ pub trait Sink: Send + 'static {
     /// Reads the same while batches are in flight, because partitions were assigned. Tables that have stopped stay
     /// stopped: what follows their refused part may be on its way already, and would be written behind a gap.
     fn reload(&mut self) -> impl Future<Output = Result<Progress, SinkError>> + Send;
+
+    /// These partitions are another instance's from now on: what is still to be stored of them is its business.
+    fn release(&mut self, partitions: &[TopicPartition]);
 
     /// Makes a batch durable. `Ok` also where some tables refused their part: they are named in
     /// [`CommitReport::stopped`], and neither their data nor the positions of the topics that feed them have moved.

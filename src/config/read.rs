@@ -80,7 +80,7 @@ fn batch(reader: &mut Reader<'_>, root: &mut Section) -> Option<Batch> {
     let mut section = reader.section(root, "batch");
     let max_delay = within(reader, &mut section, "max_delay", Span(Duration::from_millis(1))..=HOUR);
     let max_rows = within(reader, &mut section, "max_rows", 1..=10_000_000);
-    let max_bytes = within(reader, &mut section, "max_bytes", ByteSize(1 << 10)..=ByteSize(4 << 30));
+    let max_bytes = within(reader, &mut section, "max_bytes", ByteSize(1 << 10)..=ByteSize(1 << 30));
     reader.finish(&section);
     Some(Batch { max_delay: max_delay?.0, max_rows: usize::try_from(max_rows?).ok()?, max_bytes: max_bytes? })
 }

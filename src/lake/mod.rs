@@ -446,6 +446,10 @@ impl Sink for Lake {
         Ok(report)
     }
 
+    fn release(&mut self, partitions: &[TopicPartition]) {
+        self.passed.retain(|partition, _| !partitions.contains(partition));
+    }
+
     fn known_schemas(&self) -> KnownSchemas {
         let known: HashMap<TableId, Arc<TableSchema>> =
             self.tables.iter().map(|(id, table)| (id.clone(), Arc::clone(table.schema()))).collect();

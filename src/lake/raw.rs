@@ -129,7 +129,10 @@ impl RawTable {
     /// Stores the positions of a batch without rows, every ten minutes.
     pub(super) async fn store_positions(&mut self, batch: &Batch, writer: &Writer) -> Result<(), LakeError> {
         let advances = self.table.advances(writer, batch.spans.iter());
-        if advances.is_empty() || self.stored.is_some_and(|stored| stored.elapsed() < POSITIONS_ONLY) {
+        // The first position in a log at once: until then nothing says that the lane has left the former log.
+        let first = advances.iter().any(|advance| self.table.state.position(&advance.app_id).is_none());
+        let recent = self.stored.is_some_and(|stored| stored.elapsed() < POSITIONS_ONLY);
+        if advances.is_empty() || (recent && !first) {
             return Ok(());
         }
         self.table.refresh(writer, &advances).await?;

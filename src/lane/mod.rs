@@ -256,6 +256,7 @@ impl<S: Sink> Lane<S> {
             Staged::Revoked { partitions, done } => {
                 tracing::info!(lane = self.options.name, partitions = partitions.len(), "partitions revoked");
                 self.observer.revoked(&partitions);
+                self.sink.release(&partitions);
                 let _ = done.send(());
                 Ok(())
             }

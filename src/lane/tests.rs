@@ -35,6 +35,10 @@ impl Sink for Remembering {
         Ok(CommitReport::default())
     }
 
+    fn release(&mut self, _: &[TopicPartition]) {
+        self.calls.push("release");
+    }
+
     fn known_schemas(&self) -> KnownSchemas {
         Box::new(|_| None)
     }
@@ -128,4 +132,19 @@ fn the_position_of_a_stopped_topic_stays_before_its_bad_record() {
         }
     }
     assert!(stopped);
+}
+
+#[tokio::test]
+async fn a_sink_hears_of_partitions_that_were_given_away() {
+    let mut lane = lane();
+    let (bridge, requests) = PositionBridge::new();
+    let options = lane.options.consumer.clone();
+    let consumer = Arc::new(Consumer::start(options, Arc::new(bridge)).unwrap().0);
+    let staged = mpsc::channel(1).1;
+    let mut attempt = Attempt { consumer, requests, staged, kafka_errors: BTreeMap::new() };
+    let partitions = vec![TopicPartition::new("t", 0)];
+    let (done, answer) = sync_channel(1);
+    assert!(lane.accept(&mut attempt, Staged::Revoked { partitions, done }).await.is_ok());
+    assert_eq!(lane.sink.calls, ["release"]);
+    assert!(answer.try_recv().is_ok());
 }

@@ -341,6 +341,10 @@ impl Sink for Mirror {
         }
     }
 
+    fn release(&mut self, partitions: &[TopicPartition]) {
+        self.passed.retain(|partition, _| !partitions.contains(partition));
+    }
+
     fn known_schemas(&self) -> KnownSchemas {
         let (catalog, schema) = (self.catalog.clone(), self.schema.clone());
         Box::new(move |table| Some(Arc::new(catalog.get(&TargetName::of(&schema, table))?.table_schema())))

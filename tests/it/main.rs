@@ -34,6 +34,7 @@ mod kill;
 mod mirror;
 mod mirror_changes;
 mod mirror_lost_reply;
+mod mirror_positions;
 mod mirror_tls;
 mod mirror_types;
 mod pipeline;
