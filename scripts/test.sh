@@ -65,6 +65,7 @@ install_build_tools
 if [ $fast = 0 ]; then
   scripts/stack/install.sh
   scripts/stack/python.sh -c 'import deltalake; print("Python deltalake", deltalake.__version__)'
+  scripts/stack/s3.sh install
 fi
 
 section "format"

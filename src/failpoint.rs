@@ -11,11 +11,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub const VARIABLE: &str = "ALLUVIUM_FAILPOINT";
 
 /// Every place, in the order in which a batch passes them. The crash tests walk this list.
-pub const ALL: [&str; 10] = [
+pub const ALL: [&str; 12] = [
     "lane.before_commit",
     "lake.after_data_files",
+    "lake.after_deletion_vectors",
     "lake.before_commit",
     "lake.after_commit",
+    "lake.before_index",
     "lake.before_raw_commit",
     "mirror.in_transaction",
     "mirror.before_commit",

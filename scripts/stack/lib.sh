@@ -122,3 +122,22 @@ java_command() {
 need_jars() {
   [ -e "$STACK_LIB/.complete" ] || die "no Kafka jars in $STACK_LIB: run $STACK_SCRIPTS/install.sh"
 }
+
+# Makes a virtual environment with these packages, whole or not at all. Two test runs may get here together: the second waits, and
+# finds the work done. A shell of its own, with whose end the lock is released.
+python_environment() ( # folder, package...
+  home=$1
+  shift
+  need python3 "Install it (Debian: apt-get install python3 python3-venv)."
+  mkdir -p "$(dirname "$home")"
+  exec 9>"$home.lock"
+  flock 9
+  [ ! -e "$home/.complete" ] || return 0
+  rm -rf "$home"
+  say "installing $* in $home"
+  python3 -m venv "$home" >"$home.log" 2>&1 ||
+    { cat "$home.log" >&2; die "python3 cannot make a virtual environment (Debian: apt-get install python3-venv)"; }
+  "$home/bin/python" -m pip install --quiet --disable-pip-version-check "$@" >>"$home.log" 2>&1 ||
+    { tail -n 15 "$home.log" >&2; die "pip could not install $* (see above)"; }
+  touch "$home/.complete"
+)

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
-use super::{Batch, Progress, TableId, TableSchema};
+use super::{Batch, Progress, TableId, TableSchema, TopicPartition};
 
 /// The schema of a table, where the sink has the table.
 pub type KnownSchemas = Box<dyn Fn(&TableId) -> Option<Arc<TableSchema>> + Send>;
@@ -18,6 +18,13 @@ pub trait Sink: Send + 'static {
     /// Reads what is durably stored: for each partition the position from which a lane has to read, which is the
     /// smallest of the positions of all tables that the partition feeds. What the sink held in memory is forgotten.
     fn load(&mut self) -> impl Future<Output = Result<Progress, SinkError>> + Send;
+
+    /// Reads the same while batches are in flight, because partitions were assigned. Tables that have stopped stay
+    /// stopped: what follows their refused part may be on its way already, and would be written behind a gap.
+    fn reload(&mut self) -> impl Future<Output = Result<Progress, SinkError>> + Send;
+
+    /// These partitions are another instance's from now on: what is still to be stored of them is its business.
+    fn release(&mut self, partitions: &[TopicPartition]);
 
     /// Makes a batch durable. `Ok` also where some tables refused their part: they are named in
     /// [`CommitReport::stopped`], and neither their data nor the positions of the topics that feed them have moved.

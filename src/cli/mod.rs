@@ -21,7 +21,7 @@ pub use args::{
 };
 pub use exit::Exit;
 
-use crate::config::{self, Settings};
+use crate::config::{self, Purpose, Settings};
 
 /// Runs a command on a runtime of its own, and says how it ended.
 ///
@@ -44,7 +44,7 @@ async fn run(cli: Cli) -> Exit {
     match cli.command {
         Command::Run(args) => {
             logging::start(args.log_format, "info");
-            match load(&args.config) {
+            match load(&args.config, Purpose::Run) {
                 Ok(settings) => run::run(&settings, args.until_caught_up).await,
                 Err(exit) => exit,
             }
@@ -77,9 +77,10 @@ async fn run(cli: Cli) -> Exit {
     }
 }
 
+/// Runs a command that looks at the result.
 async fn with_settings(args: &ConfigArgs, command: impl AsyncFnOnce(&Settings) -> Exit) -> Exit {
     logging::start(None, "warn");
-    match load(args) {
+    match load(args, Purpose::Look) {
         Ok(settings) => command(&settings).await,
         Err(exit) => exit,
     }
@@ -90,7 +91,7 @@ async fn ask_status(args: &StatusArgs) -> Exit {
     if let Some(url) = &args.url {
         return status::run(url, args.output).await;
     }
-    let settings = match load(&args.config) {
+    let settings = match load(&args.config, Purpose::Look) {
         Ok(settings) => settings,
         Err(exit) => return exit,
     };
@@ -110,8 +111,8 @@ fn written(result: std::io::Result<Exit>) -> Exit {
 }
 
 /// The settings, or every problem with them on standard error.
-fn load(args: &ConfigArgs) -> Result<Settings, Exit> {
-    config::load(&args.sources()).map_err(|problems| {
+fn load(args: &ConfigArgs, purpose: Purpose) -> Result<Settings, Exit> {
+    config::load(&args.sources(), purpose).map_err(|problems| {
         complain(&problems.to_string());
         Exit::Usage
     })

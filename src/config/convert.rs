@@ -7,6 +7,7 @@ use config::ValueKind;
 
 use super::reader::{FromSetting, Raw, kind};
 use super::{ByteSize, DatabaseUrl, OnDataLoss, Options, Secret, Shown, TypeName};
+use crate::lake::WriteMode;
 
 impl FromSetting for Duration {
     fn from_setting(raw: Raw<'_>) -> Result<Self, String> {
@@ -32,6 +33,22 @@ impl FromSetting for OnDataLoss {
             "continue" => Ok(Self::Continue),
             other => Err(format!("`{other}` is not accepted: halt or continue")),
         }
+    }
+}
+
+impl FromSetting for WriteMode {
+    fn from_setting(raw: Raw<'_>) -> Result<Self, String> {
+        match raw.text("\"merge-on-read\" or \"copy-on-write\"")?.as_str() {
+            "merge-on-read" => Ok(Self::MergeOnRead),
+            "copy-on-write" => Ok(Self::CopyOnWrite),
+            other => Err(format!("`{other}` is not accepted: merge-on-read or copy-on-write")),
+        }
+    }
+}
+
+impl FromSetting for Option<WriteMode> {
+    fn from_setting(raw: Raw<'_>) -> Result<Self, String> {
+        WriteMode::from_setting(raw).map(Some)
     }
 }
 

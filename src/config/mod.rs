@@ -26,17 +26,27 @@ mod tests;
 
 pub use column_type::TypeName;
 pub use layers::{DEFAULTS, FILE_NAMES, Sources};
+pub use names::not_posix;
 pub use problem::{Place, Problem, Problems};
 pub use secret::{DatabaseUrl, Options, REDACTED, Secret, Shown};
 pub use settings::{
-    Admin, Batch, Kafka, Lake, Mirror, OnDataLoss, Pipeline, Settings, Shutdown, Source, Table,
+    Admin, Batch, Defaults, Kafka, Lake, Mirror, OnDataLoss, Pipeline, Settings, Shutdown, Source, Table,
 };
 pub use size::{ByteSize, InvalidSize};
 
+/// What the settings are read for, which decides what may be missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To run the pipeline, or to check that it could run: all of it is needed.
+    Run,
+    /// To look at its result, the lake or the running daemon: the topics may be missing.
+    Look,
+}
+
 /// Reads and checks all settings. The error lists every problem.
-pub fn load(sources: &Sources) -> Result<Settings, Problems> {
+pub fn load(sources: &Sources, purpose: Purpose) -> Result<Settings, Problems> {
     let (mut reader, root) = reader::Reader::new(layers::merge(sources), &sources.environment);
-    let settings = read::settings(&mut reader, root);
+    let settings = read::settings(&mut reader, root, purpose);
     if let Some(settings) = &settings {
         conflicts::find(&mut reader, settings);
     }

@@ -58,11 +58,12 @@ pub(super) fn brokers(list: &str) -> Result<(), String> {
 pub(super) fn topic(topic: &str) -> Result<(), String> {
     if topic.starts_with('^') {
         // The message of the library draws a picture of several lines; the last says what is wrong.
-        return Regex::new(topic).map(drop).map_err(|error| {
+        Regex::new(topic).map_err(|error| {
             let text = error.to_string();
             let reason = text.lines().next_back().unwrap_or_default().trim().trim_start_matches("error: ");
             format!("`{topic}` is not a regular expression: {reason}")
-        });
+        })?;
+        return not_posix(topic).map_or(Ok(()), |reason| Err(format!("`{topic}` cannot be used: {reason}")));
     }
     if !topic.is_empty() && topic.len() <= MAX_TOPIC && is_word(topic, "._-") {
         return Ok(());
@@ -174,4 +175,38 @@ fn variables(template: &str, known: &[&str]) -> Result<(), String> {
         rest = after;
     }
     Ok(())
+}
+
+/// What of a pattern of topics the Kafka client reads otherwise than we do. It has POSIX extended expressions, where `\d` is the letter
+/// d: such a subscription would silently match nothing.
+pub fn not_posix(pattern: &str) -> Option<String> {
+    let (mut in_brackets, mut after_quantifier) = (false, false);
+    let mut characters = pattern.chars().peekable();
+    while let Some(character) = characters.next() {
+        let next = characters.peek().copied();
+        match (character, next) {
+            ('\\', Some(escaped)) => {
+                let shared = !in_brackets && "wWsSbB".contains(escaped);
+                if escaped.is_ascii_alphanumeric() && !shared {
+                    return Some(format!(
+                        "the Kafka client does not know \\{escaped} here; write it out, as in [0-9]"
+                    ));
+                }
+                characters.next();
+            }
+            ('(', Some('?')) if !in_brackets => {
+                return Some("the Kafka client does not know (?…); use plain parentheses".to_owned());
+            }
+            ('?', _) if !in_brackets && after_quantifier => {
+                return Some(
+                    "the Kafka client has no lazy quantifiers; drop the ? behind *, +, ? or }".to_owned(),
+                );
+            }
+            ('[', _) => in_brackets = true,
+            (']', _) => in_brackets = false,
+            _ => {}
+        }
+        after_quantifier = !in_brackets && matches!(character, '*' | '+' | '?' | '}');
+    }
+    None
 }

@@ -8,16 +8,17 @@ use std::time::Duration;
 use super::convert::{options, resolve};
 use super::reader::{FromSetting, Reader, Section};
 use super::{
-    Admin, Batch, ByteSize, Kafka, Lake, Mirror, Options, Pipeline, Settings, Shutdown, Source, Table,
-    TypeName, names,
+    Admin, Batch, ByteSize, Defaults, Kafka, Lake, Mirror, Options, Pipeline, Purpose, Settings, Shutdown,
+    Source, Table, TypeName, names,
 };
 
 /// Reads all settings; `None` where a problem was noted.
-pub(super) fn settings(reader: &mut Reader<'_>, mut root: Section) -> Option<Settings> {
+pub(super) fn settings(reader: &mut Reader<'_>, mut root: Section, purpose: Purpose) -> Option<Settings> {
     let pipeline = pipeline(reader, &mut root);
-    let kafka = kafka(reader, &mut root);
+    let kafka = kafka(reader, &mut root, purpose);
     let batch = batch(reader, &mut root);
     let lake = lake(reader, &mut root);
+    let defaults = defaults(reader, &mut root);
     let mirrors = mirrors(reader, &mut root);
     let source = source(reader, &mut root);
     let tables = tables(reader, &mut root);
@@ -29,6 +30,7 @@ pub(super) fn settings(reader: &mut Reader<'_>, mut root: Section) -> Option<Set
         kafka: kafka?,
         batch: batch?,
         lake: lake?,
+        defaults: defaults?,
         mirrors: mirrors?,
         source: source?,
         tables: tables?,
@@ -44,13 +46,13 @@ fn pipeline(reader: &mut Reader<'_>, root: &mut Section) -> Option<Pipeline> {
     Some(Pipeline { name: name? })
 }
 
-fn kafka(reader: &mut Reader<'_>, root: &mut Section) -> Option<Kafka> {
+fn kafka(reader: &mut Reader<'_>, root: &mut Section, purpose: Purpose) -> Option<Kafka> {
     let mut section = reader.section(root, "kafka");
     let bootstrap_servers = checked(reader, &mut section, "bootstrap_servers", names::brokers);
     let topics: Option<Vec<String>> = reader.take(&mut section, "topics");
     if let Some(topics) = &topics {
         let path = section.key("topics");
-        if topics.is_empty() {
+        if topics.is_empty() && purpose == Purpose::Run {
             reader.problem(&path, "no topics: set names, or regular expressions that begin with ^");
         }
         for (index, topic) in topics.iter().enumerate() {
@@ -78,7 +80,7 @@ fn batch(reader: &mut Reader<'_>, root: &mut Section) -> Option<Batch> {
     let mut section = reader.section(root, "batch");
     let max_delay = within(reader, &mut section, "max_delay", Span(Duration::from_millis(1))..=HOUR);
     let max_rows = within(reader, &mut section, "max_rows", 1..=10_000_000);
-    let max_bytes = within(reader, &mut section, "max_bytes", ByteSize(1 << 10)..=ByteSize(4 << 30));
+    let max_bytes = within(reader, &mut section, "max_bytes", ByteSize(1 << 10)..=ByteSize(1 << 30));
     reader.finish(&section);
     Some(Batch { max_delay: max_delay?.0, max_rows: usize::try_from(max_rows?).ok()?, max_bytes: max_bytes? })
 }
@@ -93,6 +95,7 @@ fn lake(reader: &mut Reader<'_>, root: &mut Section) -> Option<Lake> {
     let checkpoint_interval = within(reader, &mut section, "checkpoint_interval", 1..=10_000);
     let log_retention = within(reader, &mut section, "log_retention", HOUR..=Span(Duration::MAX));
     let merge_memory = within(reader, &mut section, "merge_memory", ByteSize(32 << 20)..=ByteSize(u64::MAX));
+    let index_dir = reader.take(&mut section, "index_dir");
     reader.finish(&section);
     Some(Lake {
         uri: uri?,
@@ -103,7 +106,15 @@ fn lake(reader: &mut Reader<'_>, root: &mut Section) -> Option<Lake> {
         checkpoint_interval: checkpoint_interval?,
         log_retention: log_retention?.0,
         merge_memory: merge_memory?,
+        index_dir: index_dir?,
     })
+}
+
+fn defaults(reader: &mut Reader<'_>, root: &mut Section) -> Option<Defaults> {
+    let mut section = reader.section(root, "defaults");
+    let write = reader.take(&mut section, "write");
+    reader.finish(&section);
+    Some(Defaults { write: write? })
 }
 
 fn storage_options(reader: &mut Reader<'_>, section: &mut Section) -> Option<Options> {
@@ -147,9 +158,10 @@ fn tables(reader: &mut Reader<'_>, root: &mut Section) -> Option<Vec<Table>> {
         .into_iter()
         .map(|mut section| {
             let source = checked(reader, &mut section, "source", names::source_table);
+            let write = reader.take_or(&mut section, "write", None);
             let types = reader.map(&mut section, "types", |_, raw| TypeName::from_setting(raw));
             reader.finish(&section);
-            Some(Table { source: source?, types: types? })
+            Some(Table { source: source?, write: write?, types: types? })
         })
         .collect();
     read.into_iter().collect()

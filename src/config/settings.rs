@@ -12,6 +12,7 @@ use serde::{Serialize, Serializer};
 
 use super::{ByteSize, DatabaseUrl, Options, TypeName};
 use crate::debezium::ConfiguredType;
+use crate::lake::WriteMode;
 
 /// Everything that can be set. Serializes as the effective settings, with secrets redacted.
 #[derive(Debug, Clone, Serialize)]
@@ -24,6 +25,8 @@ pub struct Settings {
     pub batch: Batch,
     /// `[lake]`
     pub lake: Lake,
+    /// `[defaults]`
+    pub defaults: Defaults,
     /// `[mirrors.<name>]`, by name.
     pub mirrors: BTreeMap<String, Mirror>,
     /// `[source]`
@@ -113,6 +116,8 @@ pub struct Lake {
     pub log_retention: Duration,
     /// Memory that merging a batch into a table may use before it spills to disk.
     pub merge_memory: ByteSize,
+    /// Local folder of the key indexes; empty: found by the lake.
+    pub index_dir: String,
 }
 
 impl Lake {
@@ -120,6 +125,13 @@ impl Lake {
     pub fn is_on(&self) -> bool {
         !self.uri.is_empty()
     }
+}
+
+/// What holds for source tables that are not set otherwise.
+#[derive(Debug, Clone, Serialize)]
+pub struct Defaults {
+    /// How changes get into current tables.
+    pub write: WriteMode,
 }
 
 /// A Postgres database that follows the source.
@@ -145,6 +157,8 @@ pub struct Source {
 pub struct Table {
     /// `schema.table` in the source.
     pub source: String,
+    /// How changes get into its current table; `None`: as in `[defaults]`.
+    pub write: Option<WriteMode>,
     /// Column to type, for events that carry no schema.
     pub types: BTreeMap<String, TypeName>,
 }

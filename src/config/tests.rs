@@ -38,12 +38,12 @@ impl Case {
     }
 
     fn settings(&self) -> Settings {
-        load(&self.sources).unwrap_or_else(|problems| panic!("{problems}"))
+        load(&self.sources, Purpose::Run).unwrap_or_else(|problems| panic!("{problems}"))
     }
 
     fn problems(&self) -> String {
         let folder = format!("{}/", self.folder.path().display());
-        load(&self.sources)
+        load(&self.sources, Purpose::Run)
             .map_or_else(|problems| problems.to_string(), |_| "none".into())
             .replace(&folder, "")
     }
@@ -73,6 +73,16 @@ fn the_defaults_alone_lack_only_the_topics() {
         &case,
         &["default: kafka.topics: no topics: set names, or regular expressions that begin with ^"],
     );
+}
+
+#[test]
+fn only_topics_may_be_missing_to_look_at_the_result() {
+    let look = |text: &str| {
+        let case = Case::file("a.toml", text);
+        load(&case.sources, Purpose::Look).map_or_else(|problems| problems.0.len(), |_| 0)
+    };
+    assert_eq!(look("lake.uri = 's3://b/lake'"), 0);
+    assert_eq!(look("kafka.topics = ['^a(']\nbatch.max_rows = 0\nmirrors.m.schema = 'x'"), 3);
 }
 
 #[test]
@@ -164,7 +174,7 @@ fn every_kind_of_problem_has_its_message_and_place() {
     const URL: &str = "write postgres://user:password@host:port/database";
     let cases: &[(&str, String)] = &[
         ("[kafka2]\na = 1", "2: kafka2: unknown key; did you mean `kafka`?".into()),
-        ("[zebra]", "2: zebra: unknown key; known are pipeline, kafka, batch, lake, mirrors, source, tables, admin, \
+        ("[zebra]", "2: zebra: unknown key; known are pipeline, kafka, batch, lake, defaults, mirrors, source, tables, admin, \
                      shutdown".into()),
         ("[batch]\nmax_row = 1", "3: batch.max_row: unknown key; did you mean `max_rows`?".into()),
         ("[batch]\n\nmax_rows = 'x'", "4: batch.max_rows: expected a whole number, found a text".into()),
@@ -197,7 +207,7 @@ fn every_kind_of_problem_has_its_message_and_place() {
         ("lake.uri = 's3:///path'",
          "2: lake.uri: `s3:///path` names no bucket: a local path or s3://bucket/path".into()),
         ("'a[999999999]' = 1",
-         "2: a[999999999]: unknown key; known are pipeline, kafka, batch, lake, mirrors, source, tables, admin, \
+         "2: a[999999999]: unknown key; known are pipeline, kafka, batch, lake, defaults, mirrors, source, tables, admin, \
           shutdown".into()),
         ("lake.uri = ''", "2: lake.uri: nothing to write to: set lake.uri or add a [mirrors.NAME]".into()),
         ("lake.current_tables = 1", "2: lake.current_tables: expected true or false, found a number".into()),
@@ -245,7 +255,7 @@ fn every_kind_of_problem_has_its_message_and_place() {
          "5: tables[0].types.x: `decimal(5,6)` does not say the digits of a decimal: write decimal(p,s) with 1 <= p <= \
           1000 and 0 <= s <= p, for example decimal(10,2)".into()),
         ("[[tables]]\nsource = 'a.b'\ndelete = 'soft'",
-         "4: tables[0].delete: unknown key; known are source, types".into()),
+         "4: tables[0].delete: unknown key; known are source, write, types".into()),
         ("tables = 1", "2: tables: expected a list of tables, found a number".into()),
         ("admin.listen = 'localhost'",
          "2: admin.listen: `localhost` is not an address: write IP:port, for example \"0.0.0.0:8090\"".into()),

@@ -88,6 +88,11 @@ impl Column {
         self.absent.as_ref().is_some_and(|mask| index < mask.len() && mask.get_bit(index))
     }
 
+    /// Whether the cell, which must be there, has a value: it is neither null nor absent.
+    pub(super) fn is_valid(&self, index: usize) -> bool {
+        self.valid.is_valid(index)
+    }
+
     #[inline]
     fn valid_cell(&mut self) {
         self.valid.append_non_null();

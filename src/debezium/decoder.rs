@@ -80,6 +80,12 @@ impl Decoder {
         self.partitions.begin(partition, position, || topic_of(topics, index, &topic));
     }
 
+    /// Says that no record of `partition` lies before `next` but those that were given: the running batch ends there.
+    /// Whether that is further than before.
+    pub fn reach(&mut self, partition: &TopicPartition, next: i64, identity: &TopicIdentity) -> bool {
+        self.partitions.reach(partition, next, identity)
+    }
+
     /// Decodes one record into the running batch.
     ///
     /// # Errors

@@ -136,6 +136,12 @@ impl<'de> Visitor<'de> for NamesSeed<'_> {
         let mut other: Option<Vec<String>> = None;
         while let Some(name) = map.next_key_seed(NameSeed)? {
             let _: IgnoredAny = map.next_value()?;
+            let before = self.0.get(..matched).unwrap_or_default();
+            if before.iter().any(|known| known.as_ref() == name)
+                || other.iter().flatten().any(|known| *known == name)
+            {
+                return Err(A::Error::custom("a member of the key is there twice"));
+            }
             if let Some(other) = &mut other {
                 other.push(name.into_owned());
             } else if self.0.get(matched).is_some_and(|expected| expected.as_ref() == name) {

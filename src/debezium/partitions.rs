@@ -115,24 +115,38 @@ impl Partitions {
         identity: &TopicIdentity,
         deleted_key: Option<&[u8]>,
     ) {
-        let next_index = self.batch.len() as u32;
+        self.extend(at, offset, offset.saturating_add(1), identity);
         let Some(state) = self.states.get_mut(at) else { return };
-        let next = offset.saturating_add(1);
-        if let Some(span) = &mut state.span {
-            span.next = next;
-        } else {
-            let first = state.position.map_or(offset, |position| position.min(offset));
-            state.span = Some(Span { identity: identity.clone(), first, next });
-            state.in_batch = Some(next_index);
-            self.batch.push(at);
-        }
-        state.position = Some(next);
         state.seen = true;
         state.after_delete = deleted_key.is_some();
         if let Some(key) = deleted_key {
             state.deleted_key.clear();
             state.deleted_key.extend_from_slice(key);
         }
+    }
+
+    /// Extends the span of a partition that is being read up to `next`, if that is further; whether it is.
+    pub(super) fn reach(&mut self, partition: &TopicPartition, next: i64, identity: &TopicIdentity) -> bool {
+        let Some(&at) = self.index.get(partition) else { return false };
+        let position = self.states.get(at).and_then(|state| state.position);
+        let Some(position) = position.filter(|position| *position < next) else { return false };
+        self.extend(at, position, next, identity);
+        true
+    }
+
+    /// Has the batch cover a partition from `from`, or from where it stands, to `next`.
+    fn extend(&mut self, at: usize, from: i64, next: i64, identity: &TopicIdentity) {
+        let next_index = self.batch.len() as u32;
+        let Some(state) = self.states.get_mut(at) else { return };
+        if let Some(span) = &mut state.span {
+            span.next = next;
+        } else {
+            let first = state.position.map_or(from, |position| position.min(from));
+            state.span = Some(Span { identity: identity.clone(), first, next });
+            state.in_batch = Some(next_index);
+            self.batch.push(at);
+        }
+        state.position = Some(next);
     }
 
     /// Ends the batch: its partitions in the order of their index, and their spans.

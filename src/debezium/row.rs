@@ -90,13 +90,13 @@ impl Rows {
         outcome
     }
 
-    /// A row is addressed by its key: each of its columns must be there.
+    /// A row is addressed by its key: each of its columns must be there and have a value, for null equals no null.
     fn check_key(&self, layout: &Layout) -> Decoded<()> {
         for &index in layout.schema.key() {
             let there = self
                 .columns
                 .get(index)
-                .is_some_and(|column| column.len() > self.len && !column.is_absent(self.len));
+                .is_some_and(|column| column.len() > self.len && column.is_valid(self.len));
             if !there {
                 let detail = format!("key column `{}` has no value in the row", name_of(layout, index));
                 return Err(Fault::new(RecordErrorKind::MissingKey, detail));

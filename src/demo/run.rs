@@ -25,7 +25,7 @@ use super::shop::{Shop, ShopSize};
 use super::tables::{ShopTable, TABLES};
 use super::verify::{Comparison, VerifyError, compare};
 use crate::admin::status::StatusBoard;
-use crate::config::{self, Problems, Settings, Sources};
+use crate::config::{self, Problems, Purpose, Settings, Sources};
 use crate::lake::LakeError;
 use crate::lake::read::{At, LakeReader};
 use crate::lane::{LaneEnd, OnCommit};
@@ -223,7 +223,7 @@ fn settings(options: &DemoOptions, broker: &Broker) -> Result<Settings, Problems
         overrides.push(format!("mirrors.{MIRROR}.url={url}"));
         overrides.push(format!("mirrors.{MIRROR}.schema={}", postgres::SCHEMA));
     }
-    config::load(&Sources { overrides, ..Sources::default() })
+    config::load(&Sources { overrides, ..Sources::default() }, Purpose::Run)
 }
 
 fn shop_options(options: &DemoOptions, broker: &Broker) -> ProduceOptions {

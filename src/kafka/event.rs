@@ -49,7 +49,11 @@ pub enum Event {
     /// Everything that was on Kafka when the first assignment came has been read; sent once.
     CaughtUp,
     /// Nothing was read for a second; sent once until records come again.
-    Idle,
+    Idle {
+        /// The next offset of each assigned partition, behind what is never delivered: markers of transactions and
+        /// records that were rolled back.
+        positions: Vec<(TopicPartition, i64)>,
+    },
     /// The consumer has stopped. The last event.
     Failed(ConsumerError),
 }

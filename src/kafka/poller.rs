@@ -70,6 +70,19 @@ pub(super) struct Assigned {
     pub(super) identity: TopicIdentity,
     pub(super) start: i64,
     pub(super) paused: bool,
+    /// What the client gave as its position when it was assigned, and when that was.
+    pub(super) before: (Option<i64>, Instant),
+}
+
+/// How long a client may need to forget the position that a partition had in an assignment before.
+const FORGETTING: Duration = Duration::from_secs(10);
+
+impl Assigned {
+    /// Whether `position` may be that of an earlier assignment: the client forgets it in a thread of its own.
+    fn is_stale(&self, position: i64) -> bool {
+        let (before, at) = self.before;
+        before == Some(position) && at.elapsed() < FORGETTING
+    }
 }
 
 /// State of the polling thread.
@@ -238,7 +251,7 @@ impl Poller {
         let positions = self.read_positions();
         self.tell_caught_up(&positions, now)?;
         self.note_lags(&positions);
-        self.tell_idle(now)
+        self.tell_idle(positions, now)
     }
 
     fn tell_caught_up(&mut self, positions: &HashMap<TopicPartition, i64>, now: Instant) -> Result<(), Stop> {
@@ -256,11 +269,11 @@ impl Poller {
         Ok(())
     }
 
-    fn tell_idle(&mut self, now: Instant) -> Result<(), Stop> {
+    fn tell_idle(&mut self, positions: HashMap<TopicPartition, i64>, now: Instant) -> Result<(), Stop> {
         let silent = self.opened.is_none() && now.duration_since(self.last_chunk) >= IDLE_AFTER;
         if silent && !self.idle {
             self.idle = true;
-            self.send(Event::Idle)?;
+            self.send(Event::Idle { positions: positions.into_iter().collect() })?;
         }
         Ok(())
     }
@@ -273,7 +286,9 @@ impl Poller {
         for element in list.elements() {
             if let Offset::Offset(position) = element.offset() {
                 let partition = TopicPartition::new(element.topic(), element.partition());
-                positions.entry(partition).and_modify(|known| *known = position.max(*known));
+                if self.assigned.get(&partition).is_some_and(|assigned| !assigned.is_stale(position)) {
+                    positions.entry(partition).and_modify(|known| *known = position.max(*known));
+                }
             }
         }
         positions

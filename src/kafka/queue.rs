@@ -96,7 +96,7 @@ mod tests {
     fn records_take_room_until_they_are_taken_and_other_events_do_not() {
         let (sender, events) = queue(2);
         for _ in 0..5 {
-            sender.send(Event::Idle).unwrap();
+            sender.send(Event::Idle { positions: Vec::new() }).unwrap();
         }
         sender.send(Event::Records(Chunk::default())).unwrap();
         assert!(sender.wait_for_room(Duration::ZERO));
@@ -112,6 +112,6 @@ mod tests {
     fn sending_to_a_lane_that_is_gone_says_so() {
         let (sender, events) = queue(1);
         drop(events);
-        assert!(sender.send(Event::Idle).is_err());
+        assert!(sender.send(Event::Idle { positions: Vec::new() }).is_err());
     }
 }

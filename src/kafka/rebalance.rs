@@ -55,8 +55,14 @@ impl Poller {
 
     /// Notes where partitions were started.
     pub(super) fn begin(&mut self, assignments: &[Assignment]) {
+        let client = self.consumer.position().ok();
+        let position = |partition: &TopicPartition| {
+            let found = client.as_ref()?.find_partition(&partition.topic, partition.partition)?;
+            if let Offset::Offset(position) = found.offset() { Some(position) } else { None }
+        };
         for Assignment { partition, identity, start } in assignments {
-            let assigned = Assigned { identity: identity.clone(), start: *start, paused: false };
+            let before = (position(partition), Instant::now());
+            let assigned = Assigned { identity: identity.clone(), start: *start, paused: false, before };
             self.assigned.insert(partition.clone(), assigned);
             self.cursor.begin(partition, *start);
         }

@@ -21,6 +21,9 @@ impl Subscription {
         for entry in entries {
             if entry.starts_with('^') {
                 patterns.push(Regex::new(entry).map_err(|error| rejected(entry, &error.to_string()))?);
+                if let Some(reason) = crate::config::not_posix(entry) {
+                    return Err(rejected(entry, &reason));
+                }
             } else if !is_topic_name(entry) {
                 return Err(rejected(
                     entry,
@@ -81,6 +84,16 @@ mod tests {
     fn refuses_an_empty_list_a_bad_name_and_a_bad_expression() {
         for entries in [&[][..], &["a b"][..], &[""][..], &["^("][..], &[".."][..]] {
             assert!(matches!(subscription(entries), Err(ConsumerError::Topic { .. })), "{entries:?}");
+        }
+    }
+
+    #[test]
+    fn refuses_expressions_that_the_client_reads_otherwise() {
+        for pattern in [r"^t\d+", r"^[\w.]+", "^(?i)cdc", "^(?:a|b)", "^a.+?b", r"^\x41"] {
+            assert!(matches!(subscription(&[pattern]), Err(ConsumerError::Topic { .. })), "{pattern}");
+        }
+        for pattern in [r"^cdc\.public\.\w+$", "^t[0-9]{1,2}(_a)?", r"^[a-z\.]+\-x", "^(a|b)*c?"] {
+            assert!(subscription(&[pattern]).is_ok(), "{pattern}");
         }
     }
 }

@@ -80,21 +80,41 @@ pub(super) struct Add {
     pub data_change: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stats: Option<String>,
-    #[serde(default, skip_serializing)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_vector: Option<DeletionVector>,
 }
 
-/// The part of a deletion vector's descriptor that row counts need.
-#[derive(Debug, Clone, Deserialize)]
+/// Where the deleted rows of a file are written down (Delta protocol, "Deletion Vectors").
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct DeletionVector {
+    /// `u`: a file of the table; `i`: the vector itself; `p`: an absolute path.
+    pub storage_type: String,
+    pub path_or_inline_dv: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<i32>,
+    pub size_in_bytes: i32,
+    /// Rows deleted.
     pub cardinality: i64,
 }
 
 /// A file that ceased to be part of the table.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Remove {
     pub path: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_timestamp: Option<i64>,
+    #[serde(default)]
+    pub data_change: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extended_file_metadata: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition_values: Option<HashMap<String, Option<String>>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_vector: Option<DeletionVector>,
 }
 
 /// Progress of an application: for the lake, a position.
@@ -152,6 +172,11 @@ impl Entry {
 
     pub(super) fn add(mut self, add: &Add) -> Self {
         self.push(&serde_json::json!({ "add": add }));
+        self
+    }
+
+    pub(super) fn remove(mut self, remove: &Remove) -> Self {
+        self.push(&serde_json::json!({ "remove": remove }));
         self
     }
 

@@ -1,8 +1,9 @@
 //! Creating tables: version 0 of a log, written by us like any other commit.
 //!
-//! Protocol versions are the lowest that the columns need, so that as many readers as possible can read: 1/2, or the
-//! feature `timestampNtz` where there is a timestamp without zone. Column mapping stays off: the library cannot evolve
-//! tables that have it. Expired log files and checkpoints are the maintenance's business, never a commit's.
+//! Protocol versions are the lowest that the columns and the write mode need, so that as many readers as possible can
+//! read: 1/2, or the features `timestampNtz` where there is a timestamp without zone and `deletionVectors` for
+//! merge-on-read. A table never gets a feature later because of a setting: that would shut out readers it has. Column
+//! mapping stays off: the library cannot evolve tables that have it. Expired log files and checkpoints are the maintenance's business, never a commit's.
 
 use std::collections::HashMap;
 
@@ -11,8 +12,12 @@ use serde_json::json;
 use super::action::{Entry, Format, Metadata, Protocol};
 use super::error::LakeError;
 use super::log::{Log, Outcome};
+use super::mor::WriteMode;
 use super::schema::{self, DeltaSchema, KEY, PIPELINE, SOURCE};
 use crate::change::{TableId, TableSchema};
+
+/// Property of tables whose rows are deleted by vectors.
+pub(super) const DELETION_VECTORS: &str = "delta.enableDeletionVectors";
 
 /// What all tables of a lake have in common.
 #[derive(Debug, Clone)]
@@ -44,6 +49,7 @@ pub(super) async fn current_table(
     properties: &TableProperties,
     table: &TableId,
     schema: &TableSchema,
+    mode: WriteMode,
     writer: &str,
 ) -> Result<(), LakeError> {
     if schema.key().is_empty() {
@@ -56,6 +62,9 @@ pub(super) async fn current_table(
     let mut configuration = properties.configuration(&statistics_columns(schema));
     configuration.insert(SOURCE.to_owned(), source_property(table));
     configuration.insert(KEY.to_owned(), json!(schema.key_names().collect::<Vec<_>>()).to_string());
+    if mode == WriteMode::MergeOnRead {
+        configuration.insert(DELETION_VECTORS.to_owned(), "true".to_owned());
+    }
     create(log, &table.table, &delta, Vec::new(), configuration, writer).await
 }
 
@@ -81,15 +90,24 @@ pub(super) fn source_of(configuration: &HashMap<String, String>) -> Option<Table
     Some(TableId::new(&database, &schema, &table))
 }
 
-/// The protocol that a schema needs, at least `existing`.
-pub(super) fn protocol(existing: Option<&Protocol>, schema: &DeltaSchema) -> Protocol {
+/// The protocol that a schema and properties need, at least `existing`.
+pub(super) fn protocol(
+    existing: Option<&Protocol>,
+    schema: &DeltaSchema,
+    configuration: &HashMap<String, String>,
+) -> Protocol {
     let existing = existing.cloned().unwrap_or(Protocol {
         min_reader_version: 1,
         min_writer_version: 2,
         reader_features: None,
         writer_features: None,
     });
-    if !schema.has_timestamp_ntz() {
+    let vectors = configuration.get(DELETION_VECTORS).is_some_and(|value| value == "true");
+    let needed: Vec<&str> = [("timestampNtz", schema.has_timestamp_ntz()), ("deletionVectors", vectors)]
+        .into_iter()
+        .filter_map(|(feature, needed)| needed.then_some(feature))
+        .collect();
+    if needed.is_empty() {
         return existing;
     }
     let mut reader = existing.reader_features.unwrap_or_default();
@@ -98,8 +116,10 @@ pub(super) fn protocol(existing: Option<&Protocol>, schema: &DeltaSchema) -> Pro
         vec!["appendOnly".to_owned(), "invariants".to_owned()]
     });
     for features in [&mut reader, &mut writer] {
-        if !features.iter().any(|feature| feature == "timestampNtz") {
-            features.push("timestampNtz".to_owned());
+        for feature in &needed {
+            if !features.iter().any(|listed| listed == feature) {
+                features.push((*feature).to_owned());
+            }
         }
     }
     Protocol {
@@ -142,7 +162,7 @@ async fn create(
         created_time: Some(millis),
     };
     let entry = Entry::new("CREATE TABLE", writer, millis)
-        .protocol(&protocol(None, schema))
+        .protocol(&protocol(None, schema, &metadata.configuration))
         .metadata(&metadata)
         .into_bytes();
     match log.commit(0, entry).await? {

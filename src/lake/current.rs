@@ -12,6 +12,7 @@ use super::error::LakeError;
 use super::evolve::{self, Change};
 use super::location::collision;
 use super::log::{Log, Outcome};
+use super::mor::{self, MergeOnRead, Pressure, Upserted, Upserts};
 use super::progress::Positions;
 use super::schema::{DeltaSchema, PIPELINE, table_schema};
 use super::table::{ATTEMPTS, Advance, Table, Writer, txns};
@@ -29,6 +30,10 @@ pub(super) struct CurrentTable {
     schema: Arc<TableSchema>,
     /// Topics whose changes went to this table: its commits cover their partitions.
     topics: BTreeSet<Arc<str>>,
+    /// Index and vectors; `None` where the table is to be written by the library.
+    merge_on_read: Option<MergeOnRead>,
+    /// Why the table was last left to the library, so that it is said once.
+    obstacle: Option<String>,
     /// The library's snapshot that the next merge starts from.
     snapshot: Option<DeltaTable>,
     /// When a position was last stored, or the table opened.
@@ -40,7 +45,7 @@ impl CurrentTable {
     ///
     /// # Errors
     /// Where it is not a current table of this pipeline.
-    pub(super) fn new(table: Table, writer: &Writer) -> Result<Self, LakeError> {
+    pub(super) fn new(table: Table, upserts: &Upserts, writer: &Writer) -> Result<Self, LakeError> {
         let folder = table.log.table().to_owned();
         let configuration = &table.state.metadata().configuration;
         let id = create::source_of(configuration);
@@ -52,8 +57,16 @@ impl CurrentTable {
             )));
         };
         let topics = Positions::of(&writer.pipeline, table.state.txns()).topics();
-        let mut current =
-            Self { id, table, schema: empty_schema(), topics, snapshot: None, stored: Some(Instant::now()) };
+        let mut current = Self {
+            merge_on_read: upserts.merge_on_read(&id),
+            id,
+            table,
+            schema: empty_schema(),
+            topics,
+            obstacle: None,
+            snapshot: None,
+            stored: Some(Instant::now()),
+        };
         current.read_schema()?;
         Ok(current)
     }
@@ -63,23 +76,30 @@ impl CurrentTable {
         log: Log,
         id: &TableId,
         schema: &TableSchema,
-        properties: &TableProperties,
+        (properties, upserts): (&TableProperties, &Upserts),
         writer: &Writer,
     ) -> Result<Self, LakeError> {
         let table = if let Some(table) = Table::open(log.clone()).await? {
             table
         } else {
-            create::current_table(&log, properties, id, schema, &writer.id).await?;
+            create::current_table(&log, properties, id, schema, upserts.mode(id), &writer.id).await?;
             Table::open(log.clone()).await?.ok_or_else(|| LakeError::Unreadable {
                 table: log.table().to_owned(),
                 message: "the table vanished after it was created".to_owned(),
             })?
         };
-        let current = Self::new(table, writer)?;
+        let current = Self::new(table, upserts, writer)?;
         if current.id != *id {
             return Err(collision(id, &current.id.to_string(), log.table()));
         }
         Ok(current)
+    }
+
+    /// Keeps the index that the same table had before it was read again.
+    pub(super) fn take_over(&mut self, before: Self) {
+        if let (Some(kept), Some(old)) = (&mut self.merge_on_read, before.merge_on_read) {
+            kept.take_over(old);
+        }
     }
 
     /// The source's schema as the table has it.
@@ -118,12 +138,14 @@ impl CurrentTable {
             if folded.changes == 0 || advances.is_empty() {
                 return Ok((TableReport::default(), conflicts));
             }
-            if self.apply(&folded, &advances, writer, merge_memory).await? {
+            let applied = self.apply(&folded, &advances, writer, merge_memory).await?;
+            if let Upserted::Committed { unresolved_absent, conflicts: resolved } = applied {
+                conflicts += resolved;
                 self.stored = Some(Instant::now());
                 let report = TableReport {
                     upserted: folded.rows.num_rows() as u64,
                     deleted: folded.deletes.num_rows() as u64,
-                    unresolved_absent: folded.unresolved_absent,
+                    unresolved_absent: folded.unresolved_absent + unresolved_absent,
                     duration: started.elapsed(),
                     version: Some(self.table.state.version() as i64),
                     ..TableReport::default()
@@ -157,6 +179,14 @@ impl CurrentTable {
             }
         }
         Ok(())
+    }
+
+    /// Makes a step of compaction, if one is due; says whether it did.
+    pub(super) async fn compact(&mut self, writer: &Writer, pressure: Pressure) -> Result<bool, LakeError> {
+        match &mut self.merge_on_read {
+            Some(rows) => rows.compact(&mut self.table, &self.schema, writer, pressure).await,
+            None => Ok(false),
+        }
     }
 
     async fn refresh(&mut self, writer: &Writer, advances: &[Advance]) -> Result<(), LakeError> {
@@ -208,8 +238,38 @@ impl CurrentTable {
         Ok(outcome == Outcome::Committed)
     }
 
-    /// Merges, as the next version; `false` where another writer came between.
+    /// Brings the folded batch into the table by the way that the table is written.
     async fn apply(
+        &mut self,
+        folded: &Folded,
+        advances: &[Advance],
+        writer: &Writer,
+        merge_memory: usize,
+    ) -> Result<Upserted, LakeError> {
+        if let Some(merge_on_read) = &mut self.merge_on_read {
+            let obstacle = mor::obstacle(&self.table.state, &self.schema);
+            if obstacle.is_none() {
+                self.snapshot = None;
+                let upserted = merge_on_read.upsert(&mut self.table, folded, advances, writer).await;
+                self.read_schema()?;
+                return upserted;
+            }
+            if self.obstacle != obstacle {
+                let reason = obstacle.as_deref().unwrap_or_default();
+                tracing::info!(table = %self.id, reason, "the table is written by rewriting files, not by deletion vectors");
+                self.obstacle = obstacle;
+            }
+        }
+        let merged = self.merge(folded, advances, writer, merge_memory).await?;
+        Ok(if merged {
+            Upserted::Committed { unresolved_absent: 0, conflicts: 0 }
+        } else {
+            Upserted::Changed
+        })
+    }
+
+    /// Merges by the library, as the next version; `false` where another writer came between.
+    async fn merge(
         &mut self,
         folded: &Folded,
         advances: &[Advance],

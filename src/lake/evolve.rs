@@ -68,7 +68,7 @@ pub(super) fn add_columns(
     schema::check_names(id, &delta.fields)?;
     let metadata = Metadata { schema_string: delta.to_text(), ..state.metadata().clone() };
     let mut entry = Entry::new("ADD COLUMN", writer, super::now_millis());
-    let protocol = create::protocol(state.protocol(), &delta);
+    let protocol = create::protocol(state.protocol(), &delta, &metadata.configuration);
     if state.protocol() != Some(&protocol) {
         entry = entry.protocol(&protocol);
     }

@@ -10,6 +10,7 @@ use deltalake::{ObjectStore, Path};
 use url::Url;
 
 use super::error::LakeError;
+use super::mor::INDEX_FOLDER;
 use crate::change::TableId;
 
 /// The default of `lake.layout`.
@@ -71,6 +72,16 @@ impl Location {
             .map_err(|error| refused(error.to_string()))
     }
 
+    /// The root's address.
+    pub(super) fn root(&self) -> &str {
+        self.root.as_str()
+    }
+
+    /// The root's folder, where it is a local one.
+    pub(super) fn local(&self) -> Option<std::path::PathBuf> {
+        (self.root.scheme() == "file").then(|| self.root.to_file_path().ok()).flatten()
+    }
+
     /// Folders `depth` levels below the root that hold a Delta table, in order of name.
     pub(super) async fn tables(&self, depth: usize) -> Result<Vec<String>, LakeError> {
         let mut folders = vec![Path::default()];
@@ -79,6 +90,7 @@ impl Location {
             for folder in folders {
                 next.extend(self.children(&folder).await?);
             }
+            next.retain(|folder| folder.as_ref() != INDEX_FOLDER);
             folders = next;
         }
         let mut tables = Vec::new();
@@ -142,7 +154,8 @@ pub fn folder(table: &TableId, layout: &str) -> Result<String, LakeError> {
         .replace("{database}", &clean(&table.database)?)
         .replace("{schema}", &clean(&table.schema)?)
         .replace("{table}", &clean(&table.table)?);
-    if folder.split('/').any(|part| part.is_empty() || part == "." || part == ".." || part == "_delta_log") {
+    let taken = ["", ".", "..", "_delta_log", INDEX_FOLDER];
+    if folder.split('/').any(|part| taken.contains(&part)) {
         return Err(LakeError::Refused(format!(
             "table {table} would lie in the folder {folder:?}, which is not a folder name; change lake.layout {layout:?}"
         )));

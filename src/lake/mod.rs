@@ -13,6 +13,7 @@
 //! | [`state`] | a table at a version, brought forward by commits |
 //! | [`table`] | log and state together: the rule of every commit |
 //! | [`current`], [`upsert`] | a batch into a current table, by MERGE |
+//! | [`mor`], [`index`] | the same by deletion vectors, and where each key's row lies |
 //! | [`raw`] | appends to `cdc_events` |
 //! | [`schema`], [`create`], [`evolve`] | types, new tables, new columns |
 //! | [`maintenance`] | checkpoints and expired log entries |
@@ -24,9 +25,11 @@ mod create;
 mod current;
 mod error;
 mod evolve;
+mod index;
 mod location;
 mod log;
 mod maintenance;
+mod mor;
 mod progress;
 mod raw;
 pub mod read;
@@ -40,20 +43,23 @@ mod upsert;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use futures::{FutureExt, StreamExt, stream};
 
 pub use error::LakeError;
 pub use location::{DEFAULT_LAYOUT, check_layout, folder};
+pub use mor::{UpsertOptions, WriteMode};
 pub use progress::{app_id, parse_app_id};
 
 use crate::change::{
-    Batch, ChangeBatch, CommitReport, KnownSchemas, Progress, Sink, SinkError, TableId, TableReport,
-    TableSchema,
+    Batch, ChangeBatch, CommitReport, KnownSchemas, Progress, Sink, SinkError, Span, TableId, TableReport,
+    TableSchema, TopicPartition,
 };
 use create::TableProperties;
 use current::{CurrentTable, topics_of};
 use location::Location;
 use log::Log;
+use mor::{Pressure, Upserts};
 use progress::Positions;
 use raw::RawTable;
 use table::Writer;
@@ -84,6 +90,8 @@ pub struct LakeOptions {
     pub log_retention: std::time::Duration,
     /// Bytes that all merges of one commit may use together before they spill or fail.
     pub merge_memory: usize,
+    /// How current tables are written.
+    pub upserts: UpsertOptions,
 }
 
 impl std::fmt::Debug for LakeOptions {
@@ -111,6 +119,7 @@ impl LakeOptions {
             checkpoint_log_bytes: 16 << 20,
             log_retention: std::time::Duration::from_hours(7 * 24),
             merge_memory: 256 << 20,
+            upserts: UpsertOptions::default(),
         }
     }
 }
@@ -122,9 +131,12 @@ pub struct Lake {
     location: Location,
     writer: Writer,
     properties: TableProperties,
+    upserts: Upserts,
     tables: HashMap<TableId, CurrentTable>,
     raw: Option<RawTable>,
     stopped: HashMap<TableId, Stopped>,
+    /// Where the newest batch of each partition ended, of topics that are not held back.
+    passed: BTreeMap<TopicPartition, Span>,
 }
 
 /// A table that refused its part of a batch.
@@ -162,11 +174,13 @@ impl Lake {
                 pipeline: options.pipeline.clone(),
                 log_retention: format!("interval {} seconds", options.log_retention.as_secs()),
             },
+            upserts: Upserts::new(options.upserts.clone(), location.root(), location.local()),
             location,
             options,
             tables: HashMap::new(),
             raw: None,
             stopped: HashMap::new(),
+            passed: BTreeMap::new(),
         })
     }
 
@@ -180,8 +194,9 @@ impl Lake {
     }
 
     async fn load_tables(&mut self) -> Result<Progress, LakeError> {
-        self.tables.clear();
+        let mut before: HashMap<TableId, CurrentTable> = self.tables.drain().collect();
         self.stopped.clear();
+        self.passed.clear();
         let raw_log = self.raw_log()?;
         // Tables that are no longer kept must not hold the lane back.
         let folders = if self.options.current_tables {
@@ -199,10 +214,13 @@ impl Lake {
             .buffer_unordered(CONCURRENCY);
         let mut tables = HashMap::new();
         while let Some((folder, result)) = opened.next().await {
-            match result
-                .and_then(|table| table.map(|table| CurrentTable::new(table, &self.writer)).transpose())
-            {
-                Ok(Some(table)) => {
+            match result.and_then(|table| {
+                table.map(|table| CurrentTable::new(table, &self.upserts, &self.writer)).transpose()
+            }) {
+                Ok(Some(mut table)) => {
+                    if let Some(before) = before.remove(&table.id) {
+                        table.take_over(before);
+                    }
                     tables.insert(table.id.clone(), table);
                 }
                 Ok(None) => {}
@@ -238,19 +256,51 @@ impl Lake {
         self.commit_current(batch, &mut report).await?;
         let stopped: BTreeSet<Arc<str>> =
             self.stopped.values().flat_map(|table| table.topics.iter().cloned()).collect();
-        let Some(rows) = batch.raw.as_ref().filter(|rows| rows.num_rows() > 0) else { return Ok(report) };
-        let Some(log) = self.raw_log()? else { return Ok(report) };
+        if let Some(rows) = batch.raw.as_ref().filter(|rows| rows.num_rows() > 0) {
+            self.commit_raw(batch, rows, &stopped, &mut report).await?;
+        }
+        let reached = batch.spans.iter().filter(|(partition, _)| !stopped.contains(&partition.topic));
+        self.passed.extend(reached.map(|(partition, span)| (partition.clone(), span.clone())));
+        Ok(report)
+    }
+
+    async fn commit_raw(
+        &mut self,
+        batch: &Batch,
+        rows: &RecordBatch,
+        stopped: &BTreeSet<Arc<str>>,
+        report: &mut CommitReport,
+    ) -> Result<(), LakeError> {
+        let Some(log) = self.raw_log()? else { return Ok(()) };
         let mut raw = match self.raw.take() {
             Some(raw) => raw,
             None => RawTable::open_or_create(log, &self.properties, &self.writer).await?,
         };
         let name = raw.table.log.table().to_owned();
-        let result = raw.commit(batch, rows, &stopped, &self.writer).await;
+        let result = raw.commit(batch, rows, stopped, &self.writer).await;
         self.raw = Some(raw);
         let (table, conflicts) = result?;
         report.tables.insert(name, table);
         report.conflicts += conflicts;
-        Ok(report)
+        Ok(())
+    }
+
+    /// Stores where batches without rows ended, now and then. Left where the last row was, a position would fall out
+    /// of the log once retention has removed what lies behind it, and look like a loss.
+    async fn store_passed(&mut self) -> Result<(), LakeError> {
+        if self.passed.is_empty() {
+            return Ok(());
+        }
+        let batch = Batch { spans: self.passed.clone(), ..Batch::default() };
+        for (id, table) in &mut self.tables {
+            if !self.stopped.contains_key(id) {
+                table.store_positions(&batch, &self.writer).await?;
+            }
+        }
+        match &mut self.raw {
+            Some(raw) => raw.store_positions(&batch, &self.writer).await,
+            None => Ok(()),
+        }
     }
 
     /// Commits all current tables' parts, several at a time.
@@ -302,6 +352,12 @@ impl Lake {
         match opened {
             Ok(mut table) => {
                 let result = table.commit(batch, &changes, &self.writer, memory).await;
+                // The batch is in the table; what fails now is tried again with the next one.
+                if result.is_ok()
+                    && let Err(error) = table.compact(&self.writer, Pressure::Busy).await
+                {
+                    tracing::warn!(table = %id, %error, "compaction failed");
+                }
                 Outcome { id, table: Some(table), result }
             }
             Err(error) => Outcome { id, table: None, result: Err(error) },
@@ -316,7 +372,8 @@ impl Lake {
         let schemas = changes.iter().map(|changes| &changes.schema);
         let schema = evolve::union(id, schemas)?
             .ok_or_else(|| LakeError::Refused(format!("table {id} has no schema in its events")))?;
-        CurrentTable::open_or_create(self.log(&folder)?, id, &schema, &self.properties, &self.writer).await
+        let how = (&self.properties, &self.upserts);
+        CurrentTable::open_or_create(self.log(&folder)?, id, &schema, how, &self.writer).await
     }
 
     /// Puts the tables back and sorts the results: the worst error decides, tables that refused are remembered.
@@ -361,10 +418,21 @@ impl Sink for Lake {
         Ok(self.load_tables().await?)
     }
 
+    async fn reload(&mut self) -> Result<Progress, SinkError> {
+        let stopped = std::mem::take(&mut self.stopped);
+        let loaded = self.load_tables().await;
+        self.stopped = stopped;
+        Ok(loaded?)
+    }
+
     /// Each current table commits its part, then the raw table. A batch that fails between two tables is given again
     /// and skipped by those that have it.
     async fn commit(&mut self, batch: &Batch) -> Result<CommitReport, SinkError> {
         Ok(self.commit_batch(batch).await?)
+    }
+
+    fn release(&mut self, partitions: &[TopicPartition]) {
+        self.passed.retain(|partition, _| !partitions.contains(partition));
     }
 
     fn known_schemas(&self) -> KnownSchemas {
@@ -374,6 +442,10 @@ impl Sink for Lake {
     }
 
     async fn maintain(&mut self) -> Result<(), SinkError> {
+        self.store_passed().await?;
+        for table in self.tables.values_mut() {
+            table.compact(&self.writer, Pressure::Idle).await?;
+        }
         let tables = self.tables.values_mut().map(|table| &mut table.table);
         for table in tables.chain(self.raw.as_mut().map(|raw| &mut raw.table)) {
             maintenance::run(table, self.options.checkpoint_interval, self.options.checkpoint_log_bytes)

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, RecordBatch, TimestampMicrosecondArray, UInt32Array,
@@ -37,7 +37,12 @@ use crate::failpoint;
 #[derive(Debug)]
 pub(super) struct RawTable {
     pub(super) table: Table,
+    /// When a position was last stored, or the table opened.
+    pub(super) stored: Option<Instant>,
 }
+
+/// Batches without rows move the stored positions at most this often: heartbeats alone must not keep the lake writing.
+const POSITIONS_ONLY: Duration = Duration::from_mins(10);
 
 /// Topics whose records must not be written now.
 pub(super) type StoppedTopics = BTreeSet<Arc<str>>;
@@ -53,7 +58,7 @@ impl RawTable {
                 table.log.table()
             )));
         }
-        Ok(Some(Self { table }))
+        Ok(Some(Self { table, stored: Some(Instant::now()) }))
     }
 
     /// Opens the raw table, and creates it where there is none.
@@ -74,7 +79,7 @@ impl RawTable {
 
     /// Appends the rows of `batch` that the table lacks, with the positions of all its spans.
     ///
-    /// A batch without rows moves nothing: its records (heartbeats) are read again after a restart and filtered again.
+    /// Where a batch ended that has no rows is stored by [`Self::store_positions`], later.
     pub(super) async fn commit(
         &mut self,
         batch: &Batch,
@@ -102,6 +107,7 @@ impl RawTable {
             let entry = txns(&advances).fold(entry, |entry, txn| entry.txn(&txn));
             match self.table.commit(entry.into_bytes()).await? {
                 Outcome::Committed => {
+                    self.stored = Some(Instant::now());
                     let report = TableReport {
                         appended: rows.num_rows() as u64,
                         duration: started.elapsed(),
@@ -118,6 +124,25 @@ impl RawTable {
             }
         }
         Err(LakeError::Busy { table: self.table.log.table().to_owned(), attempts: ATTEMPTS })
+    }
+
+    /// Stores the positions of a batch without rows, every ten minutes.
+    pub(super) async fn store_positions(&mut self, batch: &Batch, writer: &Writer) -> Result<(), LakeError> {
+        let advances = self.table.advances(writer, batch.spans.iter());
+        // The first position in a log at once: until then nothing says that the lane has left the former log.
+        let first = advances.iter().any(|advance| self.table.state.position(&advance.app_id).is_none());
+        let recent = self.stored.is_some_and(|stored| stored.elapsed() < POSITIONS_ONLY);
+        if advances.is_empty() || (recent && !first) {
+            return Ok(());
+        }
+        self.table.refresh(writer, &advances).await?;
+        let entry = txns(&advances)
+            .fold(Entry::new("WRITE", &writer.id, super::now_millis()), |entry, txn| entry.txn(&txn));
+        match self.table.commit(entry.into_bytes()).await? {
+            Outcome::Committed => self.stored = Some(Instant::now()),
+            Outcome::Conflict => drop(self.table.catch_up(writer, &advances).await?),
+        }
+        Ok(())
     }
 
     /// The rows at or behind the stored position of their partition, of topics that are not stopped.

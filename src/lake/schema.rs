@@ -31,6 +31,11 @@ pub(super) const SOURCE_TIME: &str = "__cdc_timestamp";
 /// When the row was written here.
 pub(super) const SYNCED_AT: &str = "__synced_at";
 
+/// Whether a column of that name is one of the metadata columns.
+pub(super) fn is_metadata(name: &str) -> bool {
+    [OPERATION, SOURCE_TIME, SYNCED_AT].contains(&name)
+}
+
 /// A Delta schema, as its JSON.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct DeltaSchema {

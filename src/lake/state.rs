@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Deserialize;
 
-use super::action::{Add, CommitInfo, Line, Metadata, Protocol, Txn};
+use super::action::{Add, CommitInfo, DeletionVector, Line, Metadata, Protocol, Remove, Txn};
 use super::error::LakeError;
 use super::log::Log;
 
@@ -29,12 +29,38 @@ const WRITER_FEATURES: [&str; 9] = [
 ];
 
 /// A file of the table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LiveFile {
     /// Bytes.
     pub size: i64,
     /// Rows that are not deleted, where the statistics say.
     pub rows: Option<i64>,
+    /// Milliseconds since 1970.
+    pub modification_time: i64,
+    /// The statistics as they stand in the log; not kept for files of partitioned tables, which are never changed here.
+    pub stats: Option<Box<str>>,
+    /// The rows that are deleted.
+    pub vector: Option<Box<DeletionVector>>,
+}
+
+impl LiveFile {
+    /// Rows in the file, deleted ones included, where the statistics say.
+    pub(super) fn physical_rows(&self) -> Option<i64> {
+        Some(self.rows? + self.vector.as_ref().map_or(0, |vector| vector.cardinality))
+    }
+
+    /// The action that takes this file out of the table, or its present vector.
+    pub(super) fn remove(&self, path: &str, millis: i64, data_change: bool) -> Remove {
+        Remove {
+            path: path.to_owned(),
+            deletion_timestamp: Some(millis),
+            data_change,
+            extended_file_metadata: Some(true),
+            partition_values: Some(HashMap::new()),
+            size: Some(self.size),
+            deletion_vector: self.vector.as_deref().cloned(),
+        }
+    }
 }
 
 /// A `txn` that moved by a commit of another instance.
@@ -263,7 +289,13 @@ impl TableState {
             .and_then(|stats| serde_json::from_str::<RowCount>(stats).ok())
             .and_then(|stats| stats.num_records);
         let deleted = add.deletion_vector.as_ref().map_or(0, |vector| vector.cardinality);
-        let file = LiveFile { size: add.size, rows: physical.map(|rows| rows - deleted) };
+        let file = LiveFile {
+            size: add.size,
+            rows: physical.map(|rows| rows - deleted),
+            modification_time: add.modification_time,
+            stats: add.stats.as_deref().filter(|_| add.partition_values.is_empty()).map(Into::into),
+            vector: add.deletion_vector.clone().map(Box::new),
+        };
         self.files.insert(add.path.as_str().into(), file);
     }
 

@@ -74,7 +74,7 @@ pub(super) struct DecodeStage {
 }
 
 /// The committing stage has gone: there is nobody left to decode for.
-struct CommitterGone;
+pub(super) struct CommitterGone;
 
 impl DecodeStage {
     pub(super) fn new(
@@ -125,7 +125,7 @@ impl DecodeStage {
         }
     }
 
-    fn handle(&mut self, event: Event) -> Result<(), CommitterGone> {
+    pub(super) fn handle(&mut self, event: Event) -> Result<(), CommitterGone> {
         match event {
             Event::Records(chunk) => self.decode(&chunk),
             Event::Assigned(partitions) => {
@@ -150,10 +150,26 @@ impl DecodeStage {
                 self.close()?;
                 self.send(Staged::CaughtUp)
             }
-            Event::Idle => Ok(()),
+            Event::Idle { positions } => {
+                self.reach(&positions);
+                Ok(())
+            }
             Event::Failed(error) => {
                 self.close()?;
                 self.send(Staged::Failed(error))
+            }
+        }
+    }
+
+    /// Has the next batch end behind what Kafka never delivers. A position that stayed before it would fall out of
+    /// the log with retention, and look like a loss.
+    fn reach(&mut self, positions: &[(TopicPartition, i64)]) {
+        for (partition, next) in positions {
+            let Some(identity) = self.identities.get(partition) else { continue };
+            if !self.stopped_topics.contains(&partition.topic)
+                && self.decoder.reach(partition, *next, identity)
+            {
+                self.opened.get_or_insert_with(Instant::now);
             }
         }
     }

@@ -11,6 +11,8 @@ mod backoff;
 mod decode;
 mod observe;
 mod positions;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -213,7 +215,7 @@ impl<S: Sink> Lane<S> {
 
     /// Answers where partitions start, from the sink as it is now.
     async fn answer(&mut self, request: PositionRequest) -> Result<(), AttemptEnd> {
-        match self.sink.load().await {
+        match self.sink.reload().await {
             Ok(progress) => {
                 let known: HashMap<_, _> = request
                     .partitions
@@ -254,6 +256,7 @@ impl<S: Sink> Lane<S> {
             Staged::Revoked { partitions, done } => {
                 tracing::info!(lane = self.options.name, partitions = partitions.len(), "partitions revoked");
                 self.observer.revoked(&partitions);
+                self.sink.release(&partitions);
                 let _ = done.send(());
                 Ok(())
             }

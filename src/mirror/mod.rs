@@ -39,13 +39,13 @@ pub use options::{ConnectionUrl, MirrorError, MirrorOptions};
 
 use self::catalog::Catalog;
 use self::connection::Endpoint;
-use self::names::TargetName;
+use self::names::{TargetName, Targets};
 use self::progress::{Move, ProgressTable};
 use self::session::Session;
 use self::sqlstate::Trouble;
 use self::work::Stopped;
 use crate::change::{
-    Batch, CommitReport, KnownSchemas, Progress, Sink, SinkError, StoredPosition, TableId, TableReport,
+    Batch, CommitReport, KnownSchemas, Progress, Sink, SinkError, Span, StoredPosition, TableId, TableReport,
     TopicPartition,
 };
 use crate::failpoint;
@@ -77,8 +77,11 @@ pub struct Mirror {
     /// Positions of the last COMMIT that was sent.
     attempted: BTreeMap<TopicPartition, StoredPosition>,
     stopped: Stopped,
+    targets: Targets,
     catalog: Catalog,
     last_move: Option<Instant>,
+    /// Where batches without rows ended that came too soon after the last move.
+    passed: BTreeMap<TopicPartition, Span>,
 }
 
 /// Why an attempt at a batch ended without commit.
@@ -120,6 +123,7 @@ impl Mirror {
             progress: ProgressTable::new(&options.progress_schema, &options.pipeline, &options.name),
             schema: options.schema.clone(),
             name: options.name.clone(),
+            targets: Targets::new(raw.as_ref()),
             raw,
             session: None,
             known: Progress::new(),
@@ -127,6 +131,7 @@ impl Mirror {
             stopped: Stopped::default(),
             catalog: Catalog::new(),
             last_move: None,
+            passed: BTreeMap::new(),
         })
     }
 
@@ -165,12 +170,16 @@ impl Mirror {
         let new_log = moves.iter().any(|step| {
             step.known.is_some_and(|known| !progress::same_log(&known.identity, &step.span.identity))
         });
-        if idle && !new_log && self.last_move.is_some_and(|at| at.elapsed() < IDLE_PROGRESS) {
+        if idle && !new_log && self.moved_just_now() {
+            self.passed.extend(batch.spans.clone());
             return Ok(report);
         }
         session.drop_old_schemas().await?;
         for segment in &segments {
             let target = TargetName::of(&self.schema, segment.table);
+            if let Err(reason) = self.targets.claim(&target, segment.table) {
+                return Err(Failure::Table(segment.table.clone(), reason));
+            }
             let ready = session.make_ready(segment.table, &target, segment.schema).await;
             if let Some(found) = ready.map_err(|trouble| of_table(trouble, segment.table))? {
                 self.catalog.insert(target, found);
@@ -220,9 +229,14 @@ impl Mirror {
             .await
             .map_err(|error| self.of_commit(error.into(), &tables))?;
         failpoint::hit("mirror.after_commit");
+        self.passed.retain(|partition, _| !reached.contains_key(partition));
         self.known.extend(reached);
         self.last_move = Some(Instant::now());
         Ok(report)
+    }
+
+    fn moved_just_now(&self) -> bool {
+        self.last_move.is_some_and(|at| at.elapsed() < IDLE_PROGRESS)
     }
 
     /// A constraint that is checked at the end names its table, not the statement.
@@ -296,6 +310,7 @@ impl Sink for Mirror {
         self.stopped = Stopped::default();
         self.attempted.clear();
         self.last_move = None;
+        self.passed.clear();
         let session =
             Session::open(&self.endpoint, &self.progress).await.map_err(Trouble::into_sink_error)?;
         self.known = self.progress.read(&session.client).await.map_err(Trouble::into_sink_error)?;
@@ -305,6 +320,13 @@ impl Sink for Mirror {
             .map_err(|error| Trouble::from(error).into_sink_error())?;
         self.session = Some(session);
         Ok(self.known.clone())
+    }
+
+    async fn reload(&mut self) -> Result<Progress, SinkError> {
+        let stopped = std::mem::take(&mut self.stopped);
+        let loaded = self.load().await;
+        self.stopped = stopped;
+        loaded
     }
 
     async fn commit(&mut self, batch: &Batch) -> Result<CommitReport, SinkError> {
@@ -319,12 +341,26 @@ impl Sink for Mirror {
         }
     }
 
+    fn release(&mut self, partitions: &[TopicPartition]) {
+        self.passed.retain(|partition, _| !partitions.contains(partition));
+    }
+
     fn known_schemas(&self) -> KnownSchemas {
         let (catalog, schema) = (self.catalog.clone(), self.schema.clone());
         Box::new(move |table| Some(Arc::new(catalog.get(&TargetName::of(&schema, table))?.table_schema())))
     }
 
+    /// Stores where the last batches without rows ended. Left where the last row was, the position would fall out of
+    /// the log once retention has removed what lies behind it, and look like a loss.
     async fn maintain(&mut self) -> Result<(), SinkError> {
-        Ok(())
+        if self.passed.is_empty() || self.moved_just_now() {
+            return Ok(());
+        }
+        let batch = Batch { spans: std::mem::take(&mut self.passed), ..Batch::default() };
+        let stored = self.commit(&batch).await;
+        if stored.is_err() {
+            self.passed = batch.spans;
+        }
+        stored.map(drop)
     }
 }

@@ -3,6 +3,7 @@
 //! Postgres silently truncates identifiers beyond 63 bytes, so two long names could become one table. A name that
 //! would be truncated is refused instead.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use crate::change::TableId;
@@ -72,6 +73,44 @@ impl fmt::Display for TargetName {
     }
 }
 
+/// Which source table each target belongs to: two of them in one would overwrite each other's rows unseen.
+#[derive(Debug, Default)]
+pub(super) struct Targets(HashMap<TargetName, Owner>);
+
+#[derive(Debug)]
+enum Owner {
+    Raw,
+    Source(TableId),
+}
+
+impl Targets {
+    /// No target is taken but that of the raw rows.
+    pub(super) fn new(raw: Option<&TargetName>) -> Self {
+        Self(raw.map(|raw| (raw.clone(), Owner::Raw)).into_iter().collect())
+    }
+
+    /// Gives `target` to `table`.
+    ///
+    /// # Errors
+    /// Where it is somebody else's: who has it, and the setting to change.
+    pub(super) fn claim(&mut self, target: &TargetName, table: &TableId) -> Result<(), String> {
+        let owner = match self.0.get(target) {
+            Some(Owner::Source(owner)) if owner == table => return Ok(()),
+            None => {
+                self.0.insert(target.clone(), Owner::Source(table.clone()));
+                return Ok(());
+            }
+            Some(Owner::Source(owner)) => format!("table {owner} of database {:?}", owner.database),
+            Some(Owner::Raw) => "the raw rows".to_owned(),
+        };
+        Err(format!(
+            "table {table} of database {:?} would be written to {target}, where {owner} goes: set the mirror's schema to a template \
+             with {{schema}} or {{database}} that keeps them apart",
+            table.database
+        ))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -93,6 +132,21 @@ mod tests {
         let table = TableId::new("shop", "public", "orders");
         assert_eq!(TargetName::of("{database}_{schema}", &table).sql(), r#""shop_public"."orders""#);
         assert_eq!(TargetName::of("cdc_processed", &table).to_string(), "cdc_processed.orders");
+    }
+
+    #[test]
+    fn two_source_tables_do_not_share_a_target() {
+        let raw = TargetName::parse("public.events").unwrap();
+        let mut targets = Targets::new(Some(&raw));
+        let claim = |targets: &mut Targets, schema, table| {
+            let table = TableId::new("shop", schema, table);
+            targets.claim(&TargetName::of("public", &table), &table)
+        };
+        assert_eq!(claim(&mut targets, "sales", "orders"), Ok(()));
+        assert_eq!(claim(&mut targets, "sales", "orders"), Ok(()), "its own");
+        let reason = claim(&mut targets, "archive", "orders").unwrap_err();
+        assert!(reason.contains("table sales.orders") && reason.contains("{schema}"), "{reason}");
+        assert!(claim(&mut targets, "sales", "events").unwrap_err().contains("raw rows"));
     }
 
     #[test]

@@ -83,7 +83,8 @@ fn reaction(code: &str) -> Reaction {
     match code {
         "40001" | "40P01" => return Reaction::Retry("conflict"),
         "55P03" => return Reaction::Retry("lock"),
-        "57014" => return Reaction::Retry("timeout"),
+        // A statement that took too long; the latter two: a transaction that did, by a frozen process or a slow link.
+        "57014" | "25P03" | "25P04" => return Reaction::Retry("timeout"),
         // A fail-over left us on a standby.
         "25006" => return Reaction::Retry("read_only"),
         // A pooler gave us another backend, without our prepared statements.
@@ -173,6 +174,7 @@ mod tests {
             ("40P01", Reaction::Retry("conflict")),
             ("55P03", Reaction::Retry("lock")),
             ("57014", Reaction::Retry("timeout")),
+            ("25P03", Reaction::Retry("timeout")),
             ("58030", Reaction::Retry("storage")),
             ("22001", Reaction::StopTable),
             ("23505", Reaction::StopTable),

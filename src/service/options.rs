@@ -4,7 +4,7 @@ use super::Mode;
 use crate::config::{Mirror as MirrorSettings, OnDataLoss as OnDataLossSetting, Settings};
 use crate::debezium::DecoderOptions;
 use crate::kafka::{ConsumerOptions, OnDataLoss};
-use crate::lake::LakeOptions;
+use crate::lake::{LakeOptions, UpsertOptions};
 use crate::lane::{BatchLimits, LaneOptions};
 use crate::mirror::MirrorOptions;
 
@@ -23,6 +23,16 @@ pub fn lake(settings: &Settings) -> LakeOptions {
         checkpoint_interval: lake.checkpoint_interval,
         log_retention: lake.log_retention,
         merge_memory: lake.merge_memory.bytes(),
+        upserts: UpsertOptions {
+            write: settings.defaults.write,
+            tables: settings
+                .tables
+                .iter()
+                .filter_map(|table| Some((table.source.clone(), table.write?)))
+                .collect(),
+            index_dir: (!lake.index_dir.is_empty()).then(|| lake.index_dir.clone().into()),
+            ..UpsertOptions::default()
+        },
         ..LakeOptions::new(&lake.uri, &settings.pipeline.name)
     }
 }

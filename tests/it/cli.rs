@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::daemon::PROGRAM;
 use crate::oracle::becomes_equal;
 use crate::shop::{Plan, Shop};
+use crate::stack::path_text;
 
 /// The rows that a query prints as JSON.
 fn query(shop: &Shop, arguments: &[&str]) -> Value {
@@ -59,6 +61,32 @@ async fn the_lake_can_be_queried_as_it_is_and_as_it_was() {
         .argument("csv")
         .output();
     assert_eq!((csv.code, csv.stdout.as_str()), (Some(0), "id,name\n50,new\n"), "{csv:#?}");
+}
+
+/// Runs a command in a folder whose settings name the lake of the shop and nothing else.
+fn with_the_lake_alone(shop: &Shop, arguments: &[&str]) -> std::process::Output {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = format!("lake.uri = {:?}\nadmin.listen = '127.0.0.1:1'\n", path_text(&shop.lake));
+    std::fs::write(folder.path().join("alluvium.toml"), settings).unwrap();
+    std::process::Command::new(PROGRAM).args(arguments).current_dir(folder.path()).output().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn looking_needs_no_topics() {
+    let shop = Plan::new("cli_look").open().await;
+    shop.catch_up().await;
+    for (arguments, code) in [
+        (vec!["query", "SELECT count(*) FROM orders"], 0),
+        (vec!["tables"], 0),
+        (vec!["history", "orders"], 0),
+        // Nobody listens there: the settings are read, and the daemon is asked.
+        (vec!["status"], 3),
+        (vec!["check"], 2),
+        (vec!["run"], 2),
+    ] {
+        let output = with_the_lake_alone(&shop, &arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {output:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,9 +1,13 @@
-//! `alluvium check`, offline, as the binary that is shipped: output and exit code.
+//! `alluvium check` as the binary that is shipped, offline and against the real stack: output and exit code.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::process::{Command, Output};
 
+use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::daemon::{Daemon, Output as Answer};
+use crate::shop::{Plan, Shop};
 
 /// A folder with an `alluvium.toml`, and the binary run in it.
 struct Folder(TempDir);
@@ -85,4 +89,106 @@ fn brokers_that_do_not_answer_exit_with_3() {
     assert_eq!(output.status.code(), Some(3), "{text}");
     assert!(text.contains("fail  kafka") && text.contains("ok    lake"), "{text}");
     assert!(!folder.0.path().join("deltalake").exists(), "the check leaves no folder behind");
+}
+
+/// `alluvium check --connect` of a shop, with its source in the settings.
+fn connecting(shop: &Shop, source: &str) -> Daemon {
+    shop.program("check").argument("--connect").environment("ALLUVIUM__SOURCE__URL", source)
+}
+
+/// Fails unless each of these is a finding: level, subject, and a part of the message.
+#[track_caller]
+fn assert_findings(answer: &Answer, code: i32, expected: &[(&str, &str, &str)]) {
+    assert_eq!(answer.code, Some(code), "{answer:#?}");
+    let report: Value =
+        serde_json::from_str(&answer.stdout).unwrap_or_else(|error| panic!("{error}: {answer:#?}"));
+    assert_eq!(report["ok"], code == 0, "{report:#}");
+    let findings = report["findings"].as_array().unwrap();
+    for (level, subject, message) in expected {
+        let found = findings.iter().any(|finding| {
+            finding["level"] == *level
+                && finding["subject"] == *subject
+                && finding["message"].as_str().is_some_and(|text| text.contains(message))
+        });
+        assert!(found, "no {level} of {subject} that says {message:?} in {report:#}");
+    }
+    assert!(!answer.stdout.contains("not a secret") && !answer.stdout.contains("not%20a"), "{answer:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stack_without_hazards_passes() {
+    let shop = Plan::new("check_clean").open().await;
+    shop.delivered().await;
+    let answer = connecting(&shop, &shop.stack.source.url(&shop.name)).output();
+    assert_eq!(answer.code, Some(0), "{answer:#?}");
+    for line in [
+        "ok    kafka             6 topics with 6 partitions on cluster ",
+        " can be written",
+        "ok    source            wal_level logical, 5 tables with a key",
+        "note  source            an update leaves out large values (TOAST) that it does not change: ",
+        ": public.customers, public.products",
+    ] {
+        assert!(answer.stdout.contains(line), "no {line:?} in\n{}", answer.stdout);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_hazard_is_found_on_the_real_stack() {
+    let mut plan = Plan::new("check_hazards");
+    plan.prepare = "CREATE TABLE nokey (a int);
+        CREATE TABLE nokey_full (a int); ALTER TABLE nokey_full REPLICA IDENTITY FULL;
+        CREATE TABLE nothing (a int PRIMARY KEY); ALTER TABLE nothing REPLICA IDENTITY NOTHING;
+        CREATE TABLE \"Odd Name\" (a int);
+        INSERT INTO nokey VALUES (1); INSERT INTO nokey_full VALUES (1); INSERT INTO nothing VALUES (1);
+        INSERT INTO \"Odd Name\" VALUES (1);
+        ALTER TABLE products REPLICA IDENTITY FULL";
+    let shop = plan.open().await;
+    shop.broker().create_compacted_topic(&shop.topic("compacted"), 3).await;
+    shop.delivered().await;
+    let good = shop.stack.source.url(&shop.name);
+    let json = |source: &str| connecting(&shop, source).argument("--output").argument("json");
+    let (compacted, others) = (shop.topic("compacted"), "neither primary key nor replica identity");
+    assert_findings(
+        &json(&good).output(),
+        1,
+        &[
+            (
+                "warn",
+                "kafka",
+                &format!(
+                    "compacted, so that the raw history loses changes that were overwritten: {compacted}"
+                ),
+            ),
+            ("warn", "kafka", &format!("order between its two rows: {compacted}")),
+            ("warn", "source", &format!("public.nokey has {others}")),
+            ("warn", "source", &format!("public.\"Odd Name\" has {others}")),
+            ("warn", "source", "public.nokey_full has no primary key"),
+            ("fail", "source", "public.nothing has replica identity nothing"),
+            ("note", "source", "absent_columns: public.customers"),
+            ("ok", "mirrors.target", "can be written"),
+        ],
+    );
+
+    // The servers of the mirrors write no logical log.
+    let other = shop.stack.mirrors.url(&format!("{}_target", shop.name));
+    assert_findings(
+        &json(&other).output(),
+        1,
+        &[("fail", "source", "wal_level is minimal, and Debezium needs logical")],
+    );
+
+    let wrong_password = good.replace("not%20a%20secret", "guessed");
+    let answer = json(&wrong_password)
+        .environment("ALLUVIUM__MIRRORS__TARGET__URL", "postgres://u:guessed@127.0.0.1:1/d")
+        .output();
+    assert_findings(
+        &answer,
+        3,
+        &[
+            ("fail", "source", "password authentication failed for user"),
+            ("fail", "mirrors.target", "Connection refused"),
+            ("ok", "mirrors.datalake", "can be written"),
+        ],
+    );
+    assert!(!answer.stdout.contains("guessed"), "{answer:#?}");
 }

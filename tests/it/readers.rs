@@ -1,4 +1,4 @@
-//! Another reader, of other authors, sees the same tables: Python's `deltalake`.
+//! Another reader sees the same tables: Python's `deltalake`, by the query builder that knows deletion vectors.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,12 +11,13 @@ use crate::workload::{seed, work};
 /// Prints the rows of each table and the sum of a column.
 const SCRIPT: &str = r#"
 import sys
-from deltalake import DeltaTable
-import pyarrow.compute as pc
+from deltalake import DeltaTable, QueryBuilder
+import pyarrow
 for table in sys.argv[2:]:
     name, column = table.split(":")
-    data = DeltaTable(f"{sys.argv[1]}/{name}").to_pyarrow_table()
-    print(name, data.num_rows, pc.sum(data.column(column)).as_py())
+    query = QueryBuilder().register("data", DeltaTable(f"{sys.argv[1]}/{name}"))
+    rows = pyarrow.table(query.execute(f'SELECT count(*), sum("{column}") FROM data'))
+    print(name, rows.column(0)[0].as_py(), rows.column(1)[0].as_py())
 "#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

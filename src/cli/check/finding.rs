@@ -8,6 +8,8 @@ use serde::Serialize;
 pub enum Level {
     /// As it should be.
     Ok,
+    /// It works, in a way that one should know of.
+    Note,
     /// It works, and will hurt later.
     Warn,
     /// It does not work.
@@ -19,6 +21,7 @@ impl Level {
     pub fn word(self) -> &'static str {
         match self {
             Self::Ok => "ok",
+            Self::Note => "note",
             Self::Warn => "warn",
             Self::Fail => "fail",
         }
@@ -37,7 +40,7 @@ pub struct Finding {
     /// The setting or statement that helps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cure: Option<String>,
-    /// Whether it failed because nobody answered.
+    /// Whether it failed because nobody answered, or not to this user.
     #[serde(skip)]
     pub unreachable: bool,
 }
@@ -52,6 +55,11 @@ impl Finding {
         Self::new(Level::Ok, subject, message, None)
     }
 
+    /// It is as it should be, and has a limit that the cure lifts.
+    pub fn note(subject: &str, message: impl Into<String>, cure: impl Into<String>) -> Self {
+        Self::new(Level::Note, subject, message, Some(cure.into()))
+    }
+
     /// It will hurt later, but for the cure.
     pub fn warn(subject: &str, message: impl Into<String>, cure: impl Into<String>) -> Self {
         Self::new(Level::Warn, subject, message, Some(cure.into()))
@@ -62,8 +70,8 @@ impl Finding {
         Self::new(Level::Fail, subject, message, Some(cure.into()))
     }
 
-    /// Nobody answered.
-    pub fn unreachable(subject: &str, message: impl Into<String>) -> Self {
-        Self { unreachable: true, ..Self::new(Level::Fail, subject, message, None) }
+    /// Nobody answered, or not to this user.
+    pub fn unreachable(subject: &str, message: impl Into<String>, cure: Option<String>) -> Self {
+        Self { unreachable: true, ..Self::new(Level::Fail, subject, message, cure) }
     }
 }

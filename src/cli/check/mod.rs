@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio_postgres::Client;
 
 use super::{CheckArgs, Exit, ReportFormat};
-use crate::config::{self, DatabaseUrl, Problems, Settings, reference, show};
+use crate::config::{self, DatabaseUrl, Problems, Purpose, Settings, reference, show};
 
 pub use finding::{Finding, Level};
 pub use kafka::{FoundTopic, FoundTopics};
@@ -40,7 +40,7 @@ pub async fn run(args: &CheckArgs, reach: &impl Reach, out: &mut dyn Write) -> i
         return Ok(Exit::Success);
     }
     let sources = args.config.sources();
-    let settings = match config::load(&sources) {
+    let settings = match config::load(&sources, Purpose::Run) {
         Ok(settings) => settings,
         Err(problems) => {
             refuse(&problems, args.output, out)?;
@@ -94,7 +94,7 @@ async fn connect(settings: &Settings, reach: &impl Reach) -> Vec<Finding> {
             .await
         {
             Ok(found) => postgres::judge_mirror(&subject, mirror, &found),
-            Err(reason) => vec![Finding::unreachable(&subject, reason)],
+            Err(reason) => vec![database_away(&subject, reason)],
         }
     }));
     let source = async {
@@ -104,15 +104,19 @@ async fn connect(settings: &Settings, reach: &impl Reach) -> Vec<Finding> {
     let (topics, storage, mirrors, source) = futures::join!(topics, storage, mirrors, source);
     let mut findings = match &topics {
         Ok(found) => kafka::judge(found),
-        Err(reason) => vec![Finding::unreachable("kafka", reason.clone())],
+        Err(reason) => vec![Finding::unreachable("kafka", reason.clone(), None)],
     };
     findings.extend(storage);
     findings.extend(mirrors.into_iter().flatten());
     findings.extend(source.into_iter().flat_map(|found| match found {
         Ok(found) => postgres::judge_source(&found, topics.as_ref().ok()),
-        Err(reason) => vec![Finding::unreachable("source", reason)],
+        Err(reason) => vec![database_away("source", reason)],
     }));
     findings
+}
+
+fn database_away(subject: &str, reason: String) -> Finding {
+    Finding::unreachable(subject, reason, Some(format!("see {subject}.url, and whether the database is up")))
 }
 
 async fn in_time<T>(look: impl Future<Output = Result<T, String>>) -> Result<T, String> {
@@ -217,7 +221,8 @@ mod tests {
             "ok    settings   a.toml\n\
              ok    kafka      1 topics with 1 partitions on cluster c1\n\
              ok    lake       lake can be written\n\
-             fail  mirrors.m  connection refused\n"
+             fail  mirrors.m  connection refused\n\
+             \u{20}                -> see mirrors.m.url, and whether the database is up\n"
         );
     }
 

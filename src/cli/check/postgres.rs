@@ -20,6 +20,20 @@ struct FoundTable {
     has_primary_key: bool,
     /// `pg_class.relreplident`: `d` default, `n` nothing, `f` full, `i` index.
     replica_identity: char,
+    /// Whether it has columns outside its key whose values may be stored out of line (TOAST).
+    may_toast: bool,
+}
+
+impl FoundTable {
+    /// The name as SQL takes it.
+    fn sql(&self) -> String {
+        let quoted = |name: &str| {
+            let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+                && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+            if plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+        };
+        format!("{}.{}", quoted(&self.schema), quoted(&self.name))
+    }
 }
 
 /// What was found in a mirror.
@@ -33,8 +47,14 @@ pub(super) struct FoundMirror {
     may_replicate: bool,
 }
 
+/// Tables that one finding names at most.
+const NAMES_SHOWN: usize = 10;
+
 const TABLES: &str = "SELECT n.nspname::text, c.relname::text, c.relreplident::text, \
-     EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary) \
+     EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary), \
+     EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
+     AND a.attstorage IN ('x', 'e') AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid \
+     AND i.indisprimary AND a.attnum = ANY (i.indkey))) \
      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
      WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition \
      AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema' ORDER BY 1, 2";
@@ -50,6 +70,7 @@ pub(super) async fn look_at_source(client: Client) -> Result<FoundSource, String
                 name: row.try_get(1)?,
                 has_primary_key: row.try_get(3)?,
                 replica_identity: identity.chars().next().unwrap_or('d'),
+                may_toast: row.try_get(4)?,
             });
         }
         Ok(FoundSource { wal_level, tables })
@@ -108,41 +129,77 @@ pub(super) fn judge_source(found: &FoundSource, topics: Option<&FoundTopics>) ->
             "ALTER SYSTEM SET wal_level = logical, then restart the database",
         ));
     }
-    // Debezium names a topic <prefix>.<schema>.<table>.
     let is_read = |table: &FoundTable| {
-        let ending = format!(".{}.{}", table.schema, table.name);
+        let ending = format!(".{}.{}", in_topic(&table.schema), in_topic(&table.name));
         topics.is_none_or(|topics| topics.topics.iter().any(|topic| topic.name.ends_with(&ending)))
     };
     let tables: Vec<&FoundTable> = found.tables.iter().filter(|table| is_read(table)).collect();
-    for table in &tables {
-        let name = format!("{}.{}", table.schema, table.name);
-        match (table.has_primary_key, table.replica_identity) {
-            (_, 'n') => findings.push(Finding::fail(
-                "source",
-                format!("{name} has replica identity nothing: its updates and deletes fail once it is published"),
-                format!("ALTER TABLE {name} REPLICA IDENTITY DEFAULT, or FULL without primary key"),
-            )),
-            (false, 'd') => findings.push(Finding::warn(
-                "source",
-                format!("{name} has neither primary key nor replica identity: its events have no key, and it stops"),
-                format!(
-                    "ALTER TABLE {name} ADD PRIMARY KEY, or ALTER TABLE {name} REPLICA IDENTITY FULL with the \
-                     connector's message.key.columns"
-                ),
-            )),
-            (false, _) => findings.push(Finding::warn(
-                "source",
-                format!("{name} has no primary key: its events have no key, and it stops"),
-                format!("ALTER TABLE {name} ADD PRIMARY KEY, or the connector's message.key.columns"),
-            )),
-            (true, _) => {}
-        }
-    }
+    findings.extend(tables.iter().filter_map(|table| judge_identity(table)));
     if findings.is_empty() {
         findings
             .push(Finding::ok("source", format!("wal_level logical, {} tables with a key", tables.len())));
     }
+    findings.extend(judge_toast(&tables));
     findings
+}
+
+/// A name as it stands in a topic's: <prefix>.<schema>.<table>, with `_` for what a topic's name cannot hold.
+fn in_topic(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect()
+}
+
+/// Whether changes of the table can be told by key.
+fn judge_identity(table: &FoundTable) -> Option<Finding> {
+    let name = table.sql();
+    match (table.has_primary_key, table.replica_identity) {
+        (_, 'n') => Some(Finding::fail(
+            "source",
+            format!("{name} has replica identity nothing: its updates and deletes fail once it is published"),
+            format!("ALTER TABLE {name} REPLICA IDENTITY DEFAULT, or FULL without primary key"),
+        )),
+        (false, 'd') => Some(Finding::warn(
+            "source",
+            format!(
+                "{name} has neither primary key nor replica identity: its updates and deletes fail once it is \
+                 published, and without key the copies of the table stop"
+            ),
+            format!(
+                "ALTER TABLE {name} ADD PRIMARY KEY, or ALTER TABLE {name} REPLICA IDENTITY FULL with the \
+                 connector's message.key.columns"
+            ),
+        )),
+        (false, _) => Some(Finding::warn(
+            "source",
+            format!("{name} has no primary key: without key the copies of the table stop"),
+            format!("ALTER TABLE {name} ADD PRIMARY KEY, or the connector's message.key.columns"),
+        )),
+        (true, _) => None,
+    }
+}
+
+/// Tables whose updates may come without large values.
+fn judge_toast(tables: &[&FoundTable]) -> Option<Finding> {
+    let names: Vec<String> = tables
+        .iter()
+        .filter(|table| table.may_toast && table.replica_identity != 'f')
+        .map(|table| table.sql())
+        .collect();
+    if names.is_empty() {
+        return None;
+    }
+    let shown = names.iter().take(NAMES_SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let more = match names.len().saturating_sub(NAMES_SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Some(Finding::note(
+        "source",
+        format!(
+            "an update leaves out large values (TOAST) that it does not change: the copies keep what they have, and \
+             the raw history lists such columns in absent_columns: {shown}{more}"
+        ),
+        "where the history has to hold every value: ALTER TABLE … REPLICA IDENTITY FULL, which costs the source more WAL",
+    ))
 }
 
 pub(super) fn judge_mirror(subject: &str, mirror: &Mirror, found: &FoundMirror) -> Vec<Finding> {
@@ -192,7 +249,14 @@ mod tests {
     use crate::config::DatabaseUrl;
 
     fn table(name: &str, has_primary_key: bool, replica_identity: char) -> FoundTable {
-        FoundTable { schema: "public".into(), name: name.into(), has_primary_key, replica_identity }
+        let may_toast = name.ends_with("text");
+        FoundTable {
+            schema: "public".into(),
+            name: name.into(),
+            has_primary_key,
+            replica_identity,
+            may_toast,
+        }
     }
 
     fn shown(findings: &[Finding]) -> Vec<(Level, &str)> {
@@ -216,9 +280,10 @@ mod tests {
                 (Level::Fail, "wal_level is replica, and Debezium needs logical"),
                 (
                     Level::Warn,
-                    "public.b has neither primary key nor replica identity: its events have no key, and it stops"
+                    "public.b has neither primary key nor replica identity: its updates and deletes fail once it is \
+                     published, and without key the copies of the table stop"
                 ),
-                (Level::Warn, "public.c has no primary key: its events have no key, and it stops"),
+                (Level::Warn, "public.c has no primary key: without key the copies of the table stop"),
                 (
                     Level::Fail,
                     "public.d has replica identity nothing: its updates and deletes fail once it is published"
@@ -232,6 +297,32 @@ mod tests {
             shown(&judge_source(&found, Some(&topics))),
             [(Level::Ok, "wal_level logical, 1 tables with a key")]
         );
+    }
+
+    #[test]
+    fn tables_are_found_under_the_names_that_topics_give_them() {
+        let odd = FoundTable { schema: "public".into(), ..table("Odd Ä", false, 'f') };
+        let found = FoundSource { wal_level: "logical".into(), tables: vec![odd] };
+        let topic = FoundTopic { name: "cdc.public.Odd__".into(), partitions: 1, cleanup_policy: None };
+        let topics = FoundTopics { cluster_id: None, topics: vec![topic] };
+        assert_eq!(
+            shown(&judge_source(&found, Some(&topics))),
+            [(Level::Warn, "public.\"Odd Ä\" has no primary key: without key the copies of the table stop")]
+        );
+    }
+
+    #[test]
+    fn tables_whose_updates_leave_values_out_are_named_up_to_a_limit() {
+        let names: Vec<String> = (0..12).map(|n| format!("t{n}_text")).collect();
+        let mut tables: Vec<_> = names.iter().map(|name| table(name, true, 'd')).collect();
+        tables.push(table("full_text", true, 'f'));
+        let findings = judge_source(&FoundSource { wal_level: "logical".into(), tables }, None);
+        assert_eq!(
+            findings.iter().map(|finding| finding.level).collect::<Vec<_>>(),
+            [Level::Ok, Level::Note]
+        );
+        let message = &findings[1].message;
+        assert!(message.ends_with("public.t8_text, public.t9_text and 2 more"), "{message}");
     }
 
     #[test]

@@ -1,10 +1,12 @@
-//! Whether the lake's storage can be written: one small object is put there and removed again.
+//! Whether the lake's storage can be written, and keeps what is there from being overwritten: one small object is put
+//! there and removed again.
 
 use std::path::{Path, PathBuf};
 
-use deltalake::logstore::object_store::ObjectStoreExt;
 use deltalake::logstore::object_store::path::Path as ObjectPath;
+use deltalake::logstore::object_store::{ObjectStoreExt, PutMode};
 use deltalake::logstore::{StorageConfig, logstore_for};
+use deltalake::{ObjectStore, ObjectStoreError};
 use url::Url;
 
 use super::{Finding, PATIENCE};
@@ -26,9 +28,15 @@ pub(super) async fn check(lake: &Lake) -> Vec<Finding> {
         Err(Outcome::Refused(reason)) => Finding::fail(
             "lake",
             format!("{} cannot be written: {reason}", lake.uri),
-            "give this user write access, or set lake.uri",
+            "see lake.uri, and whether this user, or lake.storage_options, may write there",
         ),
-        Err(Outcome::Silent(reason)) => Finding::unreachable("lake", format!("{}: {reason}", lake.uri)),
+        Err(Outcome::Silent(reason)) => Finding::unreachable(
+            "lake",
+            format!("{}: {reason}", lake.uri),
+            Some(
+                "see lake.storage_options: address (AWS_ALLOW_HTTP for http), region, credentials".to_owned(),
+            ),
+        ),
     }]
 }
 
@@ -64,14 +72,39 @@ async fn in_store(lake: &Lake) -> Result<(), Outcome> {
     let options = lake.storage_options.reveal().map(|(key, value)| (key.to_owned(), value.to_owned()));
     let config = StorageConfig::parse_options(options).map_err(|error| refused(&error))?;
     let store = logstore_for(&root, config).map_err(|error| refused(&error))?.object_store(None);
+    write_once(store.as_ref()).await
+}
+
+/// Puts the object twice: the second has to be refused, for that is how commits to a table's log find out that
+/// somebody else was first.
+async fn write_once(store: &dyn ObjectStore) -> Result<(), Outcome> {
     let probe = ObjectPath::from(PROBE);
-    let silent = |error: deltalake::ObjectStoreError| match error {
+    let put = || store.put_opts(&probe, Vec::new().into(), PutMode::Create.into());
+    // A check that was interrupted may have left it.
+    match store.delete(&probe).await {
+        Ok(()) | Err(ObjectStoreError::NotFound { .. }) => {}
+        Err(error) => return Err(outcome(error)),
+    }
+    put().await.map_err(outcome)?;
+    let second = put().await;
+    store.delete(&probe).await.map_err(outcome)?;
+    match second {
+        Err(ObjectStoreError::AlreadyExists { .. }) => Ok(()),
+        Err(error) => Err(outcome(error)),
+        Ok(_) => Err(Outcome::Refused(
+            "the store overwrites an object that it was asked to create only if absent (PUT with If-None-Match), so \
+             that two writers would lose each other's commits"
+                .to_owned(),
+        )),
+    }
+}
+
+fn outcome(error: ObjectStoreError) -> Outcome {
+    match error {
         // The library's class for whatever the network does.
-        deltalake::ObjectStoreError::Generic { source, .. } => Outcome::Silent(source.to_string()),
+        ObjectStoreError::Generic { source, .. } => Outcome::Silent(source.to_string()),
         other => Outcome::Refused(other.to_string()),
-    };
-    store.put(&probe, Vec::new().into()).await.map_err(silent)?;
-    store.delete(&probe).await.map_err(silent)
+    }
 }
 
 #[cfg(test)]
@@ -87,6 +120,14 @@ mod tests {
         assert!(!missing.exists());
         in_folder(folder.path()).unwrap();
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_store_that_refuses_to_overwrite_passes_and_is_left_as_it_was() {
+        let store = deltalake::logstore::object_store::memory::InMemory::new();
+        store.put(&ObjectPath::from(PROBE), Vec::new().into()).await.unwrap();
+        assert!(write_once(&store).await.is_ok());
+        assert!(store.head(&ObjectPath::from(PROBE)).await.is_err());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What each kind of record ends as.
 
 use super::*;
-use crate::change::{Operation, TopicPartition};
+use crate::change::{Operation, TopicIdentity, TopicPartition};
 
 fn create(offset: i64, id: i64) -> Record {
     let row = format!(r#"{{"id":{id},"v":"x"}}"#);
@@ -158,4 +158,24 @@ fn changes_say_where_and_when_they_were_made() {
     assert_eq!(batch.newest_source_micros, Some(1_700_000_000_123_456));
     assert_eq!(raw_column(&batch, "tx_id"), ["7", "7", "7"]);
     assert_eq!(raw_column(&batch, "source_timestamp")[0], "2023-11-14T22:13:20.123456Z");
+}
+
+#[test]
+fn a_batch_ends_behind_offsets_that_are_never_delivered() {
+    let mut decoder = decoder();
+    let (partition, identity) = (TopicPartition::new("cdc.public.t", 0), TopicIdentity::unknown());
+    assert!(!decoder.reach(&partition, 9, &identity), "not being read");
+    decoder.begin_partition(partition.clone(), 0);
+    outcomes(&mut decoder, &[create(0, 1)]);
+    assert!(decoder.reach(&partition, 2, &identity), "behind the marker of a transaction");
+    assert!(!decoder.reach(&partition, 2, &identity) && !decoder.reach(&partition, 1, &identity));
+    let span = decoder.finish().unwrap().spans.remove(&partition).unwrap();
+    assert_eq!((span.first, span.next), (0, 2));
+    assert!(decoder.reach(&partition, 4, &identity), "with no record at all");
+    let batch = decoder.finish().unwrap();
+    assert_eq!((batch.records, batch.changes.len()), (0, 0));
+    let span = &batch.spans[&partition];
+    assert_eq!((span.first, span.next), (2, 4));
+    outcomes(&mut decoder, &[create(4, 2)]);
+    assert_eq!(decoder.finish().unwrap().spans[&partition].first, 4);
 }

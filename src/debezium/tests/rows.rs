@@ -339,3 +339,16 @@ fn two_tables_of_one_topic_keep_their_own_segments() {
         batch.changes.iter().map(|changes| (changes.table.to_string(), changes.offsets.clone())).collect();
     assert_eq!(segments, [("public.a".to_owned(), vec![0, 2]), ("public.b".to_owned(), vec![1, 3])]);
 }
+
+#[test]
+fn a_null_in_the_key_is_refused_because_no_row_can_be_found_by_it() {
+    let row = r#"{"id":null,"a":1}"#;
+    assert_eq!(error_of(r#"{"id":null}"#, &event("c", "null", row)), RecordErrorKind::MissingKey);
+    assert_eq!(error_of(r#"{"id":null}"#, &event("d", row, "null")), RecordErrorKind::MissingKey);
+}
+
+#[test]
+fn a_key_that_names_a_column_twice_is_refused() {
+    let row = r#"{"id":1,"a":1}"#;
+    assert_eq!(error_of(r#"{"id":1,"id":1}"#, &event("c", "null", row)), RecordErrorKind::MissingKey);
+}

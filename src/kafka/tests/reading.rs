@@ -78,7 +78,7 @@ fn a_quiet_stream_is_handed_over_at_once_and_idleness_is_told_once() {
     let cluster = Cluster::with_topic("t", 1);
     let (_consumer, events) = start(cluster.options(&["t"]), &Stored::none());
     for round in 0..2 {
-        wait_for(&events, |event| matches!(event, Event::Idle).then_some(()));
+        wait_for(&events, |event| matches!(event, Event::Idle { .. }).then_some(()));
         assert!(events.try_recv().is_err(), "an event in the silence");
         cluster.produce("t", 0, round..round + 1, 0);
         let mut seen = Seen::default();

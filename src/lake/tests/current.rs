@@ -7,7 +7,7 @@ use arrow::array::{
 };
 
 use super::fixture::{Cell, Event, Fixture, batch, batch_of, both, column, delete, event, table, value};
-use crate::change::{Batch, ColumnType, Operation, Sink, SinkError, TableSchema};
+use crate::change::{Batch, ColumnType, Operation, Sink, SinkError, Span, TableSchema, TopicIdentity};
 use crate::lake::read::{At, LakeReader};
 
 use Operation::{Create, Update};
@@ -164,6 +164,25 @@ async fn an_incompatible_type_stops_that_table_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_stopped_takes_nothing_behind_its_gap_after_a_rebalance() {
+    let fixture = Fixture::new();
+    let mut lake = fixture.open().await;
+    lake.commit(&batch("items", &[event(0, Create, 1, "one", Cell::Null)])).await.unwrap();
+    let mut refused = batch("items", &[event(1, Create, 2, "two", Cell::Null)]);
+    let columns = refused.changes[0].schema.columns().to_vec();
+    refused.changes[0].schema = Arc::new(TableSchema::new(columns, vec![0, 1]));
+    assert_eq!(lake.commit(&refused).await.unwrap().stopped.len(), 1);
+    // Partitions are assigned while the next batch is on its way.
+    lake.reload().await.unwrap();
+    let report = lake.commit(&batch("items", &[event(2, Create, 3, "three", Cell::Null)])).await.unwrap();
+    assert_eq!(report.stopped.len(), 1, "record 1 is not in the table");
+    assert_eq!(fixture.items().await, ["1 one -"]);
+    assert_eq!(fixture.query("SELECT \"offset\" FROM cdc_events", At::Latest).await, ["0"]);
+    let progress = lake.load().await.unwrap();
+    assert_eq!(progress.values().map(|stored| stored.next_offset).collect::<Vec<_>>(), [1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_changed_key_stops_the_table() {
     let fixture = Fixture::new();
     let mut lake = fixture.open().await;
@@ -277,4 +296,44 @@ async fn a_quiet_table_of_a_shared_topic_stores_its_positions_now_and_then() {
     let next: Vec<i64> = lake.load().await.unwrap().into_values().map(|stored| stored.next_offset).collect();
     assert_eq!(next, [3]);
     assert_eq!(fixture.items().await, ["1 one -"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_batches_without_rows_ended_is_stored_in_every_table_when_it_is_quiet() {
+    let fixture = Fixture::new();
+    let mut lake = fixture.open().await;
+    lake.commit(&batch("items", &[event(0, Create, 1, "one", Cell::Null)])).await.unwrap();
+    let rows = batch("items", &[event(1, Create, 1, "x", Cell::Null)]);
+    let heartbeats = crate::change::TopicPartition::new("__debezium-heartbeat.cdc", 0);
+    let mut spans = rows.spans.clone();
+    spans.insert(heartbeats.clone(), Span { identity: TopicIdentity::unknown(), first: 0, next: 40 });
+    let raw = rows.raw.map(|raw| raw.slice(0, 0));
+    lake.commit(&Batch { spans, raw, ..Batch::default() }).await.unwrap();
+    lake.maintain().await.unwrap();
+    assert_eq!(fixture.version("items").await, 1, "not at once");
+    lake.tables.get_mut(&table("items")).unwrap().stored = None;
+    lake.raw.as_mut().unwrap().stored = None;
+    lake.maintain().await.unwrap();
+    let progress = lake.load().await.unwrap();
+    let next: Vec<i64> = progress.values().map(|stored| stored.next_offset).collect();
+    assert_eq!((next, progress.contains_key(&heartbeats)), (vec![40, 2], true));
+    assert_eq!(fixture.items().await, ["1 one -"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_was_given_away_is_not_moved_any_more() {
+    let fixture = Fixture::new();
+    let mut lake = fixture.open().await;
+    lake.commit(&batch("items", &[event(0, Create, 1, "one", Cell::Null)])).await.unwrap();
+    let mut rest = batch("items", &[event(1, Create, 1, "x", Cell::Null)]);
+    (rest.changes, rest.raw) = (Vec::new(), None);
+    lake.commit(&rest).await.unwrap();
+    lake.release(&rest.partitions);
+    // The new owner goes on.
+    let mut owner = fixture.open().await;
+    owner.commit(&batch("items", &[event(1, Update, 1, "two", Cell::Null)])).await.unwrap();
+    lake.tables.get_mut(&table("items")).unwrap().stored = None;
+    lake.raw.as_mut().unwrap().stored = None;
+    lake.maintain().await.unwrap();
+    assert_eq!(fixture.items().await, ["1 two -"]);
 }

@@ -12,6 +12,7 @@ use arrow::array::{
 
 use super::fixture::{Fixture, batch, event, value};
 use crate::change::{Batch, Operation, Sink, Span, TopicIdentity, TopicPartition, raw};
+use crate::lake::WriteMode;
 
 /// Rows like Debezium's: `after` of `bytes` bytes of JSON, most of whose text repeats.
 fn rows(first: i64, count: i64, bytes: usize) -> RecordBatch {
@@ -99,44 +100,78 @@ async fn raw_append_rate() {
     );
 }
 
+/// Updates of scattered keys, 10,000 a batch, on tables of several sizes, in both write modes.
+///
+/// `ALLUVIUM_FIGURES_ROWS` lists the sizes, `ALLUVIUM_FIGURES_MERGE` the largest that the library's MERGE has to do.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement, not a check"]
-async fn upsert_rate() {
+async fn upserts_by_size_of_the_table() {
+    let sizes = std::env::var("ALLUVIUM_FIGURES_ROWS").unwrap_or("100000,1000000".into());
+    let merged = std::env::var("ALLUVIUM_FIGURES_MERGE").map_or(1_000_000, |rows| rows.parse().unwrap());
+    for rows in sizes.split(',').map(|rows| rows.trim().parse::<i64>().unwrap()) {
+        upserts(rows, WriteMode::MergeOnRead, 30).await;
+        if rows <= merged {
+            upserts(rows, WriteMode::CopyOnWrite, 3).await;
+        }
+    }
+}
+
+async fn upserts(rows: i64, write: WriteMode, batches: i64) {
+    const PER_BATCH: i64 = 10_000;
     let fixture = Fixture::new();
     let mut options = fixture.options();
     options.raw_table = None;
-    let mut lake = crate::lake::Lake::open(options).await.unwrap();
+    options.upserts.write = write;
+    let mut lake = crate::lake::Lake::open(options.clone()).await.unwrap();
     lake.load().await.unwrap();
-    let table = 160_000_i64;
     let mut offset = 0;
     let mut of = |ids: Vec<i64>| {
         let events: Vec<_> = ids
             .into_iter()
             .map(|id| {
                 offset += 1;
-                event(offset, Operation::Update, id, "some name of a customer", value("some note about it"))
+                let name = format!("name of customer {}", id.wrapping_mul(2_654_435_761) % 100_000_007);
+                event(offset, Operation::Update, id, &name, value("some note about it"))
             })
             .collect();
         batch("items", &events)
     };
-    let fill: Vec<Batch> =
-        (0..table).step_by(20_000).map(|first| of((first..first + 20_000).collect())).collect();
-    let (batches, per_batch) = (10_i64, 10_000_i64);
-    let updates: Vec<Batch> = (0..batches)
-        .map(|batch| of((0..per_batch).map(|row| (row * 7919 + batch * 31) % table).collect()))
-        .collect();
-    for batch in &fill {
-        lake.commit(batch).await.unwrap();
+    // Keys are scattered over the files that the table begins with.
+    let scattered = |n: i64| n * 7_919 % rows;
+    let step = (rows / 10).min(200_000);
+    let started = Instant::now();
+    for first in (0..rows).step_by(step as usize) {
+        lake.commit(&of((first..first + step).map(scattered).collect())).await.unwrap();
     }
-    let (started, cpu) = (Instant::now(), cpu_seconds());
-    for batch in &updates {
-        lake.commit(batch).await.unwrap();
+    let filled = started.elapsed();
+    let mut times = Vec::new();
+    let mut spent = 0.0;
+    for number in 0..batches {
+        let mut random = fastrand::Rng::with_seed(number as u64);
+        let updates = of((0..PER_BATCH).map(|_| random.i64(0..rows)).collect());
+        let (started, cpu) = (Instant::now(), cpu_seconds());
+        lake.commit(&updates).await.unwrap();
+        spent += cpu_seconds() - cpu;
+        times.push(started.elapsed().as_secs_f64() * 1000.0);
+        lake.maintain().await.unwrap();
     }
-    let (seconds, cpu) = (started.elapsed().as_secs_f64(), cpu_seconds() - cpu);
-    let changes = (batches * per_batch) as f64;
+    let reopened = Instant::now();
+    drop(lake);
+    std::fs::remove_dir_all(fixture.dir.path().join("_index")).unwrap_or_default();
+    let mut lake = crate::lake::Lake::open(options).await.unwrap();
+    lake.load().await.unwrap();
+    lake.commit(&of(vec![0])).await.unwrap();
+    let rebuilt = reopened.elapsed();
+    let files = lake.tables.values().next().unwrap().table.state.files().len();
+    times.sort_by(f64::total_cmp);
     eprintln!(
-        "copy-on-write upsert into {table} rows: {:.0} changes/s, {:.0} changes per second of CPU",
-        changes / seconds,
-        changes / cpu
+        "{write:?} on {rows} rows: {:.1} ms a batch of {PER_BATCH} (median; {:.1} to {:.1}), {:.1} ms of CPU; filled in {:.1} s; \
+         {files} files; first batch after the index was deleted {:.2} s",
+        times[times.len() / 2],
+        times[0],
+        times[times.len() - 1],
+        spent * 1000.0 / batches as f64,
+        filled.as_secs_f64(),
+        rebuilt.as_secs_f64(),
     );
 }

@@ -8,3 +8,4 @@ mod fixture;
 mod model;
 mod raw;
 mod reading;
+mod vectors;

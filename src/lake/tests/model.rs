@@ -1,12 +1,18 @@
-//! Random batches, restarts and replays against a map.
+//! Random batches, restarts, replays and other writers against a map, in both write modes.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use arrow::array::{ArrayRef, StringArray};
+use deltalake::DeltaTable;
+use deltalake::datafusion::prelude::SessionContext;
 use proptest::prelude::*;
 
-use super::fixture::{Cell, Event, Fixture, batch, value};
-use crate::change::{Operation, Sink};
+use super::fixture::{Cell, Event, Fixture, batch, batch_of, column, table, value};
+use crate::change::{Batch, ColumnType, Operation, Sink, TableSchema};
 use crate::lake::read::At;
+use crate::lake::{Lake, LakeOptions, WriteMode};
 
 /// What happens between two batches.
 #[derive(Debug, Clone, Copy)]
@@ -14,9 +20,17 @@ enum Between {
     Nothing,
     /// The process starts again and reads from a stored position.
     Restart,
+    /// The same, and the index is gone, is the one of an earlier start, or has a wrong byte.
+    IndexDeleted,
+    IndexOlder,
+    IndexDamaged,
     /// The same records come again, together with the next ones.
     Replay,
     Maintain,
+    /// Another writer adds a row, deletes one, puts the files together.
+    ForeignAppend(i64),
+    ForeignDelete(i64),
+    ForeignOptimize,
 }
 
 #[derive(Debug, Clone)]
@@ -44,10 +58,16 @@ fn change() -> impl Strategy<Value = Change> {
 
 fn between() -> impl Strategy<Value = Between> {
     prop_oneof![
-        Just(Between::Nothing),
-        Just(Between::Restart),
-        Just(Between::Replay),
-        Just(Between::Maintain)
+        2 => Just(Between::Nothing),
+        2 => Just(Between::Restart),
+        1 => Just(Between::IndexDeleted),
+        2 => Just(Between::IndexOlder),
+        1 => Just(Between::IndexDamaged),
+        1 => Just(Between::Replay),
+        2 => Just(Between::Maintain),
+        1 => (0..12_i64).prop_map(Between::ForeignAppend),
+        2 => (0..12_i64).prop_map(Between::ForeignDelete),
+        1 => Just(Between::ForeignOptimize),
     ]
 }
 
@@ -78,48 +98,194 @@ fn apply(model: &mut Model, event: &Event) {
     model.insert(event.id, (event.name.clone().unwrap(), note));
 }
 
-async fn run(batches: Vec<(Vec<Change>, Between)>) {
-    let fixture = Fixture::new();
-    let mut options = fixture.options();
-    options.checkpoint_interval = 2;
-    let mut lake = crate::lake::Lake::open(options.clone()).await.unwrap();
-    lake.load().await.unwrap();
-    let (mut model, mut log, mut from) = (Model::new(), Vec::<Event>::new(), 0);
+/// Which columns are the key.
+#[derive(Debug, Clone, Copy)]
+enum Key {
+    Id,
+    /// A text, and behind it the id.
+    Composite,
+}
+
+/// The first key column of the composite key; long enough not to be stored in place anywhere.
+fn region(id: i64) -> String {
+    format!("a region with a long name, number {}", id % 3)
+}
+
+impl Key {
+    fn batch(self, events: &[Event]) -> Batch {
+        let plain = batch("items", events);
+        if matches!(self, Self::Id) {
+            return plain;
+        }
+        let mut columns = plain.changes[0].schema.columns().to_vec();
+        columns.push(column("region", ColumnType::Text));
+        let schema = Arc::new(TableSchema::new(columns, vec![3, 0]));
+        let regions: StringArray = events.iter().map(|event| Some(region(event.id))).collect();
+        let mut cells: Vec<ArrayRef> = plain.changes[0].rows.columns().to_vec();
+        cells.push(Arc::new(regions));
+        let mut absent = plain.changes[0].absent.clone();
+        absent.push(None);
+        batch_of("items", &schema, cells, absent, events)
+    }
+}
+
+/// One lake and what it has been told.
+struct World {
+    fixture: Fixture,
+    options: LakeOptions,
+    lake: Option<Lake>,
+    from: usize,
+    saved: PathBuf,
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+impl World {
+    async fn new(write: WriteMode) -> Self {
+        let fixture = Fixture::new();
+        let mut options = fixture.options();
+        options.checkpoint_interval = 2;
+        options.upserts.write = write;
+        let saved = fixture.dir.path().join("_index_saved");
+        let mut world = Self { fixture, options, lake: None, from: 0, saved };
+        world.start().await;
+        world
+    }
+
+    async fn start(&mut self) {
+        let mut lake = Lake::open(self.options.clone()).await.unwrap();
+        let progress = lake.load().await.unwrap();
+        self.from = progress.values().next().map_or(0, |stored| stored.next_offset as usize);
+        self.lake = Some(lake);
+    }
+
+    async fn restart(&mut self, meanwhile: impl FnOnce(&Path, &Path)) {
+        self.lake = None;
+        let index = self.fixture.dir.path().join("_index/items");
+        if index.exists() {
+            meanwhile(&index, &self.saved);
+        }
+        self.start().await;
+    }
+
+    async fn foreign(&self) -> Option<DeltaTable> {
+        let items = self.lake.as_ref().unwrap().tables.get(&table("items"))?;
+        let mut foreign = DeltaTable::new(items.table.log.guarded());
+        foreign.load().await.unwrap();
+        Some(foreign)
+    }
+
+    async fn step(&mut self, between: Between, key: Key, present: bool) {
+        match between {
+            Between::Nothing => {}
+            Between::Replay => self.from = self.from.saturating_sub(3),
+            Between::Maintain => self.lake.as_mut().unwrap().maintain().await.unwrap(),
+            Between::Restart => self.restart(|_, _| {}).await,
+            Between::IndexDeleted => self.restart(|index, _| std::fs::remove_dir_all(index).unwrap()).await,
+            Between::IndexOlder => {
+                self.restart(|index, saved| {
+                    if saved.exists() {
+                        std::fs::remove_dir_all(index).unwrap();
+                        std::fs::rename(saved, index).unwrap();
+                    } else {
+                        copy(index, saved);
+                    }
+                })
+                .await;
+            }
+            Between::IndexDamaged => {
+                self.restart(|index, _| {
+                    let header = index.join("header.json");
+                    let text = std::fs::read_to_string(&header).unwrap().replace("version", "versiom");
+                    std::fs::write(header, text).unwrap();
+                })
+                .await;
+            }
+            Between::ForeignAppend(id) if !present => {
+                let Some(foreign) = self.foreign().await else { return };
+                let region = match key {
+                    Key::Id => String::new(),
+                    Key::Composite => format!(", '{}' AS region", region(id)),
+                };
+                let sql = format!("SELECT {id}::bigint AS id, 'foreign' AS name{region}");
+                let row = SessionContext::new().sql(&sql).await.unwrap().collect().await.unwrap();
+                let merge = deltalake::operations::write::SchemaMode::Merge;
+                foreign.write(row).with_schema_mode(merge).await.unwrap();
+            }
+            Between::ForeignAppend(_) => {}
+            Between::ForeignDelete(id) => {
+                let Some(foreign) = self.foreign().await else { return };
+                foreign.delete().with_predicate(format!("id = {id}")).await.unwrap();
+            }
+            Between::ForeignOptimize => {
+                let Some(foreign) = self.foreign().await else { return };
+                foreign.optimize().await.unwrap();
+            }
+        }
+    }
+}
+
+async fn run(batches: Vec<(Vec<Change>, Between)>, key: Key) {
+    let mut worlds = [World::new(WriteMode::CopyOnWrite).await, World::new(WriteMode::MergeOnRead).await];
+    let (mut model, mut log) = (Model::new(), Vec::<Event>::new());
     for (changes, between) in batches {
         for change in &changes {
             let event = to_event(log.len() as i64, change);
             apply(&mut model, &event);
             log.push(event);
         }
-        lake.commit(&batch("items", &log[from..])).await.unwrap();
-        from = log.len();
+        for world in &mut worlds {
+            let changes = key.batch(&log[world.from..]);
+            let report = world.lake.as_mut().unwrap().commit(&changes).await.unwrap();
+            assert!(report.stopped.is_empty(), "{:?}", report.stopped);
+            world.from = log.len();
+        }
+        let before = model.clone();
         match between {
-            Between::Nothing => {}
-            Between::Replay => from = from.saturating_sub(3),
-            Between::Maintain => lake.maintain().await.unwrap(),
-            Between::Restart => {
-                lake = crate::lake::Lake::open(options.clone()).await.unwrap();
-                let progress = lake.load().await.unwrap();
-                from = progress.values().next().unwrap().next_offset as usize;
+            Between::ForeignAppend(id) => {
+                model.entry(id).or_insert(("foreign".to_owned(), None));
             }
+            Between::ForeignDelete(id) => {
+                model.remove(&id);
+            }
+            _ => {}
         }
         let expected: Vec<String> = model
             .iter()
             .map(|(id, (name, note))| format!("{id} {name} {}", note.as_deref().unwrap_or("-")))
             .collect();
-        assert_eq!(fixture.items().await, expected);
+        for world in &mut worlds {
+            let present = matches!(between, Between::ForeignAppend(id) if before.contains_key(&id));
+            world.step(between, key, present).await;
+            assert_eq!(world.fixture.items().await, expected, "{:?}", world.options.upserts.write);
+        }
     }
-    let raw = fixture.query("SELECT count(*), count(DISTINCT \"offset\") FROM cdc_events", At::Latest).await;
-    assert_eq!(raw, [format!("{0} {0}", log.len())]);
+    for world in &worlds {
+        let sql = "SELECT count(*), count(DISTINCT \"offset\") FROM cdc_events";
+        assert_eq!(world.fixture.query(sql, At::Latest).await, [format!("{0} {0}", log.len())]);
+    }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 20, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 20, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_table_equals_the_map_after_every_batch(
-        batches in prop::collection::vec((prop::collection::vec(change(), 1..20), between()), 1..7)
+    fn the_table_equals_the_map_after_every_batch_in_both_write_modes(
+        batches in prop::collection::vec((prop::collection::vec(change(), 1..20), between()), 1..10),
+        key in prop_oneof![Just(Key::Id), Just(Key::Composite)],
     ) {
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(run(batches));
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2).enable_all().build().unwrap().block_on(run(batches, key));
     }
 }

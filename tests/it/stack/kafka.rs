@@ -165,6 +165,15 @@ impl Broker {
         }
     }
 
+    /// Makes a topic in which only the newest record of each key stays.
+    pub async fn create_compacted_topic(&self, topic: &str, partitions: i32) {
+        let new =
+            NewTopic::new(topic, partitions, TopicReplication::Fixed(1)).set("cleanup.policy", "compact");
+        for result in self.admin().create_topics(&[new], &AdminOptions::new()).await.unwrap() {
+            result.unwrap();
+        }
+    }
+
     /// Removes the records of a partition before `offset`, as retention would.
     pub async fn delete_records_before(&self, topic: &str, partition: i32, offset: i64) {
         let mut offsets = TopicPartitionList::new();

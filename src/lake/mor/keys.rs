@@ -1,0 +1,241 @@
+//! Keys as bytes, the same for a row of a batch and for the same row read from a file.
+//!
+//! Every column is first brought to the Arrow type of its [`ColumnType`](crate::change::ColumnType), whatever the file
+//! has (other writers store text as views, times as nanoseconds). Where all key columns have a fixed width and together
+//! at most sixteen bytes, their bytes are the key; else each value of variable width has its length before it. A key
+//! with a null in it equals no other, so it has no bytes.
+
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::compute::cast;
+use arrow::datatypes::{
+    DataType, Date32Type, Decimal128Type, Field, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
+    TimestampMicrosecondType,
+};
+use arrow::error::ArrowError;
+
+use crate::change::TableSchema;
+use crate::lake::schema::type_name;
+
+/// Bytes that the index stores as they are.
+const EXACT: usize = 16;
+
+/// How keys of one table are written as bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct KeyCodec {
+    columns: Vec<(String, DataType)>,
+    types: Vec<String>,
+}
+
+/// The keys of a batch of rows, one behind the other.
+#[derive(Debug, Default)]
+pub(super) struct Keys {
+    bytes: Vec<u8>,
+    ends: Vec<(usize, bool)>,
+}
+
+impl Keys {
+    /// The key of each row; `None` where a part of it is null.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Option<&[u8]>> {
+        let mut start = 0;
+        self.ends.iter().map(move |&(end, whole)| {
+            let key = self.bytes.get(start..end).filter(|_| whole);
+            start = end;
+            key
+        })
+    }
+
+    /// Rows.
+    pub(super) fn len(&self) -> usize {
+        self.ends.len()
+    }
+}
+
+impl KeyCodec {
+    pub(super) fn new(schema: &TableSchema) -> Self {
+        let columns = || schema.key().iter().filter_map(|&index| schema.columns().get(index));
+        Self {
+            columns: columns().map(|column| (column.name.to_string(), column.column_type.arrow())).collect(),
+            types: columns()
+                .map(|column| format!("{} {}", column.name, type_name(&column.column_type)))
+                .collect(),
+        }
+    }
+
+    /// The key columns, in key order.
+    pub(super) fn fields(&self) -> impl Iterator<Item = Field> {
+        self.columns.iter().map(|(name, data_type)| Field::new(name, data_type.clone(), true))
+    }
+
+    /// Names and types, for the index's identity.
+    pub(super) fn description(&self) -> Vec<String> {
+        self.types.clone()
+    }
+
+    /// Whether all keys have one width, and fit into the index as they are.
+    pub(super) fn is_exact(&self) -> bool {
+        let widths: Option<usize> = self.columns.iter().map(|(_, data_type)| width(data_type)).sum();
+        widths.is_some_and(|bytes| bytes <= EXACT)
+    }
+
+    /// The keys of rows given by their key columns, in key order.
+    pub(super) fn encode(&self, columns: &[ArrayRef]) -> Result<Keys, ArrowError> {
+        let rows = columns.first().map_or(0, |column| column.len());
+        let mut cells = Vec::with_capacity(columns.len());
+        for (column, (_, data_type)) in columns.iter().zip(&self.columns) {
+            cells.push(if column.data_type() == data_type {
+                ArrayRef::clone(column)
+            } else {
+                cast(column, data_type)?
+            });
+        }
+        let cells = cells.iter().map(Cells::of).collect::<Result<Vec<_>, _>>()?;
+        let mut keys = Keys { bytes: Vec::with_capacity(rows * EXACT), ends: Vec::with_capacity(rows) };
+        for row in 0..rows {
+            let whole = cells.iter().all(|cells| cells.append(row, &mut keys.bytes));
+            keys.ends.push((keys.bytes.len(), whole));
+        }
+        Ok(keys)
+    }
+}
+
+fn width(data_type: &DataType) -> Option<usize> {
+    match data_type {
+        DataType::Boolean => Some(1),
+        DataType::Decimal128(..) => Some(16),
+        DataType::Utf8 | DataType::Binary => None,
+        other => other.primitive_width(),
+    }
+}
+
+/// A key column by its type.
+enum Cells<'a> {
+    Boolean(&'a arrow::array::BooleanArray),
+    Int16(&'a arrow::array::Int16Array),
+    Int32(&'a arrow::array::Int32Array),
+    Int64(&'a arrow::array::Int64Array),
+    Float32(&'a arrow::array::Float32Array),
+    Float64(&'a arrow::array::Float64Array),
+    Date(&'a arrow::array::Date32Array),
+    Time(&'a arrow::array::TimestampMicrosecondArray),
+    Decimal(&'a arrow::array::Decimal128Array),
+    Text(&'a arrow::array::StringArray),
+    Binary(&'a arrow::array::BinaryArray),
+}
+
+impl<'a> Cells<'a> {
+    fn of(column: &'a ArrayRef) -> Result<Self, ArrowError> {
+        Ok(match column.data_type() {
+            DataType::Boolean => Self::Boolean(column.as_boolean()),
+            DataType::Int16 => Self::Int16(column.as_primitive::<Int16Type>()),
+            DataType::Int32 => Self::Int32(column.as_primitive::<Int32Type>()),
+            DataType::Int64 => Self::Int64(column.as_primitive::<Int64Type>()),
+            DataType::Float32 => Self::Float32(column.as_primitive::<Float32Type>()),
+            DataType::Float64 => Self::Float64(column.as_primitive::<Float64Type>()),
+            DataType::Date32 => Self::Date(column.as_primitive::<Date32Type>()),
+            DataType::Timestamp(..) => Self::Time(column.as_primitive::<TimestampMicrosecondType>()),
+            DataType::Decimal128(..) => Self::Decimal(column.as_primitive::<Decimal128Type>()),
+            DataType::Utf8 => Self::Text(column.as_string::<i32>()),
+            DataType::Binary => Self::Binary(column.as_binary::<i32>()),
+            other => return Err(ArrowError::NotYetImplemented(format!("{other} as part of a key"))),
+        })
+    }
+
+    /// Appends the value of a row; `false` where it is null.
+    fn append(&self, row: usize, to: &mut Vec<u8>) -> bool {
+        macro_rules! fixed {
+            ($cells:expr) => {{
+                if $cells.is_null(row) {
+                    return false;
+                }
+                to.extend_from_slice(&$cells.value(row).to_le_bytes());
+            }};
+        }
+        match self {
+            Self::Boolean(cells) if cells.is_null(row) => return false,
+            Self::Boolean(cells) => to.push(u8::from(cells.value(row))),
+            Self::Int16(cells) => fixed!(cells),
+            Self::Int32(cells) => fixed!(cells),
+            Self::Int64(cells) => fixed!(cells),
+            Self::Float32(cells) => fixed!(cells),
+            Self::Float64(cells) => fixed!(cells),
+            Self::Date(cells) => fixed!(cells),
+            Self::Time(cells) => fixed!(cells),
+            Self::Decimal(cells) => fixed!(cells),
+            Self::Text(cells) if cells.is_null(row) => return false,
+            Self::Text(cells) => counted(cells.value(row).as_bytes(), to),
+            Self::Binary(cells) if cells.is_null(row) => return false,
+            Self::Binary(cells) => counted(cells.value(row), to),
+        }
+        true
+    }
+}
+
+fn counted(value: &[u8], to: &mut Vec<u8>) {
+    to.extend_from_slice(&(value.len() as u64).to_le_bytes());
+    to.extend_from_slice(value);
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    use std::sync::Arc;
+
+    use arrow::array::{Int64Array, StringArray, StringViewArray, TimestampNanosecondArray};
+
+    use super::*;
+    use crate::change::{Column, ColumnType};
+
+    fn codec(types: &[ColumnType]) -> KeyCodec {
+        let column = |(index, column_type): (usize, &ColumnType)| Column {
+            name: format!("k{index}").as_str().into(),
+            column_type: column_type.clone(),
+            nullable: false,
+        };
+        let columns: Vec<_> = types.iter().enumerate().map(column).collect();
+        let key = (0..columns.len()).collect();
+        KeyCodec::new(&TableSchema::new(columns, key))
+    }
+
+    fn keys(codec: &KeyCodec, columns: &[ArrayRef]) -> Vec<Option<Vec<u8>>> {
+        codec.encode(columns).unwrap().iter().map(|key| key.map(<[u8]>::to_vec)).collect()
+    }
+
+    #[test]
+    fn the_same_value_in_another_arrow_type_is_the_same_key() {
+        let codec = codec(&[ColumnType::Text, ColumnType::Timestamp]);
+        let ours: [ArrayRef; 2] = [
+            Arc::new(StringArray::from(vec!["a longer text than twelve", "b"])),
+            Arc::new(arrow::array::TimestampMicrosecondArray::from(vec![7, 8])),
+        ];
+        let theirs: [ArrayRef; 2] = [
+            Arc::new(StringViewArray::from(vec!["a longer text than twelve", "b"])),
+            Arc::new(TimestampNanosecondArray::from(vec![7_000, 8_000])),
+        ];
+        assert_eq!(keys(&codec, &ours), keys(&codec, &theirs));
+    }
+
+    #[test]
+    fn values_of_neighbouring_columns_do_not_run_together() {
+        let codec = codec(&[ColumnType::Text, ColumnType::Text]);
+        let columns = |a: &str, b: &str| -> [ArrayRef; 2] {
+            [Arc::new(StringArray::from(vec![a])), Arc::new(StringArray::from(vec![b]))]
+        };
+        assert_ne!(keys(&codec, &columns("ab", "c")), keys(&codec, &columns("a", "bc")));
+    }
+
+    #[test]
+    fn a_key_with_a_null_has_no_bytes_and_its_neighbours_have_theirs() {
+        let codec = codec(&[ColumnType::Int64]);
+        let column: [ArrayRef; 1] = [Arc::new(Int64Array::from(vec![Some(1), None, Some(3)]))];
+        let expected = [Some(1_i64), None, Some(3)].map(|id| id.map(|id| id.to_le_bytes().to_vec()));
+        assert_eq!(keys(&codec, &column), expected);
+    }
+
+    #[test]
+    fn keys_are_exact_up_to_sixteen_bytes_of_fixed_width() {
+        assert!(codec(&[ColumnType::Int64, ColumnType::Int64]).is_exact());
+        assert!(codec(&[ColumnType::Decimal { precision: 38, scale: 0 }]).is_exact());
+        assert!(!codec(&[ColumnType::Int64, ColumnType::Int64, ColumnType::Boolean]).is_exact());
+        assert!(!codec(&[ColumnType::Uuid]).is_exact());
+    }
+}

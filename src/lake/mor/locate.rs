@@ -1,0 +1,340 @@
+//! Where the current row of each key lies: the key index, kept at the version of the table's state.
+//!
+//! The index stands at a version of the log and *follows*: entries after it are read again and the key columns of files
+//! that came are put in. Only what may bring rows matters. A file that went, or a vector that grew, leaves addresses
+//! behind that are stale, which whoever looks them up sees; but a file that came back or a vector that shrank (RESTORE)
+//! brings rows, so every `add` by others is read anew. Where the entries are gone, or are too many, or the index cannot
+//! be used, it is built from the key columns of all live files.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use futures::{StreamExt, TryStreamExt};
+use roaring::RoaringTreemap;
+use tokio::sync::mpsc;
+
+use super::files::DataFiles;
+use super::home::Home;
+use super::keys::{KeyCodec, Keys};
+use super::vectors;
+use crate::lake::action::{DeletionVector, Line};
+use crate::lake::error::LakeError;
+use crate::lake::index::{IndexIdentity, KeyIndex, RowAddress};
+use crate::lake::state::TableState;
+use crate::lake::table::Table;
+
+/// Entries that are applied one by one; beyond, reading the key columns is no slower.
+const REPLAYED: i64 = 1000;
+/// Files that are read at the same time.
+const READERS: usize = 4;
+/// Batches of keys that wait for the index.
+const QUEUED: usize = 16;
+
+/// The index of one table.
+pub(super) struct Locator {
+    /// `None` only while it is dropped.
+    index: Option<KeyIndex>,
+    identity: IndexIdentity,
+    codec: Arc<KeyCodec>,
+    /// Whether the entry of the index's version was compared.
+    verified: bool,
+    home: Home,
+}
+
+impl std::fmt::Debug for Locator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Locator").field("home", &self.home).finish_non_exhaustive()
+    }
+}
+
+/// Keys of consecutive rows of a file.
+struct Located {
+    file: u32,
+    first: u32,
+    keys: Keys,
+    deleted: Arc<RoaringTreemap>,
+}
+
+/// What an index of `table` belongs to.
+pub(super) fn identity(state: &TableState, codec: &KeyCodec) -> IndexIdentity {
+    IndexIdentity { table_id: state.metadata().id.clone(), key: codec.description(), exact: codec.is_exact() }
+}
+
+impl Locator {
+    /// Opens what is in `home`, or begins an empty index there.
+    pub(super) fn open(home: Home, identity: IndexIdentity, codec: KeyCodec) -> std::io::Result<Self> {
+        let index = match KeyIndex::open(home.folder(), &identity) {
+            Ok(index) => index,
+            Err(reason) => {
+                tracing::debug!(folder = %home.folder().display(), %reason, "no usable index");
+                KeyIndex::create(home.folder(), &identity)?
+            }
+        };
+        Ok(Self { index: Some(index), identity, codec: Arc::new(codec), verified: false, home })
+    }
+
+    /// Whether it is the index of what `identity` describes.
+    pub(super) fn is_of(&self, identity: &IndexIdentity) -> bool {
+        self.identity == *identity
+    }
+
+    /// Has the log entry of the index's version compared again.
+    pub(super) fn distrust(&mut self) {
+        self.verified = false;
+    }
+
+    /// Brings the index to the version of the table's state.
+    pub(super) async fn follow(&mut self, table: &Table, files: &DataFiles) -> Result<(), LakeError> {
+        let goal = table.state.version() as i64;
+        let at = self.index()?.version();
+        if !self.verified {
+            if let Some(at) = at {
+                let entry = table.log.entry(at as u64).await?;
+                if at > goal || !entry.is_some_and(|entry| self.index().is_ok_and(|i| i.stands_on(&entry))) {
+                    return self.rebuild(table, files).await;
+                }
+            }
+            self.verified = true;
+        }
+        match at {
+            Some(at) if at == goal => Ok(()),
+            Some(at) if at < goal && goal - at <= REPLAYED => {
+                if self.replay(at, table, files).await? {
+                    Ok(())
+                } else {
+                    self.rebuild(table, files).await
+                }
+            }
+            _ => self.rebuild(table, files).await,
+        }
+    }
+
+    /// Applies the entries after `at`; `false` where one of them is gone.
+    async fn replay(&mut self, at: i64, table: &Table, files: &DataFiles) -> Result<bool, LakeError> {
+        let goal = table.state.version();
+        let mut came: HashSet<String> = HashSet::new();
+        let mut went: HashSet<String> = HashSet::new();
+        let mut last = None;
+        for version in at as u64 + 1..=goal {
+            let Some(entry) = table.log.entry(version).await? else { return Ok(false) };
+            let changes = FileChanges::of(&entry);
+            went.extend(changes.went);
+            came.extend(changes.came);
+            last = Some(entry);
+        }
+        let live = |path: &String| table.state.files().get(path.as_str());
+        let added =
+            came.iter().filter_map(|path| Some((path.clone(), live(path)?.vector.as_deref().cloned())));
+        let added: Vec<_> = added.collect();
+        self.take_in(added, files).await?;
+        let index = self.index_mut()?;
+        let mut finish = || {
+            for path in went.iter().filter(|path| live(path).is_none()) {
+                index.forget_file(path)?;
+            }
+            index.set_version(goal as i64, last.as_deref())
+        };
+        finish().map_err(|error| failed(table.log.table(), &error))?;
+        Ok(true)
+    }
+
+    /// Builds the index anew from the key columns of all live files.
+    async fn rebuild(&mut self, table: &Table, files: &DataFiles) -> Result<(), LakeError> {
+        let started = std::time::Instant::now();
+        let name = table.log.table();
+        self.index = None;
+        let index = KeyIndex::create(self.home.folder(), &self.identity);
+        self.index = Some(index.map_err(|error| failed(name, &error))?);
+        let all = table.state.files().iter();
+        let all = all.map(|(path, file)| (path.to_string(), file.vector.as_deref().cloned())).collect();
+        self.take_in(all, files).await?;
+        let entry = table.log.entry(table.state.version()).await?;
+        let index = self.index_mut()?;
+        index
+            .set_version(table.state.version() as i64, entry.as_deref())
+            .map_err(|error| failed(name, &error))?;
+        let keys = index.len();
+        self.verified = true;
+        if keys > 0 {
+            tracing::info!(table = name, keys, elapsed = ?started.elapsed(), "built the key index");
+        }
+        Ok(())
+    }
+
+    /// Reads the keys of the live rows of `added` into the index, several files at a time.
+    async fn take_in(
+        &mut self,
+        added: Vec<(String, Option<DeletionVector>)>,
+        files: &DataFiles,
+    ) -> Result<(), LakeError> {
+        let columns = self.key_columns();
+        let codec = Arc::clone(&self.codec);
+        let index = self.index_mut()?;
+        let mut numbered = Vec::with_capacity(added.len());
+        for (path, vector) in added {
+            let number = index.file_number(&path).map_err(|error| failed(&files.table, &error))?;
+            numbered.push((number, path, vector));
+        }
+        let (sender, mut receiver) = mpsc::channel::<Located>(QUEUED);
+        let readers = futures::stream::iter(numbered).map(move |(number, path, vector)| {
+            let (files, codec) = (files.clone(), Arc::clone(&codec));
+            let (columns, sender) = (Arc::clone(&columns), sender.clone());
+            async move {
+                let task = async move {
+                    read_keys(&files, &codec, &columns, (number, &path, vector), &sender).await
+                };
+                tokio::spawn(task).await.map_err(|error| LakeError::Storage {
+                    table: String::new(),
+                    message: error.to_string(),
+                })?
+            }
+        });
+        let reading = readers.buffer_unordered(READERS).try_collect::<()>();
+        let writing = async {
+            while let Some(located) = receiver.recv().await {
+                for (row, key) in (located.first..).zip(located.keys.iter()) {
+                    let Some(key) = key else { continue };
+                    if !located.deleted.contains(u64::from(row)) {
+                        let address = RowAddress { file: located.file, row };
+                        index.put(index.key(key), address).map_err(|error| failed(&files.table, &error))?;
+                    }
+                }
+            }
+            Ok(())
+        };
+        tokio::try_join!(reading, writing)?;
+        Ok(())
+    }
+
+    fn key_columns(&self) -> SchemaRef {
+        Arc::new(Schema::new(self.codec.fields().collect::<Vec<Field>>()))
+    }
+
+    /// What the index says about each key: the data file and the row in it. It may be stale.
+    pub(super) fn locate(&self, keys: &Keys) -> Result<Vec<Option<RowAddress>>, LakeError> {
+        let index = self.index()?;
+        Ok(keys.iter().map(|key| key.and_then(|key| index.get(index.key(key)))).collect())
+    }
+
+    /// The data file with that number, unless it is gone.
+    pub(super) fn file(&self, number: u32) -> Option<&str> {
+        self.index.as_ref()?.file(number)
+    }
+
+    /// Applies a commit of this instance.
+    pub(super) fn apply(&mut self, commit: &OwnCommit<'_>) -> std::io::Result<()> {
+        let Some(index) = &mut self.index else { return Ok(()) };
+        if let Some(path) = commit.written {
+            let file = index.file_number(path)?;
+            for (row, key) in (0..).zip(commit.upserted.iter().flat_map(Keys::iter)) {
+                if let Some(key) = key {
+                    index.put(index.key(key), RowAddress { file, row })?;
+                }
+            }
+        }
+        for key in commit.deleted.iter().flatten() {
+            index.remove(index.key(key));
+        }
+        for path in commit.gone {
+            index.forget_file(path)?;
+        }
+        index.set_version(commit.version as i64, Some(commit.entry))
+    }
+
+    fn index(&self) -> Result<&KeyIndex, LakeError> {
+        self.index.as_ref().ok_or_else(missing)
+    }
+
+    fn index_mut(&mut self) -> Result<&mut KeyIndex, LakeError> {
+        self.index.as_mut().ok_or_else(missing)
+    }
+}
+
+/// An index that outlives the process is synced, so that it can be trusted after the machine restarts.
+impl Drop for Locator {
+    fn drop(&mut self) {
+        let Some(index) = self.index.take() else { return };
+        if self.home.lasts()
+            && let Err(error) = index.close()
+        {
+            tracing::debug!(folder = %self.home.folder().display(), %error, "the index was not closed");
+        }
+    }
+}
+
+/// What a commit of this instance did.
+pub(super) struct OwnCommit<'a> {
+    pub(super) version: u64,
+    pub(super) entry: &'a [u8],
+    pub(super) written: Option<&'a str>,
+    /// Keys of the rows of `written`, in their order.
+    pub(super) upserted: &'a [Keys],
+    pub(super) deleted: &'a Keys,
+    /// Data files that are no longer part of the table.
+    pub(super) gone: &'a [String],
+}
+
+/// Files whose rows have to be read again after a commit, and files that may be gone.
+struct FileChanges {
+    came: HashSet<String>,
+    went: HashSet<String>,
+}
+
+impl FileChanges {
+    /// Lines that cannot be read are left out: the table's state has read the same entry and would have failed.
+    fn of(entry: &[u8]) -> Self {
+        let (mut came, mut went, mut grew) = (HashSet::new(), HashSet::new(), false);
+        for line in entry.split(|&byte| byte == b'\n') {
+            let Ok(line) = serde_json::from_slice::<Line>(line) else { continue };
+            came.extend(line.add.map(|add| add.path));
+            went.extend(line.remove.map(|remove| remove.path));
+            if let Some(info) = line.commit_info {
+                grew = info.writer.is_some() && info.operation.as_deref() == Some("MERGE");
+            }
+        }
+        // Our own upserts only ever delete rows of files that were there.
+        if grew {
+            came.retain(|path| !went.contains(path));
+        }
+        Self { came, went }
+    }
+}
+
+async fn read_keys(
+    files: &DataFiles,
+    codec: &KeyCodec,
+    columns: &SchemaRef,
+    (file, path, vector): (u32, &str, Option<DeletionVector>),
+    sender: &mpsc::Sender<Located>,
+) -> Result<(), LakeError> {
+    let deleted = match vector {
+        Some(vector) => Arc::new(vectors::read(&files.table, &*files.store, &vector).await?),
+        None => Arc::default(),
+    };
+    let mut batches = files.scan(path, columns).await?;
+    let mut first = 0;
+    while let Some(cells) = batches.try_next().await? {
+        let keys = codec.encode(&cells).map_err(|error| LakeError::Unreadable {
+            table: files.table.to_string(),
+            message: format!("the key columns of {path}: {error}"),
+        })?;
+        let rows = keys.len() as u32;
+        if sender.send(Located { file, first, keys, deleted: Arc::clone(&deleted) }).await.is_err() {
+            return Ok(());
+        }
+        first += rows;
+    }
+    Ok(())
+}
+
+pub(super) fn failed(table: &str, error: &std::io::Error) -> LakeError {
+    LakeError::Storage {
+        table: format!("the key index of {table}"),
+        message: format!("{error}; lake.index_dir says where it lies"),
+    }
+}
+
+fn missing() -> LakeError {
+    LakeError::Storage { table: "the key index".to_owned(), message: "it is closed".to_owned() }
+}

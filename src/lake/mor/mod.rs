@@ -1,0 +1,321 @@
+//! Merge-on-read upserts: a batch writes its own rows, one file of deletion vectors and one log entry, whatever the size
+//! of the table.
+//!
+//! The key index says where the present row of each key lies ([`locate`]); that row is marked as deleted in its file's
+//! vector ([`vectors`]), and the new row goes into a new file ([`files`]). An attempt is made against one version of the
+//! table and committed as the next; where another writer was faster, the state and the index catch up and everything
+//! that depends on places is resolved again. There is no rebasing of a commit onto what another writer did, which is
+//! where such tables get rows twice.
+//!
+//! Invariants: a key has at most one live row; a commit of ours only ever deletes rows of files that are live at the
+//! version before; the Delta commit comes first, the index follows.
+
+mod compact;
+mod files;
+mod home;
+mod keys;
+mod locate;
+mod plan;
+mod reader;
+mod vectors;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+pub(super) use self::compact::Pressure;
+use self::files::{DataFiles, stored_rows};
+use self::home::Home;
+use self::keys::{KeyCodec, Keys};
+use self::locate::{Locator, OwnCommit, identity};
+use self::plan::{Cells, Plan, with_stored_cells};
+use self::vectors::Vectors;
+use super::action::{Add, Entry};
+use super::create::DELETION_VECTORS;
+use super::error::LakeError;
+use super::log::Outcome;
+use super::now_millis;
+use super::state::TableState;
+use super::table::{ATTEMPTS, Advance, Table, Writer, txns};
+use crate::change::{Folded, TableId, TableSchema};
+use crate::failpoint;
+
+/// Folder of the indexes in a local lake. No table may lie there.
+pub(super) const INDEX_FOLDER: &str = "_index";
+
+/// How changes get into a current table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WriteMode {
+    /// Rows that change are marked as deleted in a vector beside their file and written anew: costs the batch.
+    #[default]
+    MergeOnRead,
+    /// Files with rows that change are written anew, for readers that do not know deletion vectors: costs the files.
+    CopyOnWrite,
+}
+
+/// How current tables are written.
+#[derive(Debug, Clone)]
+pub struct UpsertOptions {
+    /// For tables that `tables` does not name.
+    pub write: WriteMode,
+    /// By `schema.table`.
+    pub tables: HashMap<String, WriteMode>,
+    /// Local folder of the key indexes; `None`: `_index` in a local lake, else in the user's cache.
+    pub index_dir: Option<PathBuf>,
+    /// Bytes of deletion vectors kept in memory, for each table.
+    pub vector_memory: usize,
+}
+
+impl Default for UpsertOptions {
+    fn default() -> Self {
+        Self { write: WriteMode::default(), tables: HashMap::new(), index_dir: None, vector_memory: 32 << 20 }
+    }
+}
+
+/// How the current tables of an open lake are written.
+#[derive(Debug)]
+pub(super) struct Upserts {
+    options: UpsertOptions,
+    index_root: PathBuf,
+}
+
+impl Upserts {
+    /// The options with the folder that they leave open: `local` is the root of a local lake.
+    pub(super) fn new(options: UpsertOptions, root: &str, local: Option<PathBuf>) -> Self {
+        let index_root = options
+            .index_dir
+            .clone()
+            .or_else(|| Some(local?.join(INDEX_FOLDER)))
+            .unwrap_or_else(|| home::in_cache(root));
+        Self { options, index_root }
+    }
+
+    /// The mode that is set for a table.
+    pub(super) fn mode(&self, table: &TableId) -> WriteMode {
+        self.options.tables.get(&table.to_string()).copied().unwrap_or(self.options.write)
+    }
+
+    /// What a table that is written by merge-on-read keeps.
+    pub(super) fn merge_on_read(&self, table: &TableId) -> Option<MergeOnRead> {
+        (self.mode(table) == WriteMode::MergeOnRead)
+            .then(|| MergeOnRead::new(self.index_root.clone(), self.options.vector_memory))
+    }
+}
+
+/// How a batch ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Upserted {
+    /// The batch is in the table. Absent cells of rows that were not there are null; how many.
+    Committed { unresolved_absent: u64, conflicts: u64 },
+    /// Another writer changed the table's definition: fold the batch again.
+    Changed,
+}
+
+/// What merge-on-read keeps of one table between batches: a view of its log, to be had again at any time.
+#[derive(Debug)]
+pub(super) struct MergeOnRead {
+    index_root: PathBuf,
+    locator: Option<Locator>,
+    vectors: Vectors,
+    /// The version at which compaction met another writer.
+    conflict: Option<u64>,
+}
+
+/// What is being brought into the table, with its keys.
+struct Upsert<'a> {
+    folded: &'a Folded,
+    advances: &'a [Advance],
+    upserted: Keys,
+    deleted: Keys,
+    files: DataFiles,
+    /// The rows, once they are written; another attempt takes them over where they do not depend on stored rows.
+    written: Option<Add>,
+}
+
+/// A commit that is ready for its attempt.
+struct Prepared {
+    entry: Bytes,
+    plan: Plan,
+    unresolved_absent: u64,
+}
+
+impl MergeOnRead {
+    fn new(index_root: PathBuf, vector_memory: usize) -> Self {
+        Self { index_root, locator: None, vectors: Vectors::new(vector_memory), conflict: None }
+    }
+
+    /// Takes over what was kept for the same table, to be compared with the log as if it had just been opened.
+    pub(super) fn take_over(&mut self, old: Self) {
+        self.locator = old.locator;
+        self.vectors = old.vectors;
+        if let Some(locator) = &mut self.locator {
+            locator.distrust();
+        }
+    }
+
+    /// Brings `folded` into `table` together with the positions in `advances`.
+    pub(super) async fn upsert(
+        &mut self,
+        table: &mut Table,
+        folded: &Folded,
+        advances: &[Advance],
+        writer: &Writer,
+    ) -> Result<Upserted, LakeError> {
+        let codec = KeyCodec::new(&folded.schema);
+        let refused = |error| LakeError::Refused(format!("keys of table {}: {error}", table.log.table()));
+        let of_rows: Vec<_> = folded
+            .schema
+            .key()
+            .iter()
+            .filter_map(|&index| folded.rows.columns().get(index).cloned())
+            .collect();
+        let mut upsert = Upsert {
+            folded,
+            advances,
+            upserted: codec.encode(&of_rows).map_err(refused)?,
+            deleted: codec.encode(folded.deletes.columns()).map_err(refused)?,
+            files: DataFiles { table: table.log.table().into(), store: table.log.files() },
+            written: None,
+        };
+        for attempt in 0..ATTEMPTS {
+            self.follow(table, &folded.schema, &upsert.files).await?;
+            let prepared = self.prepare(table, &mut upsert, writer).await?;
+            let committed =
+                |unresolved_absent| Upserted::Committed { unresolved_absent, conflicts: u64::from(attempt) };
+            if table.commit(prepared.entry.clone()).await? == Outcome::Committed {
+                failpoint::hit("lake.before_index");
+                let unresolved_absent = prepared.unresolved_absent;
+                self.committed(table, &upsert, prepared);
+                return Ok(committed(unresolved_absent));
+            }
+            let found = table.catch_up(writer, advances).await?;
+            if table.has(advances) {
+                return Ok(committed(0));
+            }
+            if found.metadata {
+                return Ok(Upserted::Changed);
+            }
+        }
+        Err(LakeError::Busy { table: table.log.table().to_owned(), attempts: ATTEMPTS })
+    }
+
+    /// Opens the index where it is not open yet, and brings it to the table's version.
+    async fn follow(
+        &mut self,
+        table: &Table,
+        schema: &TableSchema,
+        files: &DataFiles,
+    ) -> Result<(), LakeError> {
+        let codec = KeyCodec::new(schema);
+        let identity = identity(&table.state, &codec);
+        let mut locator = match self.locator.take().filter(|locator| locator.is_of(&identity)) {
+            Some(locator) => locator,
+            None => Home::acquire(&self.index_root, table.log.table())
+                .and_then(|home| Locator::open(home, identity, codec))
+                .map_err(|error| locate::failed(table.log.table(), &error))?,
+        };
+        // After an error it is opened again, and what it misses is read from the log.
+        locator.follow(table, files).await?;
+        self.locator = Some(locator);
+        Ok(())
+    }
+
+    /// Writes what the commit needs, against the version at which table and index stand.
+    async fn prepare(
+        &mut self,
+        table: &Table,
+        upsert: &mut Upsert<'_>,
+        writer: &Writer,
+    ) -> Result<Prepared, LakeError> {
+        let plan = match &self.locator {
+            Some(locator) if !table.state.files().is_empty() => {
+                let upserted = locator.locate(&upsert.upserted)?;
+                let deleted = locator.locate(&upsert.deleted)?;
+                plan::resolve(table, locator, &mut self.vectors, &*upsert.files.store, &upserted, &deleted)
+                    .await?
+            }
+            _ => Plan::default(),
+        };
+        let Cells { columns, depends, unresolved } =
+            with_stored_cells(upsert.folded, &plan, &upsert.files).await?;
+        if upsert.folded.rows.num_rows() > 0 && (upsert.written.is_none() || depends) {
+            let rows = stored_rows(upsert.folded, columns).map_err(|error| {
+                LakeError::Refused(format!("table {} cannot take this batch: {error}", upsert.files.table))
+            })?;
+            upsert.written = Some(upsert.files.write(rows, &upsert.folded.schema).await?);
+            failpoint::hit("lake.after_data_files");
+        }
+        let entry = Entry::new("MERGE", &writer.id, now_millis());
+        let entry = upsert.written.iter().fold(entry, Entry::add);
+        let (entry, plan) = plan.write_vectors(entry, &upsert.files).await?;
+        let entry = txns(upsert.advances).fold(entry, |entry, txn| entry.txn(&txn)).into_bytes();
+        Ok(Prepared { entry, plan, unresolved_absent: unresolved })
+    }
+
+    /// Lets index and vectors follow a commit. The batch is in the table whatever happens here.
+    fn committed(&mut self, table: &Table, upsert: &Upsert<'_>, prepared: Prepared) {
+        let mut gone = Vec::new();
+        for touched in prepared.plan.files {
+            match touched.vector {
+                Some(vector) => self.vectors.keep(&touched.path, vector, Arc::new(touched.deleted)),
+                None => {
+                    self.vectors.forget(&touched.path);
+                    gone.push(touched.path);
+                }
+            }
+        }
+        self.index_follows(&OwnCommit {
+            version: table.state.version(),
+            entry: &prepared.entry,
+            written: upsert.written.as_ref().map(|add| add.path.as_str()),
+            upserted: std::slice::from_ref(&upsert.upserted),
+            deleted: &upsert.deleted,
+            gone: &gone,
+        });
+    }
+
+    /// Lets the index follow a commit that is in the log. Where it cannot, it is opened again and reads the entry.
+    fn index_follows(&mut self, commit: &OwnCommit<'_>) {
+        let Some(locator) = &mut self.locator else { return };
+        if let Err(error) = locator.apply(commit) {
+            tracing::warn!(%error, "the key index could not follow a commit; it is opened again");
+            self.locator = None;
+        }
+    }
+}
+
+/// Why a table cannot be written by deletion vectors, or `None` where it can.
+///
+/// What a table asks of its writers beyond rows and vectors is left to the library.
+pub(super) fn obstacle(state: &TableState, schema: &TableSchema) -> Option<String> {
+    let metadata = state.metadata();
+    let set = |name: &str| metadata.configuration.get(name).map(String::as_str);
+    let has_feature = state.protocol().is_some_and(|protocol| {
+        protocol.writer_features.iter().flatten().any(|feature| feature == "deletionVectors")
+    });
+    if !has_feature || set(DELETION_VECTORS) != Some("true") {
+        return Some(format!("it was created without deletion vectors ({DELETION_VECTORS})"));
+    }
+    if !metadata.partition_columns.is_empty() {
+        return Some("it is partitioned".to_owned());
+    }
+    let asks = metadata.configuration.iter().find(|(name, value)| {
+        name.starts_with("delta.constraints.")
+            || (value.as_str() == "true"
+                && matches!(name.as_str(), "delta.enableChangeDataFeed" | "delta.appendOnly"))
+    });
+    if let Some((name, _)) = asks {
+        return Some(format!("it has the property {name}"));
+    }
+    let fields = super::schema::DeltaSchema::parse("", &metadata.schema_string).ok()?.fields;
+    let foreign = fields.iter().find(|field| {
+        let ours = schema.index_of(&field.name).is_some() || super::schema::is_metadata(&field.name);
+        let plain = field.nullable && !field.metadata.keys().any(|key| key.starts_with("delta."));
+        !ours || !plain
+    });
+    foreign.map(|field| format!("its column {} was added or changed by another writer", field.name))
+}

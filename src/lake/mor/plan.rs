@@ -1,0 +1,227 @@
+//! What a batch does to the files that are there: which rows go, and which of their cells the new rows keep.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::compute::interleave;
+use arrow::datatypes::{Schema, SchemaRef};
+use deltalake::ObjectStore;
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use roaring::RoaringTreemap;
+use serde_json::Value;
+
+use super::files::DataFiles;
+use super::locate::Locator;
+use super::vectors::{VectorFile, Vectors};
+use crate::change::Folded;
+use crate::failpoint;
+use crate::lake::action::{Add, DeletionVector, Entry};
+use crate::lake::error::LakeError;
+use crate::lake::index::RowAddress;
+use crate::lake::now_millis;
+use crate::lake::state::LiveFile;
+use crate::lake::table::Table;
+
+/// Files that are read at the same time for the cells of old rows.
+const READERS: usize = 8;
+
+/// The files that lose rows.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    pub(super) files: Vec<Touched>,
+}
+
+/// A file that loses rows.
+#[derive(Debug)]
+pub(super) struct Touched {
+    pub(super) path: String,
+    pub(super) file: LiveFile,
+    /// Rows that go, ascending, each with the row of the batch that takes its place.
+    rows: Vec<(u32, Option<usize>)>,
+    /// All deleted rows, those that go included.
+    pub(super) deleted: RoaringTreemap,
+    /// Where `deleted` is written; `None` where no row is left and the file goes.
+    pub(super) vector: Option<DeletionVector>,
+}
+
+/// Finds the live rows among what the index says about the keys of a batch.
+///
+/// The index may name rows that are deleted and files that are gone; nothing else may come of it.
+pub(super) async fn resolve(
+    table: &Table,
+    locator: &Locator,
+    vectors: &mut Vectors,
+    store: &dyn ObjectStore,
+    upserted: &[Option<RowAddress>],
+    deleted: &[Option<RowAddress>],
+) -> Result<Plan, LakeError> {
+    let mut by_file: BTreeMap<u32, Vec<(u32, Option<usize>)>> = BTreeMap::new();
+    let upserted = upserted.iter().enumerate().map(|(row, address)| (*address, Some(row)));
+    for (address, row) in upserted.chain(deleted.iter().map(|address| (*address, None))) {
+        if let Some(address) = address {
+            by_file.entry(address.file).or_default().push((address.row, row));
+        }
+    }
+    let live: Vec<(&str, &LiveFile, Vec<(u32, Option<usize>)>)> = by_file
+        .into_iter()
+        .filter_map(|(number, rows)| {
+            let path = locator.file(number)?;
+            Some((path, table.state.files().get(path)?, rows))
+        })
+        .collect();
+    let names = live.iter().map(|(path, file, _)| (*path, *file));
+    let before = vectors.of(table.log.table(), store, names).await?;
+    let mut files = Vec::with_capacity(live.len());
+    for ((path, file, mut rows), before) in live.into_iter().zip(before) {
+        rows.retain(|(row, _)| !before.contains(u64::from(*row)));
+        if rows.is_empty() {
+            continue;
+        }
+        rows.sort_unstable();
+        let mut deleted = RoaringTreemap::clone(&before);
+        deleted.extend(rows.iter().map(|(row, _)| u64::from(*row)));
+        files.push(Touched { path: path.to_owned(), file: file.clone(), rows, deleted, vector: None });
+    }
+    Ok(Plan { files })
+}
+
+impl Plan {
+    /// Writes the vectors of all touched files as one file, and the actions that put them in place.
+    pub(super) async fn write_vectors(
+        mut self,
+        mut entry: Entry,
+        files: &DataFiles,
+    ) -> Result<(Entry, Self), LakeError> {
+        let mut out = VectorFile::new();
+        let (mut any, now) = (false, now_millis());
+        for touched in &mut self.files {
+            entry = entry.remove(&touched.file.remove(&touched.path, now, true));
+            let physical = match touched.file.physical_rows() {
+                Some(rows) => rows,
+                None => files.count(&touched.path).await?,
+            };
+            if touched.deleted.len() as i64 >= physical {
+                continue;
+            }
+            let vector = out.push(&touched.deleted).map_err(|error| LakeError::Storage {
+                table: files.table.to_string(),
+                message: format!("deletion vector: {error}"),
+            })?;
+            entry = entry.add(&readded(&touched.path, &touched.file, physical, vector.clone()));
+            touched.vector = Some(vector);
+            any = true;
+        }
+        if any {
+            out.put(&files.table, &*files.store).await?;
+            failpoint::hit("lake.after_deletion_vectors");
+        }
+        Ok((entry, self))
+    }
+}
+
+/// The same file with another vector: its bounds still hold, but no longer tightly, and its rows are counted as before.
+fn readded(path: &str, file: &LiveFile, physical: i64, vector: DeletionVector) -> Add {
+    let stats = file.stats.as_deref().and_then(|stats| serde_json::from_str::<Value>(stats).ok());
+    let mut stats = stats.unwrap_or_default();
+    if !stats.is_object() {
+        stats = Value::Object(serde_json::Map::new());
+    }
+    stats["numRecords"] = physical.into();
+    stats["tightBounds"] = false.into();
+    Add {
+        path: path.to_owned(),
+        partition_values: HashMap::new(),
+        size: file.size,
+        modification_time: file.modification_time,
+        data_change: true,
+        stats: Some(stats.to_string()),
+        deletion_vector: Some(vector),
+    }
+}
+
+/// The columns of a batch with absent cells filled in.
+pub(super) struct Cells {
+    pub(super) columns: Vec<ArrayRef>,
+    /// Whether there were absent cells: then the columns hold at one version of the table only.
+    pub(super) depends: bool,
+    /// Absent cells of rows that are not in the table.
+    pub(super) unresolved: u64,
+}
+
+/// Takes absent cells from the rows that the batch replaces.
+pub(super) async fn with_stored_cells(
+    folded: &Folded,
+    plan: &Plan,
+    files: &DataFiles,
+) -> Result<Cells, LakeError> {
+    let partial: Vec<usize> = (0..folded.absent.len())
+        .filter(|&column| folded.absent.get(column).is_some_and(Option::is_some))
+        .collect();
+    let mut columns = folded.rows.columns().to_vec();
+    if partial.is_empty() {
+        return Ok(Cells { columns, depends: false, unresolved: 0 });
+    }
+    let fields = partial.iter().filter_map(|&column| folded.schema.arrow().fields().get(column).cloned());
+    let wanted: SchemaRef = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    let old = stored(folded, plan, files, &wanted).await?;
+    let mut unresolved = 0;
+    for (at, &column) in partial.iter().enumerate() {
+        let Some((Some(mask), rows)) = folded.absent.get(column).zip(columns.get(column).cloned()) else {
+            continue;
+        };
+        let mut sources: Vec<&dyn arrow::array::Array> = vec![&*rows];
+        sources.extend(old.batches.iter().map(|batch| &**batch.column(at)));
+        let picked: Vec<(usize, usize)> = (0..rows.len())
+            .map(|row| match old.places.get(&row).filter(|_| mask.value(row)) {
+                Some(&(batch, place)) => (batch + 1, place),
+                None => {
+                    unresolved += u64::from(mask.value(row));
+                    (0, row)
+                }
+            })
+            .collect();
+        let filled = interleave(&sources, &picked)
+            .map_err(|error| LakeError::Refused(format!("stored cells of {}: {error}", files.table)))?;
+        if let Some(slot) = columns.get_mut(column) {
+            *slot = filled;
+        }
+    }
+    Ok(Cells { columns, depends: true, unresolved })
+}
+
+/// Old rows that have cells to keep.
+struct Stored {
+    batches: Vec<RecordBatch>,
+    /// Row of the batch to (which of `batches`, which row).
+    places: HashMap<usize, (usize, usize)>,
+}
+
+async fn stored(
+    folded: &Folded,
+    plan: &Plan,
+    files: &DataFiles,
+    columns: &SchemaRef,
+) -> Result<Stored, LakeError> {
+    let has_absent = |row: usize| folded.absent.iter().flatten().any(|mask| mask.value(row));
+    let wanted: Vec<(&str, Vec<(u32, usize)>)> = plan
+        .files
+        .iter()
+        .map(|touched| {
+            let replaced = touched.rows.iter().filter_map(|&(row, by)| Some((row, by?)));
+            (touched.path.as_str(), replaced.filter(|&(_, by)| has_absent(by)).collect::<Vec<_>>())
+        })
+        .filter(|(_, rows)| !rows.is_empty())
+        .collect();
+    let mut reads = Vec::with_capacity(wanted.len());
+    for (path, rows) in &wanted {
+        let ordinals: Vec<u32> = rows.iter().map(|(row, _)| *row).collect();
+        reads.push(async move { files.rows(path, columns, &ordinals).await }.boxed());
+    }
+    let batches: Vec<RecordBatch> = futures::stream::iter(reads).buffered(READERS).try_collect().await?;
+    let mut places = HashMap::new();
+    for (batch, (_, rows)) in wanted.iter().enumerate() {
+        places.extend(rows.iter().enumerate().map(|(place, &(_, by))| (by, (batch, place))));
+    }
+    Ok(Stored { batches, places })
+}

@@ -1,0 +1,263 @@
+//! Deletion vectors: which rows of a file are deleted, as the Delta protocol writes it down.
+//!
+//! One file holds all vectors of a commit: a version byte, then for each vector its length (big-endian), a magic number
+//! (little-endian), the bitmap in the portable form of 64-bit Roaring bitmaps, and a CRC-32 of the two (big-endian).
+//! A vector is read by its range, so that one of many does not cost the others. Vectors in memory are a cache within a
+//! limit of bytes; what is not there is read again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crc::{CRC_32_ISO_HDLC, Crc};
+use deltalake::logstore::object_store::{ObjectStoreExt, PutOptions};
+use deltalake::{ObjectStore, Path};
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use roaring::RoaringTreemap;
+use uuid::Uuid;
+
+use crate::lake::action::DeletionVector;
+use crate::lake::error::LakeError;
+use crate::lake::state::LiveFile;
+
+const FORMAT: u8 = 1;
+const MAGIC: u32 = 1_681_511_377;
+/// Length and checksum around a vector.
+const FRAME: usize = 4;
+/// Characters of a UUID in Z85.
+const ID: usize = 20;
+/// Vectors that are fetched at the same time.
+const FETCHES: usize = 16;
+
+static CHECKSUM: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
+
+/// A file of vectors that is being put together.
+pub(super) struct VectorFile {
+    id: Uuid,
+    bytes: Vec<u8>,
+}
+
+impl VectorFile {
+    pub(super) fn new() -> Self {
+        Self { id: Uuid::new_v4(), bytes: vec![FORMAT] }
+    }
+
+    /// Adds a vector; the result says where a reader finds it.
+    pub(super) fn push(&mut self, rows: &RoaringTreemap) -> std::io::Result<DeletionVector> {
+        let start = self.bytes.len();
+        let size = FRAME + rows.serialized_size();
+        let fits = |number: usize| i32::try_from(number).map_err(std::io::Error::other);
+        let (offset, size_in_bytes) = (fits(start)?, fits(size)?);
+        self.bytes.extend_from_slice(&size_in_bytes.to_be_bytes());
+        self.bytes.extend_from_slice(&MAGIC.to_le_bytes());
+        rows.serialize_into(&mut self.bytes)?;
+        let checksum = CHECKSUM.checksum(self.bytes.get(start + FRAME..).unwrap_or_default());
+        self.bytes.extend_from_slice(&checksum.to_be_bytes());
+        Ok(DeletionVector {
+            storage_type: "u".to_owned(),
+            path_or_inline_dv: z85::encode(self.id.as_bytes()),
+            offset: Some(offset),
+            size_in_bytes,
+            cardinality: rows.len() as i64,
+        })
+    }
+
+    /// Writes the file into the table's folder.
+    pub(super) async fn put(self, table: &str, store: &dyn ObjectStore) -> Result<(), LakeError> {
+        let path = Path::from(format!("deletion_vector_{}.bin", self.id));
+        store
+            .put_opts(&path, self.bytes.into(), PutOptions::default())
+            .await
+            .map(|_| ())
+            .map_err(|error| LakeError::store(table, &error))
+    }
+}
+
+/// Reads the rows that `vector` says are deleted.
+pub(super) async fn read(
+    table: &str,
+    store: &dyn ObjectStore,
+    vector: &DeletionVector,
+) -> Result<RoaringTreemap, LakeError> {
+    let unreadable = |reason: &str| LakeError::Unreadable {
+        table: table.to_owned(),
+        message: format!("the deletion vector {:?} {reason}", vector.path_or_inline_dv),
+    };
+    let size = usize::try_from(vector.size_in_bytes).map_err(|_| unreadable("has no size"))?;
+    let framed = match vector.storage_type.as_str() {
+        "u" => {
+            let path = path(vector).ok_or_else(|| unreadable("names no file"))?;
+            let start = u64::try_from(vector.offset.unwrap_or(0)).map_err(|_| unreadable("has no place"))?;
+            let range = start..start + (size + 2 * FRAME) as u64;
+            let bytes =
+                store.get_range(&path, range).await.map_err(|error| LakeError::store(table, &error))?;
+            let (length, rest) = bytes.split_at_checked(FRAME).ok_or_else(|| unreadable("is cut off"))?;
+            let (data, checksum) = rest.split_at_checked(size).ok_or_else(|| unreadable("is cut off"))?;
+            if length != vector.size_in_bytes.to_be_bytes()
+                || checksum != CHECKSUM.checksum(data).to_be_bytes()
+            {
+                return Err(unreadable("is damaged: its length or checksum is wrong"));
+            }
+            data.to_vec()
+        }
+        "i" => z85::decode(&vector.path_or_inline_dv).map_err(|_| unreadable("is not Z85"))?,
+        other => return Err(unreadable(&format!("is stored as {other:?}; u and i can be read"))),
+    };
+    let (magic, data) = framed.split_at_checked(FRAME).ok_or_else(|| unreadable("is cut off"))?;
+    if magic != MAGIC.to_le_bytes() {
+        return Err(unreadable("has an unknown format"));
+    }
+    let rows = RoaringTreemap::deserialize_from(data).map_err(|error| unreadable(&error.to_string()))?;
+    if rows.len() as i64 == vector.cardinality {
+        Ok(rows)
+    } else {
+        Err(unreadable(&format!("has {} rows, not {}", rows.len(), vector.cardinality)))
+    }
+}
+
+/// The file of a vector that is stored relative to the table.
+pub(super) fn path(vector: &DeletionVector) -> Option<Path> {
+    let text = vector.path_or_inline_dv.as_str();
+    let (prefix, id) = text.split_at_checked(text.len().checked_sub(ID)?)?;
+    let id = Uuid::from_slice(&z85::decode(id).ok()?).ok()?;
+    let name = format!("deletion_vector_{id}.bin");
+    Some(if prefix.is_empty() { Path::from(name) } else { Path::from(format!("{prefix}/{name}")) })
+}
+
+/// Vectors in memory, by data file.
+#[derive(Debug)]
+pub(super) struct Vectors {
+    limit: usize,
+    bytes: usize,
+    clock: u64,
+    of: HashMap<Box<str>, Cached>,
+}
+
+#[derive(Debug)]
+struct Cached {
+    vector: DeletionVector,
+    rows: Arc<RoaringTreemap>,
+    bytes: usize,
+    used: u64,
+}
+
+impl Vectors {
+    /// A cache of at most `limit` bytes, as vectors count when they are written.
+    pub(super) fn new(limit: usize) -> Self {
+        Self { limit, bytes: 0, clock: 0, of: HashMap::new() }
+    }
+
+    /// The deleted rows of each of `files`, in their order.
+    pub(super) async fn of<'a>(
+        &mut self,
+        table: &str,
+        store: &dyn ObjectStore,
+        files: impl IntoIterator<Item = (&'a str, &'a LiveFile)>,
+    ) -> Result<Vec<Arc<RoaringTreemap>>, LakeError> {
+        let mut found = Vec::new();
+        let mut missing = Vec::new();
+        for (at, (path, file)) in files.into_iter().enumerate() {
+            let rows = match file.vector.as_deref() {
+                None => Some(Arc::default()),
+                Some(vector) => self.cached(path, vector),
+            };
+            if let (None, Some(vector)) = (&rows, file.vector.as_deref()) {
+                missing.push((at, path, vector));
+            }
+            found.push(rows.unwrap_or_default());
+        }
+        let mut fetches = Vec::with_capacity(missing.len());
+        for (at, path, vector) in missing {
+            let fetch =
+                async move { Ok::<_, LakeError>((at, path, vector, read(table, store, vector).await?)) };
+            fetches.push(fetch.boxed());
+        }
+        let mut fetched = futures::stream::iter(fetches).buffer_unordered(FETCHES);
+        while let Some((at, path, vector, rows)) = fetched.try_next().await? {
+            let rows = Arc::new(rows);
+            self.keep(path, vector.clone(), Arc::clone(&rows));
+            if let Some(slot) = found.get_mut(at) {
+                *slot = rows;
+            }
+        }
+        Ok(found)
+    }
+
+    fn cached(&mut self, path: &str, vector: &DeletionVector) -> Option<Arc<RoaringTreemap>> {
+        self.clock += 1;
+        let cached = self.of.get_mut(path).filter(|cached| cached.vector == *vector)?;
+        cached.used = self.clock;
+        Some(Arc::clone(&cached.rows))
+    }
+
+    /// Remembers the vector of a file, in place of an older one.
+    pub(super) fn keep(&mut self, path: &str, vector: DeletionVector, rows: Arc<RoaringTreemap>) {
+        self.forget(path);
+        self.clock += 1;
+        let bytes = rows.serialized_size();
+        self.bytes += bytes;
+        self.of.insert(path.into(), Cached { vector, rows, bytes, used: self.clock });
+        while self.bytes > self.limit {
+            let oldest = self.of.iter().min_by_key(|(_, cached)| cached.used).map(|(path, _)| path.clone());
+            let Some(oldest) = oldest else { break };
+            self.forget(&oldest);
+        }
+    }
+
+    /// Drops the vector of a file.
+    pub(super) fn forget(&mut self, path: &str) {
+        if let Some(cached) = self.of.remove(path) {
+            self.bytes -= cached.bytes;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    use super::*;
+    use deltalake::logstore::object_store::memory::InMemory;
+
+    fn rows(of: impl IntoIterator<Item = u64>) -> RoaringTreemap {
+        of.into_iter().collect()
+    }
+
+    #[tokio::test]
+    async fn several_vectors_of_one_file_read_back_each_by_its_range() {
+        let store = InMemory::new();
+        let vectors = [rows([0, 3, 70_000]), rows(0..100_000), rows([u64::from(u32::MAX)])];
+        let mut file = VectorFile::new();
+        let descriptors: Vec<_> = vectors.iter().map(|rows| file.push(rows).unwrap()).collect();
+        file.put("t", &store).await.unwrap();
+        for (rows, descriptor) in vectors.iter().zip(&descriptors) {
+            assert_eq!(read("t", &store, descriptor).await.unwrap(), *rows);
+        }
+        let damaged = DeletionVector { offset: descriptors[1].offset, ..descriptors[0].clone() };
+        let error = read("t", &store, &damaged).await.unwrap_err().to_string();
+        assert!(error.contains("damaged"), "{error}");
+    }
+
+    #[test]
+    fn a_vector_of_the_protocols_example_names_its_file() {
+        let vector = DeletionVector {
+            storage_type: "u".into(),
+            path_or_inline_dv: "ab^-aqEH.-t@S}K{vb[*k^".into(),
+            offset: Some(4),
+            size_in_bytes: 40,
+            cardinality: 6,
+        };
+        let expected = "ab/deletion_vector_d2c639aa-8816-431a-aaf6-d3fe2512ff61.bin";
+        assert_eq!(path(&vector).unwrap().as_ref(), expected);
+    }
+
+    #[test]
+    fn the_cache_keeps_within_its_limit_what_was_used_last() {
+        let mut cache = Vectors::new(100);
+        let mut file = VectorFile::new();
+        for (name, row) in [("a", 1), ("b", 2), ("c", 3), ("d", 4), ("e", 5)] {
+            let rows = rows([row]);
+            let vector = file.push(&rows).unwrap();
+            cache.keep(name, vector, Arc::new(rows));
+        }
+        assert!(cache.bytes <= 100 && cache.of.contains_key("e") && !cache.of.contains_key("a"), "{cache:?}");
+    }
+}

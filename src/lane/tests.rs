@@ -1,0 +1,150 @@
+//! The lane against a sink that only remembers what it was asked.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::sync::mpsc::sync_channel;
+
+use super::*;
+use crate::admin::metrics::Metrics;
+use crate::admin::status::StatusBoard;
+use crate::change::{KnownSchemas, Progress, StoredPosition, TableId, TopicIdentity};
+use crate::kafka::{Assignment, ChunkBuilder, Event, Record};
+
+#[derive(Default)]
+struct Remembering {
+    calls: Vec<&'static str>,
+}
+
+fn progress() -> Progress {
+    let stored = StoredPosition { identity: TopicIdentity::unknown(), next_offset: 7 };
+    Progress::from([(TopicPartition::new("t", 0), stored)])
+}
+
+impl Sink for Remembering {
+    async fn load(&mut self) -> Result<Progress, SinkError> {
+        self.calls.push("load");
+        Ok(progress())
+    }
+
+    async fn reload(&mut self) -> Result<Progress, SinkError> {
+        self.calls.push("reload");
+        Ok(progress())
+    }
+
+    async fn commit(&mut self, _: &Batch) -> Result<CommitReport, SinkError> {
+        self.calls.push("commit");
+        Ok(CommitReport::default())
+    }
+
+    fn release(&mut self, _: &[TopicPartition]) {
+        self.calls.push("release");
+    }
+
+    fn known_schemas(&self) -> KnownSchemas {
+        Box::new(|_| None)
+    }
+
+    async fn maintain(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+}
+
+fn lane() -> Lane<Remembering> {
+    let options = LaneOptions {
+        name: "test".to_owned(),
+        consumer: ConsumerOptions::new("localhost:1", "test", vec!["t".to_owned()]),
+        decoder: DecoderOptions::default(),
+        batch: BatchLimits { max_delay: Duration::from_secs(1), max_rows: 10, max_bytes: 1000 },
+        until_caught_up: false,
+    };
+    let observer = Observer::new("test", Metrics::new().unwrap(), StatusBoard::default().lane("test"));
+    Lane::new(options, Remembering::default(), observer, watch::channel(false).1)
+}
+
+#[tokio::test]
+async fn positions_asked_while_batches_are_in_flight_leave_stopped_tables_stopped() {
+    let mut lane = lane();
+    let (reply, answer) = sync_channel(1);
+    let partitions = vec![TopicPartition::new("t", 0), TopicPartition::new("t", 1)];
+    assert!(lane.answer(PositionRequest { partitions, reply }).await.is_ok());
+    let known = answer.recv().unwrap().unwrap();
+    assert_eq!(known.len(), 1);
+    assert_eq!(known[&TopicPartition::new("t", 0)].next_offset, 7);
+    assert_eq!(lane.sink.calls, ["reload"]);
+}
+
+/// A stage that reads `t/0` from offset 5, and what it hands over.
+fn stage(runtime: &tokio::runtime::Runtime) -> (DecodeStage, mpsc::Receiver<Staged>) {
+    let (sender, staged) = mpsc::channel(16);
+    let mut stage = DecodeStage::new(
+        Decoder::new(DecoderOptions::default(), |_: &TableId| None),
+        lane().options.batch,
+        sender,
+        Arc::new(Semaphore::new(1)),
+        runtime.handle().clone(),
+        Box::new(|_| {}),
+    );
+    let assignment =
+        Assignment { partition: TopicPartition::new("t", 0), identity: TopicIdentity::unknown(), start: 5 };
+    assert!(stage.handle(Event::Assigned(vec![assignment])).is_ok());
+    (stage, staged)
+}
+
+#[test]
+fn a_quiet_partition_is_committed_up_to_what_kafka_never_delivers() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let (mut stage, mut staged) = stage(&runtime);
+    let positions = vec![(TopicPartition::new("t", 0), 6), (TopicPartition::new("other", 0), 6)];
+    assert!(stage.handle(Event::Idle { positions }).is_ok());
+    assert!(stage.handle(Event::CaughtUp).is_ok());
+    assert!(matches!(staged.try_recv(), Ok(Staged::Assigned(_))));
+    let Ok(Staged::Batch { batch, .. }) = staged.try_recv() else { panic!("no batch") };
+    let ends: Vec<_> = batch.spans.values().map(|span| (span.first, span.next)).collect();
+    assert_eq!(ends, [(5, 6)]);
+}
+
+#[test]
+fn the_position_of_a_stopped_topic_stays_before_its_bad_record() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let (mut stage, mut staged) = stage(&runtime);
+    let mut chunk = ChunkBuilder::new(1000);
+    let topic = "t".into();
+    let (key, value) = (Some(&b"{\"id\":1}"[..]), Some(&b"not json"[..]));
+    let record = Record {
+        topic: &topic,
+        partition: 0,
+        offset: 5,
+        timestamp_ms: 0,
+        key,
+        value,
+        new_key: None,
+        old_key: None,
+    };
+    chunk.push(&record);
+    assert!(stage.handle(Event::Records(chunk.take())).is_ok());
+    assert!(stage.handle(Event::Idle { positions: vec![(TopicPartition::new("t", 0), 6)] }).is_ok());
+    assert!(stage.handle(Event::CaughtUp).is_ok());
+    let mut stopped = false;
+    while let Ok(next) = staged.try_recv() {
+        match next {
+            Staged::RecordStopped(error) => stopped = error.offset == 5,
+            Staged::Batch { batch, .. } => assert!(batch.spans.is_empty(), "{:?}", batch.spans),
+            _ => {}
+        }
+    }
+    assert!(stopped);
+}
+
+#[tokio::test]
+async fn a_sink_hears_of_partitions_that_were_given_away() {
+    let mut lane = lane();
+    let (bridge, requests) = PositionBridge::new();
+    let options = lane.options.consumer.clone();
+    let consumer = Arc::new(Consumer::start(options, Arc::new(bridge)).unwrap().0);
+    let staged = mpsc::channel(1).1;
+    let mut attempt = Attempt { consumer, requests, staged, kafka_errors: BTreeMap::new() };
+    let partitions = vec![TopicPartition::new("t", 0)];
+    let (done, answer) = sync_channel(1);
+    assert!(lane.accept(&mut attempt, Staged::Revoked { partitions, done }).await.is_ok());
+    assert_eq!(lane.sink.calls, ["release"]);
+    assert!(answer.try_recv().is_ok());
+}
