@@ -337,6 +337,16 @@ impl Lake {
         Ok(())
     }
 
+    /// Writes the checkpoints that are due `factor` times over.
+    async fn checkpoints(&mut self, factor: u64) -> Result<(), LakeError> {
+        let (commits, bytes) = (self.options.checkpoint_interval, self.options.checkpoint_log_bytes);
+        let tables = self.tables.values_mut().map(|table| &mut table.table);
+        for table in tables.chain(self.raw.as_mut().map(|raw| &mut raw.table)) {
+            maintenance::run(table, commits.saturating_mul(factor), bytes.saturating_mul(factor)).await?;
+        }
+        Ok(())
+    }
+
     async fn commit_one(
         &self,
         batch: &Batch,
@@ -428,7 +438,12 @@ impl Sink for Lake {
     /// Each current table commits its part, then the raw table. A batch that fails between two tables is given again
     /// and skipped by those that have it.
     async fn commit(&mut self, batch: &Batch) -> Result<CommitReport, SinkError> {
-        Ok(self.commit_batch(batch).await?)
+        let report = self.commit_batch(batch).await?;
+        // While batches are waiting, nobody calls `maintain`.
+        if let Err(error) = self.checkpoints(2).await {
+            tracing::warn!(%error, "maintenance failed, trying again with the next batch");
+        }
+        Ok(report)
     }
 
     fn release(&mut self, partitions: &[TopicPartition]) {
@@ -446,12 +461,7 @@ impl Sink for Lake {
         for table in self.tables.values_mut() {
             table.compact(&self.writer, Pressure::Idle).await?;
         }
-        let tables = self.tables.values_mut().map(|table| &mut table.table);
-        for table in tables.chain(self.raw.as_mut().map(|raw| &mut raw.table)) {
-            maintenance::run(table, self.options.checkpoint_interval, self.options.checkpoint_log_bytes)
-                .await?;
-        }
-        Ok(())
+        Ok(self.checkpoints(1).await?)
     }
 }
 

@@ -7,6 +7,7 @@
 //!
 //! Kafka's committed offsets are written after the sink's commit, for lag tools, and never read back.
 
+mod attempt;
 mod backoff;
 mod decode;
 mod observe;
@@ -16,10 +17,12 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc, watch};
 
+use self::attempt::{Attempt, AttemptEnd, asked_to_stop, end_of};
 use self::backoff::Backoff;
 use self::decode::{DecodeStage, Staged};
 use self::positions::{PositionBridge, PositionRequest};
@@ -76,22 +79,6 @@ pub struct Lane<S> {
 /// Told of positions that became durable, in the order of commits.
 pub type OnCommit = Arc<dyn Fn(&[(TopicPartition, i64)]) + Send + Sync>;
 
-/// Why an attempt ended.
-enum AttemptEnd {
-    Finished,
-    StartOver { class: &'static str, message: String },
-    Stopped { class: &'static str, message: String },
-}
-
-/// What the committing task needs besides the sink, for one attempt.
-struct Attempt {
-    consumer: Arc<Consumer>,
-    requests: mpsc::Receiver<PositionRequest>,
-    staged: mpsc::Receiver<Staged>,
-    /// The client's errors that the metric has.
-    kafka_errors: BTreeMap<&'static str, u64>,
-}
-
 impl<S: Sink> Lane<S> {
     /// A lane that stops when `stop` becomes true.
     pub fn new(options: LaneOptions, sink: S, observer: Observer, stop: watch::Receiver<bool>) -> Self {
@@ -112,11 +99,7 @@ impl<S: Sink> Lane<S> {
             match self.attempt().await {
                 AttemptEnd::Finished => {
                     self.observer.state(LaneState::Finished);
-                    return if self.stopped_tables.is_empty() {
-                        LaneEnd::Finished
-                    } else {
-                        LaneEnd::TablesStopped(self.stopped_tables)
-                    };
+                    return self.finished();
                 }
                 AttemptEnd::Stopped { class, message } => {
                     tracing::error!(lane = self.options.name, message, "lane stopped");
@@ -130,13 +113,21 @@ impl<S: Sink> Lane<S> {
                         "lane starts over from the sink's progress"
                     );
                     self.observer.retry(class, &message);
-                    self.stopped_tables.clear();
                     let wait = self.backoff.next();
                     if self.sleep(wait).await {
-                        return LaneEnd::Finished;
+                        return self.finished();
                     }
+                    self.stopped_tables.clear();
                 }
             }
+        }
+    }
+
+    fn finished(self) -> LaneEnd {
+        if self.stopped_tables.is_empty() {
+            LaneEnd::Finished
+        } else {
+            LaneEnd::TablesStopped(self.stopped_tables)
         }
     }
 
@@ -155,9 +146,14 @@ impl<S: Sink> Lane<S> {
             Err(error) => return AttemptEnd::Stopped { class: error.class(), message: error.to_string() },
         };
         let consumer = Arc::new(consumer);
-        let staged = self.start_decoding(&consumer, events);
-        let mut attempt =
-            Attempt { consumer: Arc::clone(&consumer), requests, staged, kafka_errors: BTreeMap::new() };
+        let (staged, decoding) = self.start_decoding(&consumer, events);
+        let mut attempt = Attempt {
+            consumer: Arc::clone(&consumer),
+            requests,
+            staged,
+            kafka_errors: BTreeMap::new(),
+            decoding: Some(decoding),
+        };
         let end = self.commit_all(&mut attempt).await;
         // Closing the channels ends the decoding thread and every waiting callback; only then can the consumer close.
         drop(attempt);
@@ -166,7 +162,11 @@ impl<S: Sink> Lane<S> {
         end
     }
 
-    fn start_decoding(&self, consumer: &Arc<Consumer>, events: Events) -> mpsc::Receiver<Staged> {
+    fn start_decoding(
+        &self,
+        consumer: &Arc<Consumer>,
+        events: Events,
+    ) -> (mpsc::Receiver<Staged>, JoinHandle<()>) {
         // Markers and at most one batch, which needs the permit: the bound on memory is the permit.
         let (sender, staged) = mpsc::channel(16);
         let decoder = Decoder::new(self.options.decoder.clone(), self.sink.known_schemas());
@@ -184,8 +184,8 @@ impl<S: Sink> Lane<S> {
                 }
             }),
         );
-        std::thread::spawn(move || stage.run(&events));
-        staged
+        let thread = std::thread::spawn(move || stage.run(&events));
+        (staged, thread)
     }
 
     async fn commit_all(&mut self, attempt: &mut Attempt) -> AttemptEnd {
@@ -199,7 +199,7 @@ impl<S: Sink> Lane<S> {
                 Some(request) = attempt.requests.recv() => self.answer(request).await,
                 staged = attempt.staged.recv() => match staged {
                     Some(staged) => self.accept(attempt, staged).await,
-                    None => Err(AttemptEnd::StartOver { class: "decoder", message: "the decoding thread ended".to_owned() }),
+                    None => Err(attempt.decoding_ended()),
                 },
                 _ = maintenance.tick() => {
                     self.observer.positions(&[], &attempt.consumer.lag());
@@ -375,19 +375,5 @@ impl<S: Sink> Lane<S> {
             () = asked_to_stop(&mut self.stop) => true,
             () = tokio::time::sleep(wait) => false,
         }
-    }
-}
-
-/// Ends when the lane is asked to stop; the service being gone counts as that.
-async fn asked_to_stop(stop: &mut watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
-}
-
-fn end_of(error: &SinkError) -> AttemptEnd {
-    let message = error.to_string();
-    match error {
-        SinkError::Retry { class, .. } => AttemptEnd::StartOver { class, message },
-        SinkError::Fenced { .. } => AttemptEnd::StartOver { class: "fenced", message },
-        SinkError::Stop { .. } => AttemptEnd::Stopped { class: "sink", message },
     }
 }

@@ -141,7 +141,7 @@ async fn a_sink_hears_of_partitions_that_were_given_away() {
     let options = lane.options.consumer.clone();
     let consumer = Arc::new(Consumer::start(options, Arc::new(bridge)).unwrap().0);
     let staged = mpsc::channel(1).1;
-    let mut attempt = Attempt { consumer, requests, staged, kafka_errors: BTreeMap::new() };
+    let mut attempt = Attempt { consumer, requests, staged, kafka_errors: BTreeMap::new(), decoding: None };
     let partitions = vec![TopicPartition::new("t", 0)];
     let (done, answer) = sync_channel(1);
     assert!(lane.accept(&mut attempt, Staged::Revoked { partitions, done }).await.is_ok());

@@ -82,6 +82,8 @@ async fn connect_that_crashes_and_comes_back_loses_nothing() {
     plan.alone = true;
     let shop = plan.open().await;
     let mut run = shop.program("run").start();
+    // A snapshot that is cut off is taken again, and rows deleted in between are never told of by Debezium.
+    becomes_equal(&shop, &run).await;
     let crowd = Crowd::start(&shop, seed(), 2, Duration::from_millis(20)).await;
     progress(&run).await;
     shop.stack.kill_connect();

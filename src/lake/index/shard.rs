@@ -122,7 +122,7 @@ impl Shard {
 
     /// All entries, in no order.
     pub(super) fn entries(&self) -> impl Iterator<Item = (Words, u64)> + '_ {
-        self.file.slots().iter().filter_map(|slot| slot.holds_key().then(|| (slot.key(), slot.value())))
+        self.file.slots().iter().filter(|slot| slot.holds_key()).map(|slot| (slot.key(), slot.value()))
     }
 
     /// The same entries in a file of twice as many slots, which takes this one's place.

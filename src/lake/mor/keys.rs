@@ -79,7 +79,7 @@ impl KeyCodec {
 
     /// The keys of rows given by their key columns, in key order.
     pub(super) fn encode(&self, columns: &[ArrayRef]) -> Result<Keys, ArrowError> {
-        let rows = columns.first().map_or(0, |column| column.len());
+        let rows = columns.first().map_or(0, Array::len);
         let mut cells = Vec::with_capacity(columns.len());
         for (column, (_, data_type)) in columns.iter().zip(&self.columns) {
             cells.push(if column.data_type() == data_type {

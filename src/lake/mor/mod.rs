@@ -260,12 +260,11 @@ impl MergeOnRead {
     fn committed(&mut self, table: &Table, upsert: &Upsert<'_>, prepared: Prepared) {
         let mut gone = Vec::new();
         for touched in prepared.plan.files {
-            match touched.vector {
-                Some(vector) => self.vectors.keep(&touched.path, vector, Arc::new(touched.deleted)),
-                None => {
-                    self.vectors.forget(&touched.path);
-                    gone.push(touched.path);
-                }
+            if let Some(vector) = touched.vector {
+                self.vectors.keep(&touched.path, vector, Arc::new(touched.deleted));
+            } else {
+                self.vectors.forget(&touched.path);
+                gone.push(touched.path);
             }
         }
         self.index_follows(&OwnCommit {

@@ -26,6 +26,9 @@ use crate::lake::table::Table;
 /// Files that are read at the same time for the cells of old rows.
 const READERS: usize = 8;
 
+/// A row that goes, by its ordinal, and the row of the batch that takes its place.
+type Going = (u32, Option<usize>);
+
 /// The files that lose rows.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
@@ -37,8 +40,8 @@ pub(super) struct Plan {
 pub(super) struct Touched {
     pub(super) path: String,
     pub(super) file: LiveFile,
-    /// Rows that go, ascending, each with the row of the batch that takes its place.
-    rows: Vec<(u32, Option<usize>)>,
+    /// Rows that go, ascending.
+    rows: Vec<Going>,
     /// All deleted rows, those that go included.
     pub(super) deleted: RoaringTreemap,
     /// Where `deleted` is written; `None` where no row is left and the file goes.
@@ -56,14 +59,14 @@ pub(super) async fn resolve(
     upserted: &[Option<RowAddress>],
     deleted: &[Option<RowAddress>],
 ) -> Result<Plan, LakeError> {
-    let mut by_file: BTreeMap<u32, Vec<(u32, Option<usize>)>> = BTreeMap::new();
+    let mut by_file: BTreeMap<u32, Vec<Going>> = BTreeMap::new();
     let upserted = upserted.iter().enumerate().map(|(row, address)| (*address, Some(row)));
     for (address, row) in upserted.chain(deleted.iter().map(|address| (*address, None))) {
         if let Some(address) = address {
             by_file.entry(address.file).or_default().push((address.row, row));
         }
     }
-    let live: Vec<(&str, &LiveFile, Vec<(u32, Option<usize>)>)> = by_file
+    let live: Vec<(&str, &LiveFile, Vec<Going>)> = by_file
         .into_iter()
         .filter_map(|(number, rows)| {
             let path = locator.file(number)?;
@@ -173,12 +176,12 @@ pub(super) async fn with_stored_cells(
         let mut sources: Vec<&dyn arrow::array::Array> = vec![&*rows];
         sources.extend(old.batches.iter().map(|batch| &**batch.column(at)));
         let picked: Vec<(usize, usize)> = (0..rows.len())
-            .map(|row| match old.places.get(&row).filter(|_| mask.value(row)) {
-                Some(&(batch, place)) => (batch + 1, place),
-                None => {
-                    unresolved += u64::from(mask.value(row));
-                    (0, row)
+            .map(|row| {
+                if let Some(&(batch, place)) = old.places.get(&row).filter(|_| mask.value(row)) {
+                    return (batch + 1, place);
                 }
+                unresolved += u64::from(mask.value(row));
+                (0, row)
             })
             .collect();
         let filled = interleave(&sources, &picked)

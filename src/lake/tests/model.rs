@@ -188,7 +188,6 @@ impl World {
 
     async fn step(&mut self, between: Between, key: Key, present: bool) {
         match between {
-            Between::Nothing => {}
             Between::Replay => self.from = self.from.saturating_sub(3),
             Between::Maintain => self.lake.as_mut().unwrap().maintain().await.unwrap(),
             Between::Restart => self.restart(|_, _| {}).await,
@@ -223,7 +222,7 @@ impl World {
                 let merge = deltalake::operations::write::SchemaMode::Merge;
                 foreign.write(row).with_schema_mode(merge).await.unwrap();
             }
-            Between::ForeignAppend(_) => {}
+            Between::Nothing | Between::ForeignAppend(_) => {}
             Between::ForeignDelete(id) => {
                 let Some(foreign) = self.foreign().await else { return };
                 foreign.delete().with_predicate(format!("id = {id}")).await.unwrap();
