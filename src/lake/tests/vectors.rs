@@ -64,6 +64,27 @@ async fn absent_cells_come_from_the_rows_that_are_replaced_wherever_they_lie() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn absent_cells_come_from_large_files_too() {
+    let fixture = Fixture::new();
+    let mut lake = fixture.open().await;
+    let mut random = fastrand::Rng::with_seed(7);
+    let notes: Vec<String> = (0..2000).map(|_| (0..400).map(|_| random.alphanumeric()).collect()).collect();
+    let stored: Vec<_> =
+        (0..).zip(&notes).map(|(id, note)| event(id, Create, id, "old", value(note))).collect();
+    lake.commit(&batch("items", &stored)).await.unwrap();
+    let size = lake.tables[&table("items")].table.state.files().values().map(|file| file.size).max();
+    assert!(size > Some(200_000), "the file fits a single request: {size:?} bytes");
+    let updates: Vec<_> = [3, 1999]
+        .iter()
+        .zip(2000..)
+        .map(|(&id, offset)| event(offset, Update, id, "new", Cell::Absent))
+        .collect();
+    lake.commit(&batch("items", &updates)).await.unwrap();
+    let rows = fixture.query("SELECT id, note FROM items WHERE name = 'new' ORDER BY id", At::Latest).await;
+    assert_eq!(rows, [format!("3 {}", notes[3]), format!("1999 {}", notes[1999])]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_table_without_deletion_vectors_stays_without_them() {
     let fixture = Fixture::new();
     let mut options = fixture.options();
