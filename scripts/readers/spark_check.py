@@ -53,7 +53,7 @@ def versions(table, count):
         checkpoints = (int(path.name[:20]) for path in (table / "_delta_log").glob("*.checkpoint*.parquet"))
         first = min(checkpoints)
         known = [version for version in known if version >= first]
-    step = max(1, (len(known) - 1) // count)
+    step = max(1, (len(known) - 1) // max(1, count))
     return sorted({known[-1], *known[::step]}, reverse=True)[: count + 1]
 
 

@@ -17,7 +17,7 @@ fn readers_agree(shop: &Shop, statements: &[String]) -> Value {
     command
         .arg(project().join("scripts/stack/spark.sh"))
         .arg(project().join("scripts/readers/spark_check.py"));
-    command.arg(path_text(&shop.lake)).args(["--versions", "2", "--alluvium", PROGRAM]);
+    command.arg(path_text(&shop.lake)).args(["--versions", "1", "--alluvium", PROGRAM]);
     command.args(statements.iter().flat_map(|statement| ["--sql", statement]));
     let output = command.output().unwrap();
     let report: Value = serde_json::from_slice(&output.stdout)
