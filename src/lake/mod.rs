@@ -30,6 +30,7 @@ mod location;
 mod log;
 mod maintenance;
 mod mor;
+mod options;
 mod progress;
 mod raw;
 pub mod read;
@@ -49,6 +50,7 @@ use futures::{FutureExt, StreamExt, stream};
 pub use error::LakeError;
 pub use location::{DEFAULT_LAYOUT, check_layout, folder};
 pub use mor::{UpsertOptions, WriteMode};
+pub use options::LakeOptions;
 pub use progress::{app_id, parse_app_id};
 
 use crate::change::{
@@ -66,63 +68,6 @@ use table::Writer;
 
 /// Tables that are opened or merged at the same time; each merge may use its own share of memory.
 const CONCURRENCY: usize = 4;
-
-/// Settings of a lake.
-#[derive(Clone)]
-pub struct LakeOptions {
-    /// Local path, `file://…` or `s3://…`.
-    pub uri: String,
-    /// Options of the storage, by the Delta library's names. May hold credentials: not shown by `Debug`.
-    pub storage_options: HashMap<String, String>,
-    /// Folder of a table: `{table}`, `{schema}`, `{database}`.
-    pub layout: String,
-    /// Whether there are current tables, or the raw table alone.
-    pub current_tables: bool,
-    /// Folder of the raw table; `None` keeps no history.
-    pub raw_table: Option<String>,
-    /// Identity of this pipeline's positions.
-    pub pipeline: String,
-    /// Commits after which a table gets a checkpoint.
-    pub checkpoint_interval: u64,
-    /// Bytes of log after which a table gets a checkpoint earlier.
-    pub checkpoint_log_bytes: u64,
-    /// How long log entries are kept, which is how far `--at` reaches back.
-    pub log_retention: std::time::Duration,
-    /// Bytes that all merges of one commit may use together before they spill or fail.
-    pub merge_memory: usize,
-    /// How current tables are written.
-    pub upserts: UpsertOptions,
-}
-
-impl std::fmt::Debug for LakeOptions {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LakeOptions")
-            .field("uri", &self.uri)
-            .field("layout", &self.layout)
-            .field("raw_table", &self.raw_table)
-            .field("pipeline", &self.pipeline)
-            .finish_non_exhaustive()
-    }
-}
-
-impl LakeOptions {
-    /// The defaults for a lake at `uri`.
-    pub fn new(uri: impl Into<String>, pipeline: impl Into<String>) -> Self {
-        Self {
-            uri: uri.into(),
-            storage_options: HashMap::new(),
-            layout: DEFAULT_LAYOUT.to_owned(),
-            current_tables: true,
-            raw_table: Some("cdc_events".to_owned()),
-            pipeline: pipeline.into(),
-            checkpoint_interval: 100,
-            checkpoint_log_bytes: 16 << 20,
-            log_retention: std::time::Duration::from_hours(7 * 24),
-            merge_memory: 256 << 20,
-            upserts: UpsertOptions::default(),
-        }
-    }
-}
 
 /// A lake as a sink.
 #[derive(Debug)]

@@ -88,8 +88,4 @@ impl FileNumbers {
         self.lines = self.by_number.len() + 1;
         Ok(())
     }
-
-    pub(super) fn sync(&self) -> io::Result<()> {
-        self.log.sync_all()
-    }
 }

@@ -1,8 +1,7 @@
 //! The header: which table the index is of, at which version it stands, and whether it may be trusted.
 //!
 //! A small JSON file with a checksum, replaced as a whole. It is not synced: after a crash of the process the page
-//! cache has the newest; after a crash of the machine the boot id differs and the index was not closed, so it is not
-//! trusted at all.
+//! cache has the newest; after a start of the machine the boot id differs and the index is not trusted at all.
 
 use std::fs;
 use std::hash::Hasher;
@@ -33,8 +32,8 @@ pub(super) struct Header {
     format: u32,
     identity: IndexIdentity,
     secret: Secret,
-    /// Boot id of the machine while the index is open; none when it was closed and synced.
-    open_since_boot: Option<String>,
+    /// Boot id of the machine since its pages were last in memory.
+    boot: Option<String>,
     version: Option<i64>,
     /// Checksum of the log entry of that version.
     entry: Option<u64>,
@@ -49,14 +48,7 @@ struct Sealed {
 impl Header {
     pub(super) fn new(identity: &IndexIdentity) -> Self {
         let secret = std::array::from_fn(|_| fastrand::u64(..));
-        Self {
-            format: FORMAT,
-            identity: identity.clone(),
-            secret,
-            open_since_boot: None,
-            version: None,
-            entry: None,
-        }
+        Self { format: FORMAT, identity: identity.clone(), secret, boot: None, version: None, entry: None }
     }
 
     /// Reads the header in `folder`.
@@ -72,9 +64,10 @@ impl Header {
         if header.identity != *identity {
             return Err(unusable("it belongs to another table, or to another key"));
         }
-        match &header.open_since_boot {
-            Some(boot) if *boot != boot_id() => Err(unusable("the machine stopped while it was open")),
-            _ => Ok(header),
+        if header.boot == Some(boot_id()) {
+            Ok(header)
+        } else {
+            Err(unusable("the machine has started anew since it was written"))
         }
     }
 
@@ -106,22 +99,14 @@ impl Header {
     }
 
     pub(super) fn mark_open(&mut self, folder: &Path) -> io::Result<()> {
-        self.open_since_boot = Some(boot_id());
+        self.boot = Some(boot_id());
         self.write(folder)
-    }
-
-    /// Marks the index as closed, durably. Its shards must be synced before.
-    pub(super) fn mark_closed(&mut self, folder: &Path) -> io::Result<()> {
-        self.open_since_boot = None;
-        self.write(folder)?;
-        fs::File::open(path(folder))?.sync_all()?;
-        fs::File::open(folder)?.sync_all()
     }
 
     /// As if the index had been opened before the machine started.
     #[cfg(test)]
     pub(super) fn pretend_boot(&mut self, boot: &str) {
-        self.open_since_boot = Some(boot.to_owned());
+        self.boot = Some(boot.to_owned());
     }
 
     fn write(&self, folder: &Path) -> io::Result<()> {
@@ -147,8 +132,8 @@ fn checksum(bytes: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// Changes at every start of the machine (random(4)); empty where the system has none, and then only a clean close is
-/// trusted across processes that see the same.
+/// Changes at every start of the machine (random(4)); empty where the system has none, and then restarts of
+/// the machine are not told apart.
 fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }

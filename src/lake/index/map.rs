@@ -103,9 +103,4 @@ impl SlotFile {
         // accessed through the atomics of `Slot`, whose layout is three words.
         unsafe { std::slice::from_raw_parts(self.map.as_ptr().cast::<Slot>(), self.slots) }
     }
-
-    /// Writes dirty pages to the disk, and waits for it.
-    pub(super) fn sync(&self) -> io::Result<()> {
-        self.map.flush()
-    }
 }

@@ -176,18 +176,6 @@ impl KeyIndex {
         self.files.forget(path)
     }
 
-    /// Makes everything durable and marks the index as closed, so that it can be trusted after a restart of the machine.
-    ///
-    /// # Errors
-    /// Where the disk refuses.
-    pub fn close(mut self) -> io::Result<()> {
-        for placed in &self.shards {
-            placed.shard.sync()?;
-        }
-        self.files.sync()?;
-        self.header.mark_closed(&self.folder)
-    }
-
     /// Number of keys.
     pub fn len(&self) -> usize {
         self.shards.iter().map(|placed| placed.shard.len()).sum()

@@ -137,8 +137,4 @@ impl Shard {
         *self = larger;
         Ok(())
     }
-
-    pub(super) fn sync(&self) -> io::Result<()> {
-        self.file.sync()
-    }
 }

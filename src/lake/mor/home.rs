@@ -49,7 +49,8 @@ impl Home {
     }
 
     /// Whether the index outlives this process.
-    pub(super) fn lasts(&self) -> bool {
+    #[cfg(test)]
+    fn lasts(&self) -> bool {
         self.lock.is_some()
     }
 }

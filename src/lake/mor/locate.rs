@@ -33,7 +33,7 @@ const QUEUED: usize = 16;
 
 /// The index of one table.
 pub(super) struct Locator {
-    /// `None` only while it is dropped.
+    /// `None` only while another takes its place.
     index: Option<KeyIndex>,
     identity: IndexIdentity,
     codec: Arc<KeyCodec>,
@@ -248,18 +248,6 @@ impl Locator {
 
     fn index_mut(&mut self) -> Result<&mut KeyIndex, LakeError> {
         self.index.as_mut().ok_or_else(missing)
-    }
-}
-
-/// An index that outlives the process is synced, so that it can be trusted after the machine restarts.
-impl Drop for Locator {
-    fn drop(&mut self) {
-        let Some(index) = self.index.take() else { return };
-        if self.home.lasts()
-            && let Err(error) = index.close()
-        {
-            tracing::debug!(folder = %self.home.folder().display(), %error, "the index was not closed");
-        }
     }
 }
 

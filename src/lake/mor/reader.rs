@@ -86,3 +86,51 @@ impl MetadataFetch for Tail<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+    use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
+    use deltalake::logstore::object_store::memory::InMemory;
+    use futures::TryStreamExt;
+    use parquet::arrow::ArrowWriter;
+    use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
+    use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
+    use parquet::file::metadata::PageIndexPolicy;
+    use parquet::file::properties::WriterProperties;
+
+    use super::*;
+
+    /// A file of rows that do not compress, several pages of them, and its rows.
+    fn file(rows: usize) -> (Vec<u8>, Vec<String>) {
+        let mut random = fastrand::Rng::with_seed(7);
+        let texts: Vec<String> =
+            (0..rows).map(|_| (0..1_000).map(|_| random.alphanumeric()).collect()).collect();
+        let column: ArrayRef = Arc::new(StringArray::from(texts.clone()));
+        let batch = RecordBatch::try_from_iter([("text", column)]).unwrap();
+        let pages = WriterProperties::builder().set_data_page_row_count_limit(10).set_write_batch_size(10);
+        let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(pages.build())).unwrap();
+        writer.write(&batch).unwrap();
+        (writer.into_inner().unwrap(), texts)
+    }
+
+    #[tokio::test]
+    async fn single_rows_are_found_in_files_shorter_and_longer_than_the_tail() {
+        for rows in [5, 60, 64, 66, 80, 300] {
+            let (bytes, texts) = file(rows);
+            let (size, path) = (bytes.len(), Path::from("a.parquet"));
+            let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+            store.put(&path, bytes.into()).await.unwrap();
+            let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
+            let builder =
+                ParquetRecordBatchStreamBuilder::new_with_options(StoredFile { store, path }, options)
+                    .await
+                    .unwrap_or_else(|error| panic!("a file of {size} bytes: {error}"));
+            let last = RowSelection::from(vec![RowSelector::skip(rows - 1), RowSelector::select(1)]);
+            let read: Vec<RecordBatch> =
+                builder.with_row_selection(last).build().unwrap().try_collect().await.unwrap();
+            let found = read[0].column(0).as_string::<i32>().value(0);
+            assert!(found == texts[rows - 1], "another row of a file of {size} bytes");
+        }
+    }
+}

@@ -145,7 +145,7 @@ async fn upserts(rows: i64, write: WriteMode, batches: i64) {
     }
     let filled = started.elapsed();
     let mut times = Vec::new();
-    let mut spent = 0.0;
+    let (mut spent, mut compacting) = (0.0, 0.0);
     for number in 0..batches {
         let mut random = fastrand::Rng::with_seed(number as u64);
         let updates = of((0..PER_BATCH).map(|_| random.i64(0..rows)).collect());
@@ -153,7 +153,9 @@ async fn upserts(rows: i64, write: WriteMode, batches: i64) {
         lake.commit(&updates).await.unwrap();
         spent += cpu_seconds() - cpu;
         times.push(started.elapsed().as_secs_f64() * 1000.0);
+        let started = Instant::now();
         lake.maintain().await.unwrap();
+        compacting += started.elapsed().as_secs_f64() * 1000.0;
     }
     let reopened = Instant::now();
     drop(lake);
@@ -165,12 +167,13 @@ async fn upserts(rows: i64, write: WriteMode, batches: i64) {
     let files = lake.tables.values().next().unwrap().table.state.files().len();
     times.sort_by(f64::total_cmp);
     eprintln!(
-        "{write:?} on {rows} rows: {:.1} ms a batch of {PER_BATCH} (median; {:.1} to {:.1}), {:.1} ms of CPU; filled in {:.1} s; \
+        "{write:?} on {rows} rows: {:.1} ms a batch of {PER_BATCH} (median; {:.1} to {:.1}), {:.1} ms of CPU, and {:.1} ms of compaction; filled in {:.1} s; \
          {files} files; first batch after the index was deleted {:.2} s",
         times[times.len() / 2],
         times[0],
         times[times.len() - 1],
         spent * 1000.0 / batches as f64,
+        compacting / batches as f64,
         filled.as_secs_f64(),
         rebuilt.as_secs_f64(),
     );
