@@ -32,6 +32,7 @@ fn total(report: &Value, figure: &str) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "downloads Spark and takes minutes: cargo test --release --test it spark -- --ignored"]
 async fn spark_reads_deletes_and_compacts_between_batches() {
     let shop = Plan::new("spark").open().await;
     for _ in 0..2 {
