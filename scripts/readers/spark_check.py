@@ -1,6 +1,6 @@
 """Reads every table of a lake with Apache Spark, with Python's deltalake (QueryBuilder), and with Alluvium if asked.
 
-    scripts/stack/spark.sh scripts/readers/spark_check.py LAKE [--alluvium PROGRAM] [--versions N] [TABLE...]
+    scripts/stack/spark.sh scripts/readers/spark_check.py LAKE [--alluvium PROGRAM] [--versions N] [--sql STATEMENT]... [TABLE...]
 
 Prints what they found as JSON, for the latest version and for some older ones: rows, the sum of each numeric column,
 and for Spark and deltalake a digest of all values of all rows. Ends with 1 where two readers disagree.
@@ -53,7 +53,7 @@ def versions(table, count):
         checkpoints = (int(path.name[:20]) for path in (table / "_delta_log").glob("*.checkpoint*.parquet"))
         first = min(checkpoints)
         known = [version for version in known if version >= first]
-    step = max(1, (len(known) - 1) // count)
+    step = max(1, (len(known) - 1) // max(1, count))
     return sorted({known[-1], *known[::step]}, reverse=True)[: count + 1]
 
 
@@ -105,10 +105,13 @@ def main():
     parser.add_argument("lake", type=Path)
     parser.add_argument("tables", nargs="*", metavar="TABLE", help="folder below the lake's; default all")
     parser.add_argument("--alluvium", metavar="PROGRAM", help="ask this program too")
+    parser.add_argument("--sql", action="append", default=[], metavar="STATEMENT", help="let Spark run this first")
     parser.add_argument("--versions", type=int, default=4, help="how many versions besides the latest (default 4)")
     arguments = parser.parse_args()
     lake = arguments.lake.resolve()
     spark = spark_session.start()
+    for statement in arguments.sql:
+        spark.sql(statement)
     report, wrong = {}, []
     for table in [lake / name for name in arguments.tables] or tables(lake):
         name = str(table.relative_to(lake))

@@ -43,3 +43,4 @@ mod postgres_server;
 mod readers;
 mod s3;
 mod schemaless;
+mod spark;
