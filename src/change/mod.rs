@@ -12,6 +12,7 @@ mod batch;
 pub mod fold;
 #[cfg(test)]
 mod fold_tests;
+pub mod policy;
 mod position;
 pub mod raw;
 mod sink;
@@ -19,6 +20,9 @@ mod table;
 
 pub use batch::{Batch, ChangeBatch, Operation, RecordError, RecordErrorKind};
 pub use fold::{Folded, fold};
+pub use policy::{
+    DeleteMode, Keyless, OnError, OnTruncate, Policies, SchemaChange, TableMode, TablePolicy, WriteMode,
+};
 pub use position::{Progress, Span, StoredPosition, TopicIdentity, TopicPartition};
 pub use sink::{CommitReport, KnownSchemas, Sink, SinkError, TableReport};
 pub use table::{Column, ColumnType, TableId, TableSchema};

@@ -6,8 +6,8 @@ use std::time::Duration;
 use config::ValueKind;
 
 use super::reader::{FromSetting, Raw, kind};
-use super::{ByteSize, DatabaseUrl, OnDataLoss, Options, Secret, Shown, TypeName};
-use crate::lake::WriteMode;
+use super::{ByteSize, DatabaseUrl, Options, Secret, Shown, TypeName};
+use crate::change::policy::Choice;
 
 impl FromSetting for Duration {
     fn from_setting(raw: Raw<'_>) -> Result<Self, String> {
@@ -26,29 +26,15 @@ impl FromSetting for ByteSize {
     }
 }
 
-impl FromSetting for OnDataLoss {
+/// A setting that is one of a few words.
+impl<T: Choice> FromSetting for T {
     fn from_setting(raw: Raw<'_>) -> Result<Self, String> {
-        match raw.text("\"halt\" or \"continue\"")?.as_str() {
-            "halt" => Ok(Self::Halt),
-            "continue" => Ok(Self::Continue),
-            other => Err(format!("`{other}` is not accepted: halt or continue")),
-        }
-    }
-}
-
-impl FromSetting for WriteMode {
-    fn from_setting(raw: Raw<'_>) -> Result<Self, String> {
-        match raw.text("\"merge-on-read\" or \"copy-on-write\"")?.as_str() {
-            "merge-on-read" => Ok(Self::MergeOnRead),
-            "copy-on-write" => Ok(Self::CopyOnWrite),
-            other => Err(format!("`{other}` is not accepted: merge-on-read or copy-on-write")),
-        }
-    }
-}
-
-impl FromSetting for Option<WriteMode> {
-    fn from_setting(raw: Raw<'_>) -> Result<Self, String> {
-        WriteMode::from_setting(raw).map(Some)
+        let words: Vec<&str> = T::ALL.iter().map(|(word, _)| *word).collect();
+        let text = raw.text(&words.join(" or "))?;
+        T::ALL.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
+            let (last, first) = words.split_last().unwrap_or((&"", &[]));
+            format!("`{text}` is not accepted: {} or {last}", first.join(", "))
+        })
     }
 }
 

@@ -30,7 +30,8 @@ pub use names::not_posix;
 pub use problem::{Place, Problem, Problems};
 pub use secret::{DatabaseUrl, Options, REDACTED, Secret, Shown};
 pub use settings::{
-    Admin, Batch, Defaults, Kafka, Lake, Mirror, OnDataLoss, Pipeline, Settings, Shutdown, Source, Table,
+    Admin, Batch, Connect, Debezium, Kafka, Lake, Mirror, OnDataLoss, Pipeline, Quarantine, Settings,
+    Shutdown, Source, Table,
 };
 pub use size::{ByteSize, InvalidSize};
 

@@ -116,6 +116,41 @@ pub(super) fn folder(name: &str) -> Result<(), String> {
     ))
 }
 
+/// Name of one folder.
+pub(super) fn named_folder(name: &str) -> Result<(), String> {
+    if name.is_empty() { Err("is empty: a folder name".to_owned()) } else { folder(name) }
+}
+
+/// Debezium's text for a value that it does not have, or `hex:` and its bytes.
+pub(super) fn placeholder(text: &str) -> Result<(), String> {
+    if text.is_empty() {
+        return Err("is empty: every empty text would count as unchanged".to_owned());
+    }
+    match text.strip_prefix("hex:") {
+        Some(digits) if digits.len() % 2 != 0 || !digits.chars().all(|digit| digit.is_ascii_hexdigit()) => {
+            Err(format!("`{text}` is not accepted: `hex:` and an even number of hexadecimal digits"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Address of Kafka Connect, or empty.
+pub(super) fn connect_url(url: &str) -> Result<(), String> {
+    if url.is_empty() {
+        return Ok(());
+    }
+    match url::Url::parse(url) {
+        Ok(parsed) if !matches!(parsed.scheme(), "http" | "https") || !parsed.has_host() => {
+            Err("is not an address of Kafka Connect: write http://host:8083".to_owned())
+        }
+        Ok(parsed) if !parsed.username().is_empty() || parsed.password().is_some() => {
+            Err("holds credentials, which are not supported here".to_owned())
+        }
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("is not a URL ({error}): write http://host:8083")),
+    }
+}
+
 /// Template of the folder of a table.
 pub(super) fn layout(template: &str) -> Result<(), String> {
     variables(template, &["database", "schema", "table"])?;

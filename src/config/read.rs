@@ -8,31 +8,38 @@ use std::time::Duration;
 use super::convert::{options, resolve};
 use super::reader::{FromSetting, Reader, Section};
 use super::{
-    Admin, Batch, ByteSize, Defaults, Kafka, Lake, Mirror, Options, Pipeline, Purpose, Settings, Shutdown,
-    Source, Table, TypeName, names,
+    Admin, Batch, ByteSize, Connect, Debezium, Kafka, Lake, Mirror, Options, Pipeline, Purpose, Quarantine,
+    Settings, Shutdown, Source, Table, TypeName, names,
 };
+use crate::change::TablePolicy;
 
 /// Reads all settings; `None` where a problem was noted.
 pub(super) fn settings(reader: &mut Reader<'_>, mut root: Section, purpose: Purpose) -> Option<Settings> {
     let pipeline = pipeline(reader, &mut root);
     let kafka = kafka(reader, &mut root, purpose);
+    let debezium = debezium(reader, &mut root);
     let batch = batch(reader, &mut root);
     let lake = lake(reader, &mut root);
     let defaults = defaults(reader, &mut root);
     let mirrors = mirrors(reader, &mut root);
     let source = source(reader, &mut root);
-    let tables = tables(reader, &mut root);
+    let connect = connect(reader, &mut root);
+    let quarantine = quarantine(reader, &mut root);
+    let tables = tables(reader, &mut root, defaults.as_ref().unwrap_or(&TablePolicy::default()));
     let admin = admin(reader, &mut root);
     let shutdown = shutdown(reader, &mut root);
     reader.finish(&root);
     Some(Settings {
         pipeline: pipeline?,
         kafka: kafka?,
+        debezium: debezium?,
         batch: batch?,
         lake: lake?,
         defaults: defaults?,
         mirrors: mirrors?,
         source: source?,
+        connect: connect?,
+        quarantine: quarantine?,
         tables: tables?,
         admin: admin?,
         shutdown: shutdown?,
@@ -76,6 +83,30 @@ fn kafka(reader: &mut Reader<'_>, root: &mut Section, purpose: Purpose) -> Optio
     })
 }
 
+fn debezium(reader: &mut Reader<'_>, root: &mut Section) -> Option<Debezium> {
+    let mut section = reader.section(root, "debezium");
+    let key = "unavailable_value_placeholder";
+    let unavailable_value_placeholder = checked(reader, &mut section, key, names::placeholder);
+    reader.finish(&section);
+    Some(Debezium { unavailable_value_placeholder: unavailable_value_placeholder? })
+}
+
+fn connect(reader: &mut Reader<'_>, root: &mut Section) -> Option<Connect> {
+    let mut section = reader.section(root, "connect");
+    let url = checked(reader, &mut section, "url", names::connect_url);
+    reader.finish(&section);
+    Some(Connect { url: url? })
+}
+
+fn quarantine(reader: &mut Reader<'_>, root: &mut Section) -> Option<Quarantine> {
+    let mut section = reader.section(root, "quarantine");
+    let table = checked(reader, &mut section, "table", names::named_folder);
+    let max_records = reader.take(&mut section, "max_records");
+    let max_percent = within(reader, &mut section, "max_percent", 1..=100);
+    reader.finish(&section);
+    Some(Quarantine { table: table?, max_records: max_records?, max_percent: max_percent? })
+}
+
 fn batch(reader: &mut Reader<'_>, root: &mut Section) -> Option<Batch> {
     let mut section = reader.section(root, "batch");
     let max_delay = within(reader, &mut section, "max_delay", Span(Duration::from_millis(1))..=HOUR);
@@ -96,6 +127,9 @@ fn lake(reader: &mut Reader<'_>, root: &mut Section) -> Option<Lake> {
     let log_retention = within(reader, &mut section, "log_retention", HOUR..=Span(Duration::MAX));
     let merge_memory = within(reader, &mut section, "merge_memory", ByteSize(32 << 20)..=ByteSize(u64::MAX));
     let index_dir = reader.take(&mut section, "index_dir");
+    let schema_changes_table = checked(reader, &mut section, "schema_changes_table", names::named_folder);
+    let vacuum_retention = within(reader, &mut section, "vacuum_retention", HOUR..=Span(Duration::MAX));
+    let vacuum_interval = reader.take(&mut section, "vacuum_interval");
     reader.finish(&section);
     Some(Lake {
         uri: uri?,
@@ -107,14 +141,40 @@ fn lake(reader: &mut Reader<'_>, root: &mut Section) -> Option<Lake> {
         log_retention: log_retention?.0,
         merge_memory: merge_memory?,
         index_dir: index_dir?,
+        schema_changes_table: schema_changes_table?,
+        vacuum_retention: vacuum_retention?.0,
+        vacuum_interval: vacuum_interval?,
     })
 }
 
-fn defaults(reader: &mut Reader<'_>, root: &mut Section) -> Option<Defaults> {
+fn defaults(reader: &mut Reader<'_>, root: &mut Section) -> Option<TablePolicy> {
     let mut section = reader.section(root, "defaults");
-    let write = reader.take(&mut section, "write");
+    // The embedded defaults set every key, so that what is left out here never counts.
+    let policy = policy(reader, &mut section, &TablePolicy::default());
     reader.finish(&section);
-    Some(Defaults { write: write? })
+    policy
+}
+
+/// What is declared for tables, with `otherwise` for each key that is not set.
+fn policy(reader: &mut Reader<'_>, section: &mut Section, otherwise: &TablePolicy) -> Option<TablePolicy> {
+    let write = reader.take_or(section, "write", otherwise.write);
+    let mode = reader.take_or(section, "mode", otherwise.mode);
+    let delete = reader.take_or(section, "delete", otherwise.delete);
+    let change_data_feed = reader.take_or(section, "change_data_feed", otherwise.change_data_feed);
+    let schema_change = reader.take_or(section, "schema_change", otherwise.schema_change);
+    let on_error = reader.take_or(section, "on_error", otherwise.on_error);
+    let on_truncate = reader.take_or(section, "on_truncate", otherwise.on_truncate);
+    let keyless = reader.take_or(section, "keyless", otherwise.keyless);
+    Some(TablePolicy {
+        write: write?,
+        mode: mode?,
+        delete: delete?,
+        change_data_feed: change_data_feed?,
+        schema_change: schema_change?,
+        on_error: on_error?,
+        on_truncate: on_truncate?,
+        keyless: keyless?,
+    })
 }
 
 fn storage_options(reader: &mut Reader<'_>, section: &mut Section) -> Option<Options> {
@@ -151,17 +211,17 @@ fn source(reader: &mut Reader<'_>, root: &mut Section) -> Option<Source> {
     Some(Source { url: url? })
 }
 
-fn tables(reader: &mut Reader<'_>, root: &mut Section) -> Option<Vec<Table>> {
+fn tables(reader: &mut Reader<'_>, root: &mut Section, defaults: &TablePolicy) -> Option<Vec<Table>> {
     // All are read before the first that fails ends it.
     let read: Vec<Option<Table>> = reader
         .list(root, "tables")
         .into_iter()
         .map(|mut section| {
             let source = checked(reader, &mut section, "source", names::source_table);
-            let write = reader.take_or(&mut section, "write", None);
+            let policy = policy(reader, &mut section, defaults);
             let types = reader.map(&mut section, "types", |_, raw| TypeName::from_setting(raw));
             reader.finish(&section);
-            Some(Table { source: source?, write: write?, types: types? })
+            Some(Table { source: source?, policy: policy?, types: types? })
         })
         .collect();
     read.into_iter().collect()

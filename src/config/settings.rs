@@ -11,8 +11,9 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use super::{ByteSize, DatabaseUrl, Options, TypeName};
+use crate::change::policy::Choice;
+use crate::change::{Policies, TablePolicy};
 use crate::debezium::ConfiguredType;
-use crate::lake::WriteMode;
 
 /// Everything that can be set. Serializes as the effective settings, with secrets redacted.
 #[derive(Debug, Clone, Serialize)]
@@ -21,16 +22,22 @@ pub struct Settings {
     pub pipeline: Pipeline,
     /// `[kafka]`
     pub kafka: Kafka,
+    /// `[debezium]`
+    pub debezium: Debezium,
     /// `[batch]`
     pub batch: Batch,
     /// `[lake]`
     pub lake: Lake,
     /// `[defaults]`
-    pub defaults: Defaults,
+    pub defaults: TablePolicy,
     /// `[mirrors.<name>]`, by name.
     pub mirrors: BTreeMap<String, Mirror>,
     /// `[source]`
     pub source: Source,
+    /// `[connect]`
+    pub connect: Connect,
+    /// `[quarantine]`
+    pub quarantine: Quarantine,
     /// `[[tables]]`, in the order of the file.
     pub tables: Vec<Table>,
     /// `[admin]`
@@ -43,6 +50,12 @@ impl Settings {
     /// What is set for the source table `schema.table`, if anything.
     pub fn table(&self, source: &str) -> Option<&Table> {
         self.tables.iter().find(|table| table.source == source)
+    }
+
+    /// What is declared for each table.
+    pub fn policies(&self) -> Policies {
+        let of = |table: &Table| (table.source.clone(), table.policy.clone());
+        Policies { defaults: self.defaults.clone(), tables: self.tables.iter().map(of).collect() }
     }
 
     /// Configured types by `schema.table` and column.
@@ -84,6 +97,35 @@ pub enum OnDataLoss {
     Continue,
 }
 
+impl Choice for OnDataLoss {
+    const ALL: &'static [(&'static str, Self)] = &[("halt", Self::Halt), ("continue", Self::Continue)];
+}
+
+/// What the connector that writes the events is set to.
+#[derive(Debug, Clone, Serialize)]
+pub struct Debezium {
+    /// Its `unavailable.value.placeholder`.
+    pub unavailable_value_placeholder: String,
+}
+
+/// What happens to records that cannot be decoded or applied.
+#[derive(Debug, Clone, Serialize)]
+pub struct Quarantine {
+    /// Folder of the quarantine below `lake.uri`.
+    pub table: String,
+    /// Records that a lane may put there in one run before it stops; 0: no limit.
+    pub max_records: u64,
+    /// Share of the newest thousand records, in per cent, from which on it stops; 100: no limit.
+    pub max_percent: u64,
+}
+
+/// Kafka Connect's REST interface.
+#[derive(Debug, Clone, Serialize)]
+pub struct Connect {
+    /// Its address; empty: not looked at.
+    pub url: String,
+}
+
 /// When a batch closes.
 #[derive(Debug, Clone, Serialize)]
 pub struct Batch {
@@ -118,6 +160,14 @@ pub struct Lake {
     pub merge_memory: ByteSize,
     /// Local folder of the key indexes; empty: found by the lake.
     pub index_dir: String,
+    /// Folder of the table that records schema changes.
+    pub schema_changes_table: String,
+    /// Age from which on files that are no longer part of a table may be removed.
+    #[serde(serialize_with = "duration")]
+    pub vacuum_retention: Duration,
+    /// Time between two runs of the vacuum; zero: never by itself.
+    #[serde(serialize_with = "duration")]
+    pub vacuum_interval: Duration,
 }
 
 impl Lake {
@@ -125,13 +175,6 @@ impl Lake {
     pub fn is_on(&self) -> bool {
         !self.uri.is_empty()
     }
-}
-
-/// What holds for source tables that are not set otherwise.
-#[derive(Debug, Clone, Serialize)]
-pub struct Defaults {
-    /// How changes get into current tables.
-    pub write: WriteMode,
 }
 
 /// A Postgres database that follows the source.
@@ -157,8 +200,9 @@ pub struct Source {
 pub struct Table {
     /// `schema.table` in the source.
     pub source: String,
-    /// How changes get into its current table; `None`: as in `[defaults]`.
-    pub write: Option<WriteMode>,
+    /// What is declared for it, with the defaults where it says nothing.
+    #[serde(flatten)]
+    pub policy: TablePolicy,
     /// Column to type, for events that carry no schema.
     pub types: BTreeMap<String, TypeName>,
 }

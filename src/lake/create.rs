@@ -12,9 +12,8 @@ use serde_json::json;
 use super::action::{Entry, Format, Metadata, Protocol};
 use super::error::LakeError;
 use super::log::{Log, Outcome};
-use super::mor::WriteMode;
 use super::schema::{self, DeltaSchema, KEY, PIPELINE, SOURCE};
-use crate::change::{TableId, TableSchema};
+use crate::change::{TableId, TablePolicy, TableSchema, WriteMode};
 
 /// Property of tables whose rows are deleted by vectors.
 pub(super) const DELETION_VECTORS: &str = "delta.enableDeletionVectors";
@@ -49,7 +48,7 @@ pub(super) async fn current_table(
     properties: &TableProperties,
     table: &TableId,
     schema: &TableSchema,
-    mode: WriteMode,
+    policy: &TablePolicy,
     writer: &str,
 ) -> Result<(), LakeError> {
     if schema.key().is_empty() {
@@ -62,7 +61,7 @@ pub(super) async fn current_table(
     let mut configuration = properties.configuration(&statistics_columns(schema));
     configuration.insert(SOURCE.to_owned(), source_property(table));
     configuration.insert(KEY.to_owned(), json!(schema.key_names().collect::<Vec<_>>()).to_string());
-    if mode == WriteMode::MergeOnRead {
+    if policy.write == WriteMode::MergeOnRead {
         configuration.insert(DELETION_VECTORS.to_owned(), "true".to_owned());
     }
     create(log, &table.table, &delta, Vec::new(), configuration, writer).await

@@ -82,7 +82,7 @@ impl CurrentTable {
         let table = if let Some(table) = Table::open(log.clone()).await? {
             table
         } else {
-            create::current_table(&log, properties, id, schema, upserts.mode(id), &writer.id).await?;
+            create::current_table(&log, properties, id, schema, upserts.policy(id), &writer.id).await?;
             Table::open(log.clone()).await?.ok_or_else(|| LakeError::Unreadable {
                 table: log.table().to_owned(),
                 message: "the table vanished after it was created".to_owned(),

@@ -49,7 +49,7 @@ use futures::{FutureExt, StreamExt, stream};
 
 pub use error::LakeError;
 pub use location::{DEFAULT_LAYOUT, check_layout, folder};
-pub use mor::{UpsertOptions, WriteMode};
+pub use mor::UpsertOptions;
 pub use options::LakeOptions;
 pub use progress::{app_id, parse_app_id};
 
@@ -119,7 +119,12 @@ impl Lake {
                 pipeline: options.pipeline.clone(),
                 log_retention: format!("interval {} seconds", options.log_retention.as_secs()),
             },
-            upserts: Upserts::new(options.upserts.clone(), location.root(), location.local()),
+            upserts: Upserts::new(
+                options.upserts.clone(),
+                options.policies.clone(),
+                location.root(),
+                location.local(),
+            ),
             location,
             options,
             tables: HashMap::new(),

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::{DEFAULT_LAYOUT, UpsertOptions};
+use crate::change::Policies;
 
 /// Settings of a lake.
 #[derive(Clone)]
@@ -31,6 +32,16 @@ pub struct LakeOptions {
     pub merge_memory: usize,
     /// How current tables are written.
     pub upserts: UpsertOptions,
+    /// What is declared for each table.
+    pub policies: Policies,
+    /// Folder of the quarantine.
+    pub quarantine_table: String,
+    /// Folder of the table that records schema changes.
+    pub schema_changes_table: String,
+    /// Age from which on files that are no longer part of a table may be removed.
+    pub vacuum_retention: Duration,
+    /// Time between two runs of the vacuum; zero: never by itself.
+    pub vacuum_interval: Duration,
 }
 
 impl fmt::Debug for LakeOptions {
@@ -59,6 +70,11 @@ impl LakeOptions {
             log_retention: Duration::from_hours(7 * 24),
             merge_memory: 256 << 20,
             upserts: UpsertOptions::default(),
+            policies: Policies::default(),
+            quarantine_table: "quarantine".to_owned(),
+            schema_changes_table: "schema_changes".to_owned(),
+            vacuum_retention: Duration::from_hours(7 * 24),
+            vacuum_interval: Duration::from_hours(1),
         }
     }
 }

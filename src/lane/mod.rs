@@ -27,7 +27,7 @@ use self::backoff::Backoff;
 use self::decode::{DecodeStage, Staged};
 use self::positions::{PositionBridge, PositionRequest};
 use crate::admin::status::LaneState;
-use crate::change::{Batch, CommitReport, Sink, SinkError, TopicPartition};
+use crate::change::{Batch, CommitReport, Policies, Sink, SinkError, TopicPartition};
 use crate::debezium::{Decoder, DecoderOptions};
 use crate::failpoint;
 use crate::kafka::{Consumer, ConsumerOptions, Events};
@@ -51,6 +51,8 @@ pub struct LaneOptions {
     pub batch: BatchLimits,
     /// Finish at the end that the partitions had at the start.
     pub until_caught_up: bool,
+    /// What is declared for each table.
+    pub policies: Policies,
 }
 
 /// How a lane ended.

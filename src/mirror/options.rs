@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::change::Policies;
+
 /// Settings of one mirror.
 #[derive(Debug, Clone)]
 pub struct MirrorOptions {
@@ -18,6 +20,8 @@ pub struct MirrorOptions {
     pub raw: Option<String>,
     /// Schema of the progress table.
     pub progress_schema: String,
+    /// What is declared for each table.
+    pub policies: Policies,
     /// Longest run of one statement; zero for no limit.
     pub statement_timeout: Duration,
     /// Longest wait for a lock, after which the batch is rolled back and tried again; zero for no limit.
@@ -34,6 +38,7 @@ impl MirrorOptions {
             schema: "{schema}".to_owned(),
             raw: None,
             progress_schema: "alluvium".to_owned(),
+            policies: Policies::default(),
             statement_timeout: Duration::from_mins(10),
             lock_timeout: Duration::from_secs(30),
         }

@@ -24,15 +24,14 @@ pub fn lake(settings: &Settings) -> LakeOptions {
         log_retention: lake.log_retention,
         merge_memory: lake.merge_memory.bytes(),
         upserts: UpsertOptions {
-            write: settings.defaults.write,
-            tables: settings
-                .tables
-                .iter()
-                .filter_map(|table| Some((table.source.clone(), table.write?)))
-                .collect(),
             index_dir: (!lake.index_dir.is_empty()).then(|| lake.index_dir.clone().into()),
             ..UpsertOptions::default()
         },
+        policies: settings.policies(),
+        quarantine_table: settings.quarantine.table.clone(),
+        schema_changes_table: lake.schema_changes_table.clone(),
+        vacuum_retention: lake.vacuum_retention,
+        vacuum_interval: lake.vacuum_interval,
         ..LakeOptions::new(&lake.uri, &settings.pipeline.name)
     }
 }
@@ -42,6 +41,7 @@ pub(super) fn mirror(settings: &Settings, name: &str, mirror: &MirrorSettings) -
     MirrorOptions {
         schema: mirror.schema.clone(),
         raw: (!mirror.raw.is_empty()).then(|| mirror.raw.clone()),
+        policies: settings.policies(),
         ..MirrorOptions::new(name, &settings.pipeline.name, mirror.url.reveal())
     }
 }
@@ -51,13 +51,18 @@ pub(super) fn lane(settings: &Settings, name: &str, raw: bool, mode: &Mode) -> L
     LaneOptions {
         name: name.to_owned(),
         consumer: consumer(settings, name, mode),
-        decoder: DecoderOptions { raw, types: settings.column_types(), ..DecoderOptions::default() },
+        decoder: DecoderOptions {
+            raw,
+            placeholder: settings.debezium.unavailable_value_placeholder.clone(),
+            types: settings.column_types(),
+        },
         batch: BatchLimits {
             max_delay: settings.batch.max_delay,
             max_rows: settings.batch.max_rows as u64,
             max_bytes: settings.batch.max_bytes.bytes(),
         },
         until_caught_up: mode.until_caught_up,
+        policies: settings.policies(),
     }
 }
 

@@ -19,12 +19,8 @@ mod plan;
 mod reader;
 mod vectors;
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-
-use bytes::Bytes;
-use serde::Serialize;
 
 pub(super) use self::compact::Pressure;
 use self::files::{DataFiles, stored_rows};
@@ -40,30 +36,16 @@ use super::log::Outcome;
 use super::now_millis;
 use super::state::TableState;
 use super::table::{ATTEMPTS, Advance, Table, Writer, txns};
-use crate::change::{Folded, TableId, TableSchema};
+use crate::change::{Folded, Policies, TableId, TablePolicy, TableSchema, WriteMode};
 use crate::failpoint;
+use bytes::Bytes;
 
 /// Folder of the indexes in a local lake. No table may lie there.
 pub(super) const INDEX_FOLDER: &str = "_index";
 
-/// How changes get into a current table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum WriteMode {
-    /// Rows that change are marked as deleted in a vector beside their file and written anew: costs the batch.
-    #[default]
-    MergeOnRead,
-    /// Files with rows that change are written anew, for readers that do not know deletion vectors: costs the files.
-    CopyOnWrite,
-}
-
 /// How current tables are written.
 #[derive(Debug, Clone)]
 pub struct UpsertOptions {
-    /// For tables that `tables` does not name.
-    pub write: WriteMode,
-    /// By `schema.table`.
-    pub tables: HashMap<String, WriteMode>,
     /// Local folder of the key indexes; `None`: `_index` in a local lake, else in the user's cache.
     pub index_dir: Option<PathBuf>,
     /// Bytes of deletion vectors kept in memory, for each table.
@@ -72,7 +54,7 @@ pub struct UpsertOptions {
 
 impl Default for UpsertOptions {
     fn default() -> Self {
-        Self { write: WriteMode::default(), tables: HashMap::new(), index_dir: None, vector_memory: 32 << 20 }
+        Self { index_dir: None, vector_memory: 32 << 20 }
     }
 }
 
@@ -80,28 +62,34 @@ impl Default for UpsertOptions {
 #[derive(Debug)]
 pub(super) struct Upserts {
     options: UpsertOptions,
+    policies: Policies,
     index_root: PathBuf,
 }
 
 impl Upserts {
     /// The options with the folder that they leave open: `local` is the root of a local lake.
-    pub(super) fn new(options: UpsertOptions, root: &str, local: Option<PathBuf>) -> Self {
+    pub(super) fn new(
+        options: UpsertOptions,
+        policies: Policies,
+        root: &str,
+        local: Option<PathBuf>,
+    ) -> Self {
         let index_root = options
             .index_dir
             .clone()
             .or_else(|| Some(local?.join(INDEX_FOLDER)))
             .unwrap_or_else(|| home::in_cache(root));
-        Self { options, index_root }
+        Self { options, policies, index_root }
     }
 
-    /// The mode that is set for a table.
-    pub(super) fn mode(&self, table: &TableId) -> WriteMode {
-        self.options.tables.get(&table.to_string()).copied().unwrap_or(self.options.write)
+    /// What is declared for a table.
+    pub(super) fn policy(&self, table: &TableId) -> &TablePolicy {
+        self.policies.of(table)
     }
 
     /// What a table that is written by merge-on-read keeps.
     pub(super) fn merge_on_read(&self, table: &TableId) -> Option<MergeOnRead> {
-        (self.mode(table) == WriteMode::MergeOnRead)
+        (self.policy(table).write == WriteMode::MergeOnRead)
             .then(|| MergeOnRead::new(self.index_root.clone(), self.options.vector_memory))
     }
 }

@@ -11,8 +11,7 @@ use arrow::array::{
 };
 
 use super::fixture::{Fixture, batch, event, value};
-use crate::change::{Batch, Operation, Sink, Span, TopicIdentity, TopicPartition, raw};
-use crate::lake::WriteMode;
+use crate::change::{Batch, Operation, Sink, Span, TopicIdentity, TopicPartition, WriteMode, raw};
 
 /// Rows like Debezium's: `after` of `bytes` bytes of JSON, most of whose text repeats.
 fn rows(first: i64, count: i64, bytes: usize) -> RecordBatch {
@@ -121,7 +120,7 @@ async fn upserts(rows: i64, write: WriteMode, batches: i64) {
     let fixture = Fixture::new();
     let mut options = fixture.options();
     options.raw_table = None;
-    options.upserts.write = write;
+    options.policies.defaults.write = write;
     let mut lake = crate::lake::Lake::open(options.clone()).await.unwrap();
     lake.load().await.unwrap();
     let mut offset = 0;

@@ -10,9 +10,9 @@ use deltalake::datafusion::prelude::SessionContext;
 use proptest::prelude::*;
 
 use super::fixture::{Cell, Event, Fixture, batch, batch_of, column, table, value};
-use crate::change::{Batch, ColumnType, Operation, Sink, TableSchema};
+use crate::change::{Batch, ColumnType, Operation, Sink, TableSchema, WriteMode};
 use crate::lake::read::At;
-use crate::lake::{Lake, LakeOptions, WriteMode};
+use crate::lake::{Lake, LakeOptions};
 
 /// What happens between two batches.
 #[derive(Debug, Clone, Copy)]
@@ -156,7 +156,7 @@ impl World {
         let fixture = Fixture::new();
         let mut options = fixture.options();
         options.checkpoint_interval = 2;
-        options.upserts.write = write;
+        options.policies.defaults.write = write;
         let saved = fixture.dir.path().join("_index_saved");
         let mut world = Self { fixture, options, lake: None, from: 0, saved };
         world.start().await;
@@ -267,7 +267,7 @@ async fn run(batches: Vec<(Vec<Change>, Between)>, key: Key) {
         for world in &mut worlds {
             let present = matches!(between, Between::ForeignAppend(id) if before.contains_key(&id));
             world.step(between, key, present).await;
-            assert_eq!(world.fixture.items().await, expected, "{:?}", world.options.upserts.write);
+            assert_eq!(world.fixture.items().await, expected, "{:?}", world.options.policies.defaults.write);
         }
     }
     for world in &worlds {

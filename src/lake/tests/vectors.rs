@@ -1,9 +1,9 @@
 //! Merge-on-read: what a batch writes, what is left to the library, and writers that come between.
 
 use super::fixture::{Cell, Fixture, batch, delete, event, table, value};
-use crate::change::{Operation::Create, Operation::Update, Sink};
+use crate::change::{Operation::Create, Operation::Update, Sink, TablePolicy, WriteMode};
+use crate::lake::Lake;
 use crate::lake::read::At;
-use crate::lake::{Lake, WriteMode};
 
 fn data_files(fixture: &Fixture, extension: &str) -> usize {
     let files = std::fs::read_dir(fixture.dir.path().join("items")).unwrap();
@@ -88,7 +88,10 @@ async fn absent_cells_come_from_large_files_too() {
 async fn a_table_without_deletion_vectors_stays_without_them() {
     let fixture = Fixture::new();
     let mut options = fixture.options();
-    options.upserts.tables.insert("public.items".into(), WriteMode::CopyOnWrite);
+    options.policies.tables.insert(
+        "public.items".into(),
+        TablePolicy { write: WriteMode::CopyOnWrite, ..TablePolicy::default() },
+    );
     let mut lake = Lake::open(options).await.unwrap();
     lake.load().await.unwrap();
     lake.commit(&batch("items", &[event(0, Create, 1, "one", Cell::Null)])).await.unwrap();
@@ -112,7 +115,7 @@ async fn the_write_mode_of_a_table_may_change_back_and_forth() {
         WriteMode::MergeOnRead,
     ]) {
         let mut options = fixture.options();
-        options.upserts.write = write;
+        options.policies.defaults.write = write;
         let mut lake = Lake::open(options).await.unwrap();
         lake.load().await.unwrap();
         let name = format!("v{offset}");
