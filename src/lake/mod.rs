@@ -17,6 +17,7 @@
 //! | [`raw`] | appends to `cdc_events` |
 //! | [`schema`], [`create`], [`evolve`] | types, new tables, new columns |
 //! | [`shape`], [`soft`], [`history`] | what rows have besides the source's columns; deleted rows that stay; tables of versions |
+//! | [`snapshot`] | a table while the source's snapshot is read into it |
 //! | [`maintenance`] | checkpoints and expired log entries |
 //! | [`read`] | the lake as a reader sees it: SQL, versions, history |
 
@@ -38,6 +39,7 @@ mod raw;
 pub mod read;
 mod schema;
 mod shape;
+mod snapshot;
 mod soft;
 mod state;
 mod table;
