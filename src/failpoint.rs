@@ -26,6 +26,9 @@ pub const ALL: [&str; 12] = [
     "lane.after_kafka_commit",
 ];
 
+/// Places that no batch passes.
+pub const UPKEEP: [&str; 1] = ["lake.in_vacuum"];
+
 struct Armed {
     name: String,
     remaining: AtomicU64,

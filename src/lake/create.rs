@@ -6,12 +6,14 @@
 //! mapping stays off: the library cannot evolve tables that have it. Expired log files and checkpoints are the maintenance's business, never a commit's.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use serde_json::json;
 
 use super::action::{Entry, Format, Metadata, Protocol};
 use super::error::LakeError;
 use super::log::{Log, Outcome};
+use super::properties;
 use super::schema::{self, DeltaSchema, KEY, PIPELINE, SOURCE};
 use crate::change::{TableId, TablePolicy, TableSchema, WriteMode};
 
@@ -22,17 +24,27 @@ pub(super) const DELETION_VECTORS: &str = "delta.enableDeletionVectors";
 #[derive(Debug, Clone)]
 pub(super) struct TableProperties {
     pub(super) pipeline: String,
-    /// `interval 7 days` in Delta's words.
-    pub(super) log_retention: String,
+    /// How long entries of the log are kept.
+    pub(super) log_retention: Duration,
+    /// How long files that left the table are kept, and known to have left it.
+    pub(super) file_retention: Duration,
 }
 
 impl TableProperties {
+    /// The properties that follow the settings, also on tables that exist.
+    pub(super) fn retentions(&self) -> [(&'static str, String); 2] {
+        [
+            (properties::LOG_RETENTION, properties::interval(self.log_retention)),
+            (properties::FILE_RETENTION, properties::interval(self.file_retention)),
+        ]
+    }
+
     fn configuration(&self, statistics: &[&str]) -> HashMap<String, String> {
         let mut configuration = HashMap::from([
             (PIPELINE.to_owned(), self.pipeline.clone()),
             ("delta.enableExpiredLogCleanup".to_owned(), "false".to_owned()),
-            ("delta.logRetentionDuration".to_owned(), self.log_retention.clone()),
         ]);
+        configuration.extend(self.retentions().map(|(name, value)| (name.to_owned(), value)));
         if statistics.is_empty() {
             configuration.insert("delta.dataSkippingNumIndexedCols".to_owned(), "0".to_owned());
         } else {

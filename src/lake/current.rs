@@ -181,6 +181,17 @@ impl CurrentTable {
         Ok(())
     }
 
+    /// Brings the properties of a table that exists to what the settings say.
+    pub(super) async fn keep_properties(
+        &mut self,
+        properties: &TableProperties,
+        writer: &Writer,
+    ) -> Result<(), LakeError> {
+        let before = self.table.state.version();
+        self.table.keep_properties(properties, writer).await?;
+        if self.table.state.version() == before { Ok(()) } else { self.read_schema() }
+    }
+
     /// Makes a step of compaction, if one is due; says whether it did.
     pub(super) async fn compact(&mut self, writer: &Writer, pressure: Pressure) -> Result<bool, LakeError> {
         match &mut self.merge_on_read {

@@ -9,14 +9,17 @@
 //! | module | idea |
 //! |---|---|
 //! | [`location`] | the root, the folders, `lake.layout` |
-//! | [`log`] | reading and writing `_delta_log`, nothing else does |
+//! | [`log`], [`listing`] | reading and writing `_delta_log`, nothing else does |
 //! | [`state`] | a table at a version, brought forward by commits |
 //! | [`table`] | log and state together: the rule of every commit |
 //! | [`current`], [`upsert`] | a batch into a current table, by MERGE |
 //! | [`mor`], [`index`] | the same by deletion vectors, and where each key's row lies |
 //! | [`raw`] | appends to `cdc_events` |
 //! | [`schema`], [`create`], [`evolve`] | types, new tables, new columns |
-//! | [`maintenance`] | checkpoints and expired log entries |
+//! | [`properties`] | what the settings say about tables that exist |
+//! | [`maintenance`] | checkpoints |
+//! | [`vacuum`] | files that no version needs any more, and expired log entries |
+//! | [`upkeep`] | the same by hand |
 //! | [`read`] | the lake as a reader sees it: SQL, versions, history |
 
 mod action;
@@ -26,12 +29,14 @@ mod current;
 mod error;
 mod evolve;
 mod index;
+mod listing;
 mod location;
 mod log;
 mod maintenance;
 mod mor;
 mod options;
 mod progress;
+mod properties;
 mod raw;
 pub mod read;
 mod schema;
@@ -39,7 +44,9 @@ mod state;
 mod table;
 #[cfg(test)]
 mod tests;
+pub mod upkeep;
 mod upsert;
+mod vacuum;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -65,6 +72,7 @@ use mor::{Pressure, Upserts};
 use progress::Positions;
 use raw::RawTable;
 use table::Writer;
+use vacuum::Sweeper;
 
 /// Tables that are opened or merged at the same time; each merge may use its own share of memory.
 const CONCURRENCY: usize = 4;
@@ -77,6 +85,7 @@ pub struct Lake {
     writer: Writer,
     properties: TableProperties,
     upserts: Upserts,
+    sweeper: Sweeper,
     tables: HashMap<TableId, CurrentTable>,
     raw: Option<RawTable>,
     stopped: HashMap<TableId, Stopped>,
@@ -117,8 +126,10 @@ impl Lake {
             writer: Writer { pipeline: options.pipeline.clone(), id: uuid::Uuid::new_v4().to_string() },
             properties: TableProperties {
                 pipeline: options.pipeline.clone(),
-                log_retention: format!("interval {} seconds", options.log_retention.as_secs()),
+                log_retention: options.log_retention,
+                file_retention: options.vacuum_retention,
             },
+            sweeper: Sweeper::new(&options),
             upserts: Upserts::new(
                 options.upserts.clone(),
                 options.policies.clone(),
@@ -227,6 +238,10 @@ impl Lake {
             None => RawTable::open_or_create(log, &self.properties, &self.writer).await?,
         };
         let name = raw.table.log.table().to_owned();
+        if let Err(error) = raw.table.keep_properties(&self.properties, &self.writer).await {
+            self.raw = Some(raw);
+            return Err(error);
+        }
         let result = raw.commit(batch, rows, stopped, &self.writer).await;
         self.raw = Some(raw);
         let (table, conflicts) = result?;
@@ -311,6 +326,9 @@ impl Lake {
         };
         match opened {
             Ok(mut table) => {
+                if let Err(error) = table.keep_properties(&self.properties, &self.writer).await {
+                    return Outcome { id, table: Some(table), result: Err(error) };
+                }
                 let result = table.commit(batch, &changes, &self.writer, memory).await;
                 // The batch is in the table; what fails now is tried again with the next one.
                 if result.is_ok()
@@ -390,6 +408,7 @@ impl Sink for Lake {
     async fn commit(&mut self, batch: &Batch) -> Result<CommitReport, SinkError> {
         let report = self.commit_batch(batch).await?;
         // While batches are waiting, nobody calls `maintain`.
+        self.sweeper.run_if_due(&self.location, &self.options);
         if let Err(error) = self.checkpoints(2).await {
             tracing::warn!(%error, "maintenance failed, trying again with the next batch");
         }
@@ -407,6 +426,7 @@ impl Sink for Lake {
     }
 
     async fn maintain(&mut self) -> Result<(), SinkError> {
+        self.sweeper.run_if_due(&self.location, &self.options);
         self.store_passed().await?;
         for table in self.tables.values_mut() {
             table.compact(&self.writer, Pressure::Idle).await?;

@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::action::Txn;
+use super::action::{Entry, Txn};
+use super::create::TableProperties;
 use super::error::LakeError;
 use super::log::{Log, Outcome};
 use super::progress::app_id;
+use super::properties;
 use super::state::{CatchUp, TableState};
 use crate::change::{Span, TopicPartition};
 
@@ -47,13 +49,15 @@ pub(super) struct Table {
     pub(super) state: TableState,
     /// When the log was last known to end at `state`.
     pub(super) looked: Option<Instant>,
+    /// Whether the properties were compared with the settings.
+    kept: bool,
 }
 
 impl Table {
     /// Opens the table of `log`, or `None` where there is none.
     pub(super) async fn open(log: Log) -> Result<Option<Self>, LakeError> {
         let state = log.read().await?;
-        Ok(state.map(|state| Self { log, state, looked: Some(Instant::now()) }))
+        Ok(state.map(|state| Self { log, state, looked: Some(Instant::now()), kept: false }))
     }
 
     /// The stored position of a span's partition.
@@ -137,6 +141,30 @@ impl Table {
             self.looked = Some(Instant::now());
         }
         Ok(outcome)
+    }
+
+    /// Has the properties say what the settings say, once: two instances with different settings would otherwise
+    /// change them with every batch.
+    pub(super) async fn keep_properties(
+        &mut self,
+        wanted: &TableProperties,
+        writer: &Writer,
+    ) -> Result<(), LakeError> {
+        // Behind a log that was not looked at for long, the next version may have been there and expired.
+        if self.kept || self.looked.is_none_or(|looked| looked.elapsed() >= TRUST) {
+            return Ok(());
+        }
+        let now = super::now_millis();
+        if let Some(metadata) = properties::wanted(self.state.metadata(), wanted, now) {
+            let entry = Entry::new("SET TBLPROPERTIES", &writer.id, now).metadata(&metadata);
+            // Whoever was faster is learned about by the batch, and the properties are compared again with the next.
+            if self.commit(entry.into_bytes()).await? == Outcome::Conflict {
+                return Ok(());
+            }
+            tracing::info!(table = self.log.table(), "brought the table's properties to the settings");
+        }
+        self.kept = true;
+        Ok(())
     }
 
     fn fenced(&self, advance: &Advance, expected: Option<i64>, found: i64) -> LakeError {

@@ -29,6 +29,7 @@ use self::keys::{KeyCodec, Keys};
 use self::locate::{Locator, OwnCommit, identity};
 use self::plan::{Cells, Plan, with_stored_cells};
 use self::vectors::Vectors;
+pub(super) use self::vectors::path as vector_path;
 use super::action::{Add, Entry};
 use super::create::DELETION_VECTORS;
 use super::error::LakeError;
