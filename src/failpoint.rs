@@ -27,7 +27,7 @@ pub const ALL: [&str; 12] = [
 ];
 
 /// Places that no batch passes.
-pub const UPKEEP: [&str; 1] = ["lake.in_vacuum"];
+pub const UPKEEP: [&str; 2] = ["lake.before_compaction", "lake.in_vacuum"];
 
 struct Armed {
     name: String,

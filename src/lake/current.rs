@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use deltalake::DeltaTable;
 
 use super::action::Entry;
+use super::compaction::Pressure;
 use super::create::{self, TableProperties};
 use super::error::LakeError;
 use super::evolve::{self, Change};
 use super::location::collision;
 use super::log::{Log, Outcome};
-use super::mor::{self, MergeOnRead, Pressure, Upserted, Upserts};
+use super::mor::{self, MergeOnRead, Upserted, Upserts};
 use super::progress::Positions;
 use super::schema::{DeltaSchema, PIPELINE, table_schema};
 use super::table::{ATTEMPTS, Advance, Table, Writer, txns};

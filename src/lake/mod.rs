@@ -14,16 +14,18 @@
 //! | [`table`] | log and state together: the rule of every commit |
 //! | [`current`], [`upsert`] | a batch into a current table, by MERGE |
 //! | [`mor`], [`index`] | the same by deletion vectors, and where each key's row lies |
-//! | [`raw`] | appends to `cdc_events` |
+//! | [`raw`], [`raw_compact`] | appends to `cdc_events`, and its small files put together |
 //! | [`schema`], [`create`], [`evolve`] | types, new tables, new columns |
 //! | [`properties`] | what the settings say about tables that exist |
 //! | [`maintenance`] | checkpoints |
+//! | [`compaction`] | which files are put together, and when |
 //! | [`vacuum`] | files that no version needs any more, and expired log entries |
 //! | [`upkeep`] | the same by hand |
 //! | [`read`] | the lake as a reader sees it: SQL, versions, history |
 
 mod action;
 mod checkpoint;
+mod compaction;
 mod create;
 mod current;
 mod error;
@@ -38,6 +40,7 @@ mod options;
 mod progress;
 mod properties;
 mod raw;
+mod raw_compact;
 pub mod read;
 mod schema;
 mod state;
@@ -64,11 +67,12 @@ use crate::change::{
     Batch, ChangeBatch, CommitReport, KnownSchemas, Progress, Sink, SinkError, Span, TableId, TableReport,
     TableSchema, TopicPartition,
 };
+use compaction::Pressure;
 use create::TableProperties;
 use current::{CurrentTable, topics_of};
 use location::Location;
 use log::Log;
-use mor::{Pressure, Upserts};
+use mor::Upserts;
 use progress::Positions;
 use raw::RawTable;
 use table::Writer;
@@ -243,6 +247,12 @@ impl Lake {
             return Err(error);
         }
         let result = raw.commit(batch, rows, stopped, &self.writer).await;
+        // The batch is in the table; what fails now is tried again with the next one.
+        if result.is_ok()
+            && let Err(error) = raw.compact(&self.writer, Pressure::Busy).await
+        {
+            tracing::warn!(table = name, %error, "compaction failed");
+        }
         self.raw = Some(raw);
         let (table, conflicts) = result?;
         report.tables.insert(name, table);
@@ -430,6 +440,9 @@ impl Sink for Lake {
         self.store_passed().await?;
         for table in self.tables.values_mut() {
             table.compact(&self.writer, Pressure::Idle).await?;
+        }
+        if let Some(raw) = &mut self.raw {
+            raw.compact(&self.writer, Pressure::Idle).await?;
         }
         Ok(self.checkpoints(1).await?)
     }

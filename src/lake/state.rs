@@ -41,6 +41,8 @@ pub(super) struct LiveFile {
     pub stats: Option<Box<str>>,
     /// The rows that are deleted.
     pub vector: Option<Box<DeletionVector>>,
+    /// The values of the partition columns, where there are any.
+    pub partition: Option<Box<HashMap<String, Option<String>>>>,
 }
 
 impl LiveFile {
@@ -56,7 +58,7 @@ impl LiveFile {
             deletion_timestamp: Some(millis),
             data_change,
             extended_file_metadata: Some(true),
-            partition_values: Some(HashMap::new()),
+            partition_values: Some(self.partition.as_deref().cloned().unwrap_or_default()),
             size: Some(self.size),
             deletion_vector: self.vector.as_deref().cloned(),
         }
@@ -93,6 +95,7 @@ pub(super) struct TableState {
     metadata: Metadata,
     txns: HashMap<String, Txn>,
     files: HashMap<Box<str>, LiveFile>,
+    bytes: i64,
     last_commit: CommitInfo,
 }
 
@@ -114,6 +117,7 @@ impl TableState {
             metadata: Metadata::default(),
             txns: HashMap::new(),
             files: HashMap::new(),
+            bytes: 0,
             last_commit: CommitInfo::default(),
         }
     }
@@ -158,6 +162,11 @@ impl TableState {
     /// Live files.
     pub(super) fn files(&self) -> &HashMap<Box<str>, LiveFile> {
         &self.files
+    }
+
+    /// Bytes of the live files.
+    pub(super) fn bytes(&self) -> i64 {
+        self.bytes
     }
 
     /// Live rows, where every file says how many it has.
@@ -208,7 +217,8 @@ impl TableState {
             applied.metadata |= line.meta_data.is_some() || line.protocol.is_some();
             self.apply_definition(line.protocol, line.meta_data);
             if let Some(remove) = line.remove {
-                self.files.remove(remove.path.as_str());
+                let gone = self.files.remove(remove.path.as_str());
+                self.bytes -= gone.map_or(0, |file| file.size);
             }
             if let Some(commit_info) = line.commit_info {
                 info = commit_info;
@@ -295,8 +305,10 @@ impl TableState {
             modification_time: add.modification_time,
             stats: add.stats.as_deref().filter(|_| add.partition_values.is_empty()).map(Into::into),
             vector: add.deletion_vector.clone().map(Box::new),
+            partition: (!add.partition_values.is_empty()).then(|| Box::new(add.partition_values.clone())),
         };
-        self.files.insert(add.path.as_str().into(), file);
+        let replaced = self.files.insert(add.path.as_str().into(), file);
+        self.bytes += add.size - replaced.map_or(0, |file| file.size);
     }
 
     fn unreadable(&self, message: String) -> LakeError {

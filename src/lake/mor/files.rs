@@ -38,9 +38,9 @@ const ROWS_AT_A_TIME: usize = 8192;
 
 /// One table's files.
 #[derive(Debug, Clone)]
-pub(super) struct DataFiles {
-    pub(super) table: Arc<str>,
-    pub(super) store: Arc<dyn ObjectStore>,
+pub(in crate::lake) struct DataFiles {
+    pub(in crate::lake) table: Arc<str>,
+    pub(in crate::lake) store: Arc<dyn ObjectStore>,
 }
 
 impl DataFiles {
@@ -86,7 +86,7 @@ impl DataFiles {
     }
 
     /// Reads some columns of all rows, a batch at a time; a column that the file lacks is null.
-    pub(super) async fn scan(
+    pub(in crate::lake) async fn scan(
         &self,
         path: &str,
         columns: &SchemaRef,

@@ -11,7 +11,7 @@
 //! version before; the Delta commit comes first, the index follows.
 
 mod compact;
-mod files;
+pub(super) mod files;
 mod home;
 mod keys;
 mod locate;
@@ -22,7 +22,7 @@ mod vectors;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub(super) use self::compact::Pressure;
+pub(super) use self::compact::{Step, step_without_index};
 use self::files::{DataFiles, stored_rows};
 use self::home::Home;
 use self::keys::{KeyCodec, Keys};
