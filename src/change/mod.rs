@@ -24,5 +24,7 @@ pub use policy::{
     DeleteMode, Keyless, OnError, OnTruncate, Policies, SchemaChange, TableMode, TablePolicy, WriteMode,
 };
 pub use position::{Progress, Span, StoredPosition, TopicIdentity, TopicPartition};
-pub use sink::{CommitReport, KnownSchemas, Sink, SinkError, TableReport};
+pub use sink::{
+    CommitReport, KnownSchemas, Sink, SinkError, SinkFigures, TableFigures, TableReport, Written,
+};
 pub use table::{Column, ColumnType, TableId, TableSchema};

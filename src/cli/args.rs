@@ -44,6 +44,8 @@ pub enum Command {
     Tables(TablesArgs),
     /// Show the commits of a table
     History(HistoryArgs),
+    /// Put small files of the lake's tables together
+    Optimize(OptimizeArgs),
     /// Remove files that no version needs which somebody may still read
     Vacuum(VacuumArgs),
     /// Ask the running daemon how it is
@@ -236,6 +238,28 @@ pub struct HistoryArgs {
     /// The table, by its folder's name
     #[arg(value_name = "TABLE")]
     pub table: String,
+
+    /// Format of the rows
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    pub output: RowsFormat,
+
+    /// Settings.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+/// `alluvium optimize`
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Put small files of the lake's tables together, and leave deleted rows behind, until nothing is left to \
+                  do. The daemon does so by itself between batches, except for copy-on-write tables; both may run at \
+                  the same time. Versions stay readable, and what was replaced goes with the vacuum.",
+    after_help = "EXAMPLES:\n  alluvium optimize\n  alluvium optimize orders cdc_events --output json"
+)]
+pub struct OptimizeArgs {
+    /// The tables, by their folders' names [default: all]
+    #[arg(value_name = "TABLE")]
+    pub tables: Vec<String>,
 
     /// Format of the rows
     #[arg(long, value_name = "FORMAT", default_value = "table")]

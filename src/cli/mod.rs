@@ -17,8 +17,8 @@ mod upkeep;
 use std::io::Write;
 
 pub use args::{
-    CheckArgs, Cli, Command, CompletionsArgs, ConfigArgs, DemoArgs, HistoryArgs, LogFormat, QueryArgs,
-    ReportFormat, RowsFormat, RunArgs, StatusArgs, TablesArgs, VacuumArgs,
+    CheckArgs, Cli, Command, CompletionsArgs, ConfigArgs, DemoArgs, HistoryArgs, LogFormat, OptimizeArgs,
+    QueryArgs, ReportFormat, RowsFormat, RunArgs, StatusArgs, TablesArgs, VacuumArgs,
 };
 pub use exit::Exit;
 
@@ -61,6 +61,9 @@ async fn run(cli: Cli) -> Exit {
                 lake::history(settings, &args.table, args.output).await
             })
             .await
+        }
+        Command::Optimize(args) => {
+            with_settings(&args.config, async |settings| upkeep::optimize(settings, &args).await).await
         }
         Command::Vacuum(args) => {
             with_settings(&args.config, async |settings| upkeep::vacuum(settings, &args).await).await

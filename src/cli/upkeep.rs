@@ -1,4 +1,4 @@
-//! `alluvium vacuum`: upkeep of the lake's tables by hand.
+//! `alluvium optimize` and `alluvium vacuum`: upkeep of the lake's tables by hand.
 
 use std::sync::Arc;
 
@@ -7,10 +7,10 @@ use arrow::error::ArrowError;
 
 use super::lake::{failed, show, text};
 use super::progress::Tables;
-use super::{Exit, VacuumArgs, output};
+use super::{Exit, OptimizeArgs, VacuumArgs, output};
 use crate::config::Settings;
 use crate::lake::LakeError;
-use crate::lake::upkeep::{Upkeep, VacuumPlan, Vacuumed};
+use crate::lake::upkeep::{Optimized, Upkeep, VacuumPlan, Vacuumed};
 use crate::service::lake_options;
 
 fn open(settings: &Settings) -> Result<Upkeep, LakeError> {
@@ -19,6 +19,35 @@ fn open(settings: &Settings) -> Result<Upkeep, LakeError> {
     } else {
         Err(LakeError::Settings("lake.uri is empty: these settings have no lake to look after".to_owned()))
     }
+}
+
+/// Puts small files together.
+pub(super) async fn optimize(settings: &Settings, args: &OptimizeArgs) -> Exit {
+    let done = match open(settings) {
+        Ok(upkeep) => {
+            let bar = Tables::start();
+            upkeep.optimize(&args.tables, |step| bar.show(&step)).await
+        }
+        Err(error) => Err(error),
+    };
+    match done {
+        Ok(done) => show(optimized(&done), args.output),
+        Err(error) => failed(&error),
+    }
+}
+
+fn optimized(done: &[Optimized]) -> Result<RecordBatch, ArrowError> {
+    let numbers =
+        |of: fn(&Optimized) -> u64| Arc::new(done.iter().map(of).map(Some).collect::<UInt64Array>());
+    output::batch(vec![
+        ("table", text(done.iter().map(|table| Some(table.table.clone())))),
+        ("steps", numbers(|table| table.steps)),
+        ("files_before", numbers(|table| table.files.0)),
+        ("files", numbers(|table| table.files.1)),
+        ("bytes_before", numbers(|table| table.bytes.0)),
+        ("bytes", numbers(|table| table.bytes.1)),
+        ("skipped", text(done.iter().map(|table| table.skipped.clone()))),
+    ])
 }
 
 /// Removes what nobody needs, or shows it.

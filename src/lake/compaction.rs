@@ -150,6 +150,24 @@ pub(super) enum Landed {
     No,
 }
 
+/// What a step did.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Nothing is due, or the table is not one that can be compacted here.
+    Nothing,
+    /// Another writer came between.
+    Lost,
+    /// So many files were put together, or lost their deleted rows.
+    Done(usize),
+}
+
+impl Landed {
+    /// The step of so many files that ended like this.
+    pub(super) fn step(&self, files: usize) -> Step {
+        if *self == Self::No { Step::Lost } else { Step::Done(files) }
+    }
+}
+
 impl Table {
     /// Commits a rewrite, behind what others commit meanwhile.
     pub(super) async fn commit_rewrite(

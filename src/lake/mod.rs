@@ -64,8 +64,8 @@ pub use options::LakeOptions;
 pub use progress::{app_id, parse_app_id};
 
 use crate::change::{
-    Batch, ChangeBatch, CommitReport, KnownSchemas, Progress, Sink, SinkError, Span, TableId, TableReport,
-    TableSchema, TopicPartition,
+    Batch, ChangeBatch, CommitReport, KnownSchemas, Progress, Sink, SinkError, SinkFigures, Span,
+    TableFigures, TableId, TableReport, TableSchema, TopicPartition,
 };
 use compaction::Pressure;
 use create::TableProperties;
@@ -445,6 +445,14 @@ impl Sink for Lake {
             raw.compact(&self.writer, Pressure::Idle).await?;
         }
         Ok(self.checkpoints(1).await?)
+    }
+
+    fn figures(&mut self) -> SinkFigures {
+        let current = self.tables.iter_mut().map(|(id, table)| (id.to_string(), table.table.figures()));
+        let mut tables: BTreeMap<String, TableFigures> = current.collect();
+        tables.extend(self.raw.iter_mut().map(|raw| (raw.table.log.table().to_owned(), raw.table.figures())));
+        let (vacuumed_files, vacuumed_bytes) = self.sweeper.take_swept();
+        SinkFigures { tables, vacuumed_files, vacuumed_bytes }
     }
 }
 

@@ -23,7 +23,7 @@ use parquet::schema::types::ColumnPath;
 use serde_json::{Value, json};
 
 use super::action::{Add, Entry};
-use super::compaction::Pressure;
+use super::compaction::{Pressure, Step};
 use super::create::{self, TableProperties};
 use super::error::LakeError;
 use super::log::{Log, Outcome};
@@ -151,7 +151,7 @@ impl RawTable {
 
     /// Makes a step of compaction, if one is due; says whether it did.
     pub(super) async fn compact(&mut self, writer: &Writer, pressure: Pressure) -> Result<bool, LakeError> {
-        raw_compact::step(&mut self.table, writer, pressure).await
+        Ok(raw_compact::step(&mut self.table, writer, pressure).await? != Step::Nothing)
     }
 
     /// The rows at or behind the stored position of their partition, of topics that are not stopped.

@@ -17,7 +17,7 @@ use deltalake::logstore::object_store::ObjectStoreExt;
 use futures::TryStreamExt;
 
 use super::action::{Add, Entry};
-use super::compaction::{Landed, Pressure, Rewrite, Target, choose, within};
+use super::compaction::{Landed, Pressure, Rewrite, Step, Target, choose, within};
 use super::error::LakeError;
 use super::mor::files::DataFiles;
 use super::now_millis;
@@ -32,11 +32,11 @@ const SMALL: i64 = 4 << 20;
 /// A date is over when nothing was added for that long, in milliseconds.
 const OVER: i64 = 3_600_000;
 
-/// Makes one step, if one is due; says whether it did.
-pub(super) async fn step(table: &mut Table, writer: &Writer, pressure: Pressure) -> Result<bool, LakeError> {
+/// Makes one step, if one is due.
+pub(super) async fn step(table: &mut Table, writer: &Writer, pressure: Pressure) -> Result<Step, LakeError> {
     let chosen = due(&table.state, pressure, now_millis());
     if chosen.is_empty() || !is_plain(&table.state) {
-        return Ok(false);
+        return Ok(Step::Nothing);
     }
     let started = std::time::Instant::now();
     let mut merged = merge(table, writer, chosen).await?;
@@ -48,7 +48,7 @@ pub(super) async fn step(table: &mut Table, writer: &Writer, pressure: Pressure)
     }
     let files = merged.sources.len();
     tracing::debug!(table = table.log.table(), files, ?landed, elapsed = ?started.elapsed(), "compacted");
-    Ok(landed != Landed::No)
+    Ok(landed.step(files))
 }
 
 /// The files of the next step, all of one date.

@@ -3,7 +3,7 @@
 //! Applying costs the actions of a commit, never the files of the table, whoever wrote it. `own` positions moved by
 //! another instance are remembered until they are asked for: that is how a commit finds out that it was fenced.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::action::{Add, CommitInfo, DeletionVector, Line, Metadata, Protocol, Remove, Txn};
 use super::error::LakeError;
 use super::log::Log;
+use crate::change::Written;
 
 /// Reader features of tables that can be read and written here.
 const READER_FEATURES: [&str; 3] = ["timestampNtz", "deletionVectors", "v2Checkpoint"];
@@ -82,6 +83,32 @@ pub(super) struct CatchUp {
     pub moves: Vec<ForeignMove>,
     /// Whether one of the commits changed the schema or a property.
     pub metadata: bool,
+    /// What this instance wrote by them.
+    pub work: Work,
+}
+
+/// What commits wrote, by what for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Work {
+    pub batches: Written,
+    pub compaction: Written,
+}
+
+impl std::ops::AddAssign for Work {
+    fn add_assign(&mut self, other: Self) {
+        self.batches += other.batches;
+        self.compaction += other.compaction;
+    }
+}
+
+impl Work {
+    /// Counts a file that a commit added, or one that it gave another vector.
+    fn count(&mut self, add: &Add, rows: Option<i64>, again: bool) {
+        let part = if add.data_change { &mut self.batches } else { &mut self.compaction };
+        let vector = add.deletion_vector.as_ref().map_or(0, |vector| i64::from(vector.size_in_bytes));
+        let (rows, bytes) = if again { (0, vector) } else { (rows.unwrap_or(0), add.size + vector) };
+        *part += Written { rows: rows.max(0) as u64, bytes: bytes.max(0) as u64 };
+    }
 }
 
 /// A table at a version.
@@ -209,6 +236,7 @@ impl TableState {
             return Err(self.unreadable(format!("version {version} was given at version {}", self.version())));
         }
         let mut adds = Vec::new();
+        let mut removed = HashSet::new();
         let mut applied = Applied::default();
         let mut info = CommitInfo::default();
         for line in entry.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
@@ -219,6 +247,7 @@ impl TableState {
             if let Some(remove) = line.remove {
                 let gone = self.files.remove(remove.path.as_str());
                 self.bytes -= gone.map_or(0, |file| file.size);
+                removed.insert(remove.path);
             }
             if let Some(commit_info) = line.commit_info {
                 info = commit_info;
@@ -229,6 +258,8 @@ impl TableState {
         // A file whose deletion vector changed is removed and added by the same commit, in either order.
         for add in &adds {
             self.add(add);
+            let rows = self.files.get(add.path.as_str()).and_then(LiveFile::physical_rows);
+            applied.work.count(add, rows, removed.contains(&add.path));
         }
         for txn in &mut applied.txns {
             let before = self.txns.insert(txn.app_id.clone(), txn.clone());
@@ -249,6 +280,7 @@ impl TableState {
             result.commits += 1;
             result.metadata |= applied.metadata;
             if applied.writer.as_deref() == Some(writer) {
+                result.work += applied.work;
                 continue;
             }
             for (txn, before) in applied.txns.into_iter().zip(applied.before) {
@@ -321,6 +353,7 @@ impl TableState {
 pub(super) struct Applied {
     pub writer: Option<String>,
     pub metadata: bool,
+    pub work: Work,
     txns: Vec<Txn>,
     before: Vec<Option<i64>>,
 }

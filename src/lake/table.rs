@@ -15,8 +15,8 @@ use super::error::LakeError;
 use super::log::{Log, Outcome};
 use super::progress::app_id;
 use super::properties;
-use super::state::{CatchUp, TableState};
-use crate::change::{Span, TopicPartition};
+use super::state::{CatchUp, TableState, Work};
+use crate::change::{Span, TableFigures, TopicPartition};
 
 /// Attempts to commit before the batch is given back.
 pub(super) const ATTEMPTS: u32 = 10;
@@ -51,13 +51,21 @@ pub(super) struct Table {
     pub(super) looked: Option<Instant>,
     /// Whether the properties were compared with the settings.
     kept: bool,
+    /// What this instance wrote since it was last asked.
+    work: Work,
 }
 
 impl Table {
     /// Opens the table of `log`, or `None` where there is none.
     pub(super) async fn open(log: Log) -> Result<Option<Self>, LakeError> {
         let state = log.read().await?;
-        Ok(state.map(|state| Self { log, state, looked: Some(Instant::now()), kept: false }))
+        Ok(state.map(|state| Self {
+            log,
+            state,
+            looked: Some(Instant::now()),
+            kept: false,
+            work: Work::default(),
+        }))
     }
 
     /// The stored position of a span's partition.
@@ -99,6 +107,7 @@ impl Table {
     ) -> Result<CatchUp, LakeError> {
         let found = self.state.catch_up(&self.log, &writer.id).await?;
         self.looked = Some(Instant::now());
+        self.work += found.work;
         let by_id: BTreeMap<&str, &Advance> =
             advances.iter().map(|advance| (advance.app_id.as_str(), advance)).collect();
         for moved in &found.moves {
@@ -137,7 +146,7 @@ impl Table {
         let version = self.state.next_version();
         let outcome = self.log.commit(version, entry.clone()).await?;
         if outcome == Outcome::Committed {
-            self.state.apply(version, &entry)?;
+            self.work += self.state.apply(version, &entry)?.work;
             self.looked = Some(Instant::now());
         }
         Ok(outcome)
@@ -165,6 +174,17 @@ impl Table {
         }
         self.kept = true;
         Ok(())
+    }
+
+    /// What the table is like, and what this instance wrote to it since the last call.
+    pub(super) fn figures(&mut self) -> TableFigures {
+        let Work { batches, compaction } = std::mem::take(&mut self.work);
+        TableFigures {
+            live_files: self.state.files().len() as u64,
+            live_bytes: self.state.bytes().max(0) as u64,
+            batches,
+            compaction,
+        }
     }
 
     fn fenced(&self, advance: &Advance, expected: Option<i64>, found: i64) -> LakeError {

@@ -27,7 +27,7 @@ use super::{MergeOnRead, obstacle};
 use crate::change::TableSchema;
 use crate::failpoint;
 use crate::lake::action::{Add, DeletionVector, Entry};
-use crate::lake::compaction::{Landed, Pressure, Rewrite, Target, choose};
+use crate::lake::compaction::{Landed, Pressure, Rewrite, Step, Target, choose};
 use crate::lake::error::LakeError;
 use crate::lake::now_millis;
 use crate::lake::state::TableState;
@@ -60,16 +60,6 @@ struct Compacted<'a> {
     /// The keys of its rows.
     keys: Vec<Keys>,
     rows: u64,
-}
-
-/// What a step did.
-pub(in crate::lake) enum Step {
-    /// Nothing is due, or the table is not one that can be compacted.
-    Nothing,
-    /// Another writer came between.
-    Lost,
-    /// Files became fewer, or smaller.
-    Done,
 }
 
 impl MergeOnRead {
@@ -117,7 +107,7 @@ pub(in crate::lake) async fn step_without_index(
         return Ok(Step::Nothing);
     }
     let (landed, _) = run(table, schema, &mut Vectors::new(0), writer, &chosen).await?;
-    Ok(if landed == Landed::No { Step::Lost } else { Step::Done })
+    Ok(landed.step(chosen.len()))
 }
 
 /// The files of the next step, of a table that can be compacted.

@@ -22,7 +22,7 @@ mod vectors;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub(super) use self::compact::{Step, step_without_index};
+pub(super) use self::compact::step_without_index;
 use self::files::{DataFiles, stored_rows};
 use self::home::Home;
 use self::keys::{KeyCodec, Keys};

@@ -1,17 +1,13 @@
-//! What people do to the lake's tables by hand: `alluvium vacuum`.
-//!
-//! It is safe beside a running daemon, because it is what the daemon does by itself, against the same log and by the
-//! same rules.
+//! `alluvium vacuum`.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::location::{self, Location};
-use super::log::Log;
-use super::vacuum::{Begun, Limits, Removed, Vacuum, clean_log};
-use super::{LakeError, LakeOptions, now_millis};
+use super::{Step, Upkeep, name_of};
+use crate::lake::vacuum::{Begun, Limits, Removed, Vacuum, clean_log};
+use crate::lake::{LakeError, now_millis};
 
 /// What became of one table.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -43,34 +39,7 @@ pub struct VacuumPlan {
     pub dry_run: bool,
 }
 
-/// How far a command is, told after each step.
-#[derive(Debug, Clone)]
-pub struct Step {
-    /// Tables done before this one, and tables in all.
-    pub tables: (usize, usize),
-    /// The table.
-    pub table: String,
-    /// Files removed of it, or written.
-    pub files: u64,
-}
-
-/// A lake open for upkeep.
-#[derive(Debug)]
-pub struct Upkeep {
-    location: Location,
-    options: LakeOptions,
-}
-
 impl Upkeep {
-    /// Opens the lake of `options`.
-    ///
-    /// # Errors
-    /// [`LakeError::Settings`] for an address or option that cannot be used.
-    pub fn open(options: LakeOptions) -> Result<Self, LakeError> {
-        let location = Location::open(&options.uri, &options.storage_options)?;
-        Ok(Self { location, options })
-    }
-
     /// Removes files that no version within the retention needs, of the named tables or of all of the pipeline's.
     ///
     /// # Errors
@@ -86,7 +55,7 @@ impl Upkeep {
         let mut done = Vec::new();
         for (number, folder) in folders.iter().enumerate() {
             let mut step = |files| {
-                let table = folder.replace('/', ".");
+                let table = name_of(folder);
                 each(Step { tables: (number, folders.len()), table, files });
             };
             done.extend(self.vacuum_table(folder, retention, plan.dry_run, &mut step).await?);
@@ -107,28 +76,6 @@ impl Upkeep {
         }
     }
 
-    /// The folders of the named tables, or of all.
-    async fn folders(&self, names: &[String]) -> Result<Vec<String>, LakeError> {
-        let all = self.location.all_tables(location::depth(&self.options.layout)).await?;
-        if names.is_empty() {
-            return Ok(all);
-        }
-        let folder =
-            |name: &String| all.iter().find(|folder| *folder == name || folder.replace('/', ".") == *name);
-        names
-            .iter()
-            .map(|name| {
-                folder(name).cloned().ok_or_else(|| {
-                    let known: Vec<String> = all.iter().map(|folder| folder.replace('/', ".")).collect();
-                    LakeError::Settings(format!(
-                        "the lake has no table {name:?}; it has {}",
-                        known.join(", ")
-                    ))
-                })
-            })
-            .collect()
-    }
-
     async fn vacuum_table(
         &self,
         folder: &str,
@@ -136,8 +83,8 @@ impl Upkeep {
         dry_run: bool,
         each: &mut impl FnMut(u64),
     ) -> Result<Option<Vacuumed>, LakeError> {
-        let log = Log::new(folder, self.location.table(folder)?);
-        let name = folder.replace('/', ".");
+        let log = self.log(folder)?;
+        let name = name_of(folder);
         let limits = Limits::at(now_millis(), retention);
         match Vacuum::begin(log.clone(), &self.options.pipeline, limits, dry_run).await? {
             Begun::NotOurs => {
