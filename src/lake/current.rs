@@ -186,10 +186,11 @@ impl CurrentTable {
     pub(super) async fn keep_properties(
         &mut self,
         properties: &TableProperties,
+        feed: bool,
         writer: &Writer,
     ) -> Result<(), LakeError> {
         let before = self.table.state.version();
-        self.table.keep_properties(properties, writer).await?;
+        self.table.keep_properties(properties, feed, writer).await?;
         if self.table.state.version() == before { Ok(()) } else { self.read_schema() }
     }
 

@@ -131,7 +131,7 @@ impl Lake {
             properties: TableProperties {
                 pipeline: options.pipeline.clone(),
                 log_retention: options.log_retention,
-                file_retention: options.vacuum_retention,
+                file_retention: vacuum::known_for(options.vacuum_retention),
             },
             sweeper: Sweeper::new(&options),
             upserts: Upserts::new(
@@ -242,7 +242,7 @@ impl Lake {
             None => RawTable::open_or_create(log, &self.properties, &self.writer).await?,
         };
         let name = raw.table.log.table().to_owned();
-        if let Err(error) = raw.table.keep_properties(&self.properties, &self.writer).await {
+        if let Err(error) = raw.table.keep_properties(&self.properties, false, &self.writer).await {
             self.raw = Some(raw);
             return Err(error);
         }
@@ -336,7 +336,8 @@ impl Lake {
         };
         match opened {
             Ok(mut table) => {
-                if let Err(error) = table.keep_properties(&self.properties, &self.writer).await {
+                let feed = self.options.policies.of(&id).change_data_feed;
+                if let Err(error) = table.keep_properties(&self.properties, feed, &self.writer).await {
                     return Outcome { id, table: Some(table), result: Err(error) };
                 }
                 let result = table.commit(batch, &changes, &self.writer, memory).await;

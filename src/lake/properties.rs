@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::action::Metadata;
 use super::create::TableProperties;
+use super::mor::changes::CHANGE_DATA_FEED;
 
 /// How long entries of the log are kept.
 pub(super) const LOG_RETENTION: &str = "delta.logRetentionDuration";
@@ -58,7 +59,14 @@ pub(super) fn known_since(configuration: &HashMap<String, String>, written: i64)
 }
 
 /// The table's metadata as the settings want it, or `None` where it is so already; `now` in milliseconds since 1970.
-pub(super) fn wanted(metadata: &Metadata, properties: &TableProperties, now: i64) -> Option<Metadata> {
+///
+/// A change data feed is turned on where it is wanted, and never off: somebody may follow it.
+pub(super) fn wanted(
+    metadata: &Metadata,
+    properties: &TableProperties,
+    feed: bool,
+    now: i64,
+) -> Option<Metadata> {
     let mut configuration = metadata.configuration.clone();
     let before = file_retention(&configuration);
     if properties.file_retention > before {
@@ -67,6 +75,9 @@ pub(super) fn wanted(metadata: &Metadata, properties: &TableProperties, now: i64
     }
     for (name, value) in properties.retentions() {
         configuration.insert(name.to_owned(), value);
+    }
+    if feed {
+        configuration.insert(CHANGE_DATA_FEED.to_owned(), "true".to_owned());
     }
     (configuration != metadata.configuration).then(|| Metadata { configuration, ..metadata.clone() })
 }
@@ -95,17 +106,17 @@ mod tests {
     fn what_checkpoints_forgot_before_the_retention_was_raised_stays_unknown() {
         let now = 100 * DAY.as_millis() as i64;
         let days = |days: i64| days * DAY.as_millis() as i64;
-        let new = wanted(&Metadata::default(), &properties(7), now).unwrap();
+        let new = wanted(&Metadata::default(), &properties(7), false, now).unwrap();
         assert_eq!(
             (known_since(&new.configuration, now), new.configuration.get(KNOWN_SINCE)),
             (days(93), None)
         );
-        assert!(wanted(&new, &properties(7), now).is_none(), "nothing to do");
-        let raised = wanted(&new, &properties(30), now).unwrap();
+        assert!(wanted(&new, &properties(7), false, now).is_none(), "nothing to do");
+        let raised = wanted(&new, &properties(30), false, now).unwrap();
         assert_eq!(known_since(&raised.configuration, now), days(93), "the seven days that were kept");
         assert_eq!(known_since(&raised.configuration, days(120)), days(93));
         assert_eq!(known_since(&raised.configuration, days(125)), days(95));
-        let lowered = wanted(&raised, &properties(1), days(200)).unwrap();
+        let lowered = wanted(&raised, &properties(1), false, days(200)).unwrap();
         assert_eq!(known_since(&lowered.configuration, days(200)), days(199));
     }
 }

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::action::{Entry, Txn};
-use super::create::TableProperties;
+use super::create::{self, TableProperties};
 use super::error::LakeError;
 use super::log::{Log, Outcome};
 use super::progress::app_id;
 use super::properties;
+use super::schema::DeltaSchema;
 use super::state::{CatchUp, TableState, Work};
 use crate::change::{Span, TableFigures, TopicPartition};
 
@@ -157,6 +158,7 @@ impl Table {
     pub(super) async fn keep_properties(
         &mut self,
         wanted: &TableProperties,
+        feed: bool,
         writer: &Writer,
     ) -> Result<(), LakeError> {
         // Behind a log that was not looked at for long, the next version may have been there and expired.
@@ -164,8 +166,14 @@ impl Table {
             return Ok(());
         }
         let now = super::now_millis();
-        if let Some(metadata) = properties::wanted(self.state.metadata(), wanted, now) {
-            let entry = Entry::new("SET TBLPROPERTIES", &writer.id, now).metadata(&metadata);
+        if let Some(metadata) = properties::wanted(self.state.metadata(), wanted, feed, now) {
+            let schema = DeltaSchema::parse(self.log.table(), &metadata.schema_string)?;
+            let protocol = create::protocol(self.state.protocol(), &schema, &metadata.configuration);
+            let mut entry = Entry::new("SET TBLPROPERTIES", &writer.id, now);
+            if self.state.protocol() != Some(&protocol) {
+                entry = entry.protocol(&protocol);
+            }
+            let entry = entry.metadata(&metadata);
             // Whoever was faster is learned about by the batch, and the properties are compared again with the next.
             if self.commit(entry.into_bytes()).await? == Outcome::Conflict {
                 return Ok(());

@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
 use arrow::compute::{concat, filter_record_batch};
-use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use bytes::Bytes;
 use deltalake::Path;
@@ -18,7 +17,7 @@ use deltalake::logstore::object_store::ObjectStoreExt;
 use futures::TryStreamExt;
 use roaring::RoaringTreemap;
 
-use super::files::{self, DataFiles, RowWriter};
+use super::files::{self, DataFiles, RowWriter, stored_schema};
 use super::keys::{KeyCodec, Keys};
 use super::locate::OwnCommit;
 use super::plan::with_vector;
@@ -32,13 +31,6 @@ use crate::lake::error::LakeError;
 use crate::lake::now_millis;
 use crate::lake::state::TableState;
 use crate::lake::table::{Table, Writer};
-
-/// The columns of a current table as they are stored.
-fn stored_schema(schema: &TableSchema) -> SchemaRef {
-    let source = schema.arrow().fields().iter().map(|field| field.as_ref().clone());
-    let fields: Vec<Field> = source.chain(files::metadata_fields()).collect();
-    Arc::new(Schema::new(fields))
-}
 
 /// A file that was read.
 struct Source {

@@ -70,10 +70,7 @@ impl DataFiles {
     ) -> Result<Add, LakeError> {
         let path = format!("part-{}.zstd.parquet", uuid::Uuid::new_v4());
         let size = bytes.len() as i64;
-        self.store
-            .put_opts(&Path::from(path.as_str()), bytes.into(), PutOptions::default())
-            .await
-            .map_err(|error| LakeError::store(&self.table, &error))?;
+        self.put_at(&path, bytes).await?;
         Ok(Add {
             path,
             partition_values: std::collections::HashMap::new(),
@@ -83,6 +80,15 @@ impl DataFiles {
             stats: Some(stats),
             deletion_vector: None,
         })
+    }
+
+    /// Stores a file.
+    pub(super) async fn put_at(&self, path: &str, bytes: Vec<u8>) -> Result<(), LakeError> {
+        self.store
+            .put_opts(&Path::from(path), bytes.into(), PutOptions::default())
+            .await
+            .map(|_| ())
+            .map_err(|error| LakeError::store(&self.table, &error))
     }
 
     /// Reads some columns of all rows, a batch at a time; a column that the file lacks is null.
@@ -208,11 +214,16 @@ pub(super) fn metadata_fields() -> [Field; 3] {
     ]
 }
 
+/// The columns of a current table as they are stored.
+pub(super) fn stored_schema(schema: &TableSchema) -> SchemaRef {
+    let source = schema.arrow().fields().iter().map(|field| field.as_ref().clone());
+    let fields: Vec<Field> = source.chain(metadata_fields()).collect();
+    Arc::new(Schema::new(fields))
+}
+
 /// The rows of `folded` as a current table stores them: `columns`, which are its own with absent cells filled in, then
 /// the metadata columns.
 pub(super) fn stored_rows(folded: &Folded, mut columns: Vec<ArrayRef>) -> Result<RecordBatch, ArrowError> {
-    let source = folded.schema.arrow().fields().iter().map(|field| field.as_ref().clone());
-    let fields: Vec<Field> = source.chain(metadata_fields()).collect();
     let times: TimestampMicrosecondArray =
         folded.source_micros.iter().map(|&micros| (micros != 0).then_some(micros)).collect();
     let now = TimestampMicrosecondArray::from_value(now_millis() * 1000, folded.rows.num_rows());
@@ -220,7 +231,7 @@ pub(super) fn stored_rows(folded: &Folded, mut columns: Vec<ArrayRef>) -> Result
     columns.push(Arc::new(operations));
     columns.push(Arc::new(times.with_timezone("UTC")));
     columns.push(Arc::new(now.with_timezone("UTC")));
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+    RecordBatch::try_new(stored_schema(&folded.schema), columns)
 }
 
 /// A data file in memory, row by row.

@@ -10,6 +10,7 @@
 //! Invariants: a key has at most one live row; a commit of ours only ever deletes rows of files that are live at the
 //! version before; the Delta commit comes first, the index follows.
 
+pub(super) mod changes;
 mod compact;
 pub(super) mod files;
 mod home;
@@ -23,7 +24,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub(super) use self::compact::step_without_index;
-use self::files::{DataFiles, stored_rows};
+use self::files::{DataFiles, stored_rows, stored_schema};
 use self::home::Home;
 use self::keys::{KeyCodec, Keys};
 use self::locate::{Locator, OwnCommit, identity};
@@ -39,6 +40,7 @@ use super::state::TableState;
 use super::table::{ATTEMPTS, Advance, Table, Writer, txns};
 use crate::change::{Folded, Policies, TableId, TablePolicy, TableSchema, WriteMode};
 use crate::failpoint;
+use arrow::array::RecordBatch;
 use bytes::Bytes;
 
 /// Folder of the indexes in a local lake. No table may lie there.
@@ -123,6 +125,8 @@ struct Upsert<'a> {
     files: DataFiles,
     /// The rows, once they are written; another attempt takes them over where they do not depend on stored rows.
     written: Option<Add>,
+    /// The rows that were written, where the table has a change data feed.
+    rows: Option<RecordBatch>,
 }
 
 /// A commit that is ready for its attempt.
@@ -169,6 +173,7 @@ impl MergeOnRead {
             deleted: codec.encode(folded.deletes.columns()).map_err(refused)?,
             files: DataFiles { table: table.log.table().into(), store: table.log.files() },
             written: None,
+            rows: None,
         };
         for attempt in 0..ATTEMPTS {
             self.follow(table, &folded.schema, &upsert.files).await?;
@@ -235,14 +240,33 @@ impl MergeOnRead {
             let rows = stored_rows(upsert.folded, columns).map_err(|error| {
                 LakeError::Refused(format!("table {} cannot take this batch: {error}", upsert.files.table))
             })?;
-            upsert.written = Some(upsert.files.write(rows, &upsert.folded.schema).await?);
+            upsert.written = Some(upsert.files.write(rows.clone(), &upsert.folded.schema).await?);
+            upsert.rows = changes::has_feed(table.state.metadata()).then_some(rows);
             failpoint::hit("lake.after_data_files");
         }
         let entry = Entry::new("MERGE", &writer.id, now_millis());
         let entry = upsert.written.iter().fold(entry, Entry::add);
+        let entry = self.with_changes(entry, table, &plan, upsert).await?;
         let (entry, plan) = plan.write_vectors(entry, &upsert.files).await?;
         let entry = txns(upsert.advances).fold(entry, |entry, txn| entry.txn(&txn)).into_bytes();
         Ok(Prepared { entry, plan, unresolved_absent: unresolved })
+    }
+
+    /// Writes down what the commit does to the rows, where the table has a change data feed.
+    async fn with_changes(
+        &self,
+        entry: Entry,
+        table: &Table,
+        plan: &Plan,
+        upsert: &Upsert<'_>,
+    ) -> Result<Entry, LakeError> {
+        if !changes::has_feed(table.state.metadata()) {
+            return Ok(entry);
+        }
+        let columns = stored_schema(&upsert.folded.schema);
+        let changes = changes::write(&upsert.files, &columns, plan, upsert.rows.as_ref()).await?;
+        failpoint::hit("lake.after_change_data");
+        Ok(changes.iter().fold(entry, Entry::changes))
     }
 
     /// Lets index and vectors follow a commit. The batch is in the table whatever happens here.
@@ -292,9 +316,7 @@ pub(super) fn obstacle(state: &TableState, schema: &TableSchema) -> Option<Strin
         return Some("it is partitioned".to_owned());
     }
     let asks = metadata.configuration.iter().find(|(name, value)| {
-        name.starts_with("delta.constraints.")
-            || (value.as_str() == "true"
-                && matches!(name.as_str(), "delta.enableChangeDataFeed" | "delta.appendOnly"))
+        name.starts_with("delta.constraints.") || (value.as_str() == "true" && name == "delta.appendOnly")
     });
     if let Some((name, _)) = asks {
         return Some(format!("it has the property {name}"));

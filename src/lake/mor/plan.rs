@@ -24,7 +24,7 @@ use crate::lake::state::LiveFile;
 use crate::lake::table::Table;
 
 /// Files that are read at the same time for the cells of old rows.
-const READERS: usize = 8;
+pub(super) const READERS: usize = 8;
 
 /// A row that goes, by its ordinal, and the row of the batch that takes its place.
 type Going = (u32, Option<usize>);
@@ -87,6 +87,13 @@ pub(super) async fn resolve(
         files.push(Touched { path: path.to_owned(), file: file.clone(), rows, deleted, vector: None });
     }
     Ok(Plan { files })
+}
+
+impl Touched {
+    /// Rows that go, ascending, each with the row of the batch that takes its place.
+    pub(super) fn going(&self) -> impl Iterator<Item = (u32, Option<usize>)> {
+        self.rows.iter().copied()
+    }
 }
 
 impl Plan {

@@ -350,7 +350,7 @@ async fn what_checkpoints_have_forgotten_is_not_taken_for_waste() {
     }
     let properties = lake.tables[&table("items")].table.log.read().await.unwrap().unwrap();
     let properties = &properties.metadata().configuration;
-    assert_eq!(properties["delta.deletedFileRetentionDuration"], "interval 2592000 seconds");
+    assert_eq!(properties["delta.deletedFileRetentionDuration"], "interval 2592600 seconds");
     assert!(properties.contains_key("alluvium.tombstonesSince"));
     assert_eq!(fixture.items().await, ["1 b -"]);
 }

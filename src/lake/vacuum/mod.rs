@@ -35,6 +35,11 @@ const GRACE: Duration = Duration::from_mins(10);
 /// Files younger than this may belong to a commit that is being made, whatever the retention.
 const BEING_WRITTEN: Duration = Duration::from_hours(1);
 
+/// How long it has to be known what left a table, so that a vacuum with that retention finds all of it.
+pub(super) fn known_for(retention: Duration) -> Duration {
+    retention.saturating_add(GRACE)
+}
+
 /// What is old enough to go, in milliseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Limits {
@@ -48,7 +53,7 @@ impl Limits {
     /// The limits of a retention, seen at `now`.
     pub(super) fn at(now: i64, retention: Duration) -> Self {
         let before = |age: Duration| now.saturating_sub(age.as_millis() as i64);
-        let readable_since = before(retention.saturating_add(GRACE));
+        let readable_since = before(known_for(retention));
         Self { readable_since, written_before: readable_since.min(before(BEING_WRITTEN)) }
     }
 }
