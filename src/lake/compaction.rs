@@ -10,6 +10,7 @@
 //! would otherwise be rewritten with every batch, and a reader gains nothing from a megabyte less.
 
 use bytes::Bytes;
+use tokio::task::JoinHandle;
 
 use super::error::LakeError;
 use super::log::Outcome;
@@ -148,6 +149,40 @@ pub(super) enum Landed {
     Behind,
     /// Not at all: others changed what it was made of, or were faster every time.
     No,
+}
+
+/// Bytes of files that are read at once; a step that reads more does so beside the batches.
+pub(super) const AT_ONCE: i64 = if cfg!(test) { 256 << 10 } else { 4 << 20 };
+
+/// Reading and writing beside the batches, ended with whoever waits for it.
+pub(super) struct Background<T>(JoinHandle<Result<T, LakeError>>);
+
+impl<T: Send + 'static> Background<T> {
+    pub(super) fn start(work: impl Future<Output = Result<T, LakeError>> + Send + 'static) -> Self {
+        Self(tokio::spawn(work))
+    }
+
+    pub(super) fn is_finished(&self) -> bool {
+        self.0.is_finished()
+    }
+
+    pub(super) async fn join(mut self, table: &str) -> Result<T, LakeError> {
+        (&mut self.0)
+            .await
+            .map_err(|error| LakeError::Storage { table: table.to_owned(), message: error.to_string() })?
+    }
+}
+
+impl<T> std::fmt::Debug for Background<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Background").field("is_finished", &self.0.is_finished()).finish()
+    }
+}
+
+impl<T> Drop for Background<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// What a step did.

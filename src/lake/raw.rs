@@ -23,11 +23,11 @@ use parquet::schema::types::ColumnPath;
 use serde_json::{Value, json};
 
 use super::action::{Add, Entry};
-use super::compaction::{Pressure, Step};
+use super::compaction::{Background, Pressure, Step};
 use super::create::{self, TableProperties};
 use super::error::LakeError;
 use super::log::{Log, Outcome};
-use super::raw_compact;
+use super::raw_compact::{self, Merged};
 use super::schema::{DeltaSchema, PIPELINE, plain_field};
 use super::table::{ATTEMPTS, Table, Writer, txns};
 use crate::change::raw::{column, schema};
@@ -40,6 +40,8 @@ pub(super) struct RawTable {
     pub(super) table: Table,
     /// When a position was last stored, or the table opened.
     pub(super) stored: Option<Instant>,
+    /// A large step of compaction that is being read and written.
+    merging: Option<Background<Merged>>,
 }
 
 /// Batches without rows move the stored positions at most this often: heartbeats alone must not keep the lake writing.
@@ -62,7 +64,7 @@ impl RawTable {
                 table.log.table()
             )));
         }
-        Ok(Some(Self { table, stored: Some(Instant::now()) }))
+        Ok(Some(Self { table, stored: Some(Instant::now()), merging: None }))
     }
 
     /// Opens the raw table, and creates it where there is none.
@@ -151,7 +153,8 @@ impl RawTable {
 
     /// Makes a step of compaction, if one is due; says whether it did.
     pub(super) async fn compact(&mut self, writer: &Writer, pressure: Pressure) -> Result<bool, LakeError> {
-        Ok(raw_compact::step(&mut self.table, writer, pressure).await? != Step::Nothing)
+        let step = raw_compact::step(&mut self.table, &mut self.merging, writer, pressure).await?;
+        Ok(step != Step::Nothing)
     }
 
     /// The rows at or behind the stored position of their partition, of topics that are not stopped.

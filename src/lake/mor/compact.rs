@@ -1,8 +1,8 @@
 //! Compaction of a table that is written by deletion vectors: the rows of some files become one file, the deleted ones
 //! are left behind.
 //!
-//! A step is an ordinary commit: it says that no data changed, and moves the index along. Other writers may commit while
-//! it reads. What they append does not matter; rows of the files read that they delete are deleted in the new file as
+//! A step is an ordinary commit: it says that no data changed, and moves the index along. A large one reads and writes
+//! beside the batches, and other writers may commit meanwhile as well. What they append does not matter; rows of the files read that they delete are deleted in the new file as
 //! well, for rows keep their order, so that it is known where each one went; and where they took one of the files away
 //! or brought deleted rows back, the step is given up.
 
@@ -26,7 +26,7 @@ use super::{MergeOnRead, obstacle};
 use crate::change::TableSchema;
 use crate::failpoint;
 use crate::lake::action::{Add, DeletionVector, Entry};
-use crate::lake::compaction::{Landed, Pressure, Rewrite, Step, Target, choose};
+use crate::lake::compaction::{AT_ONCE, Background, Landed, Pressure, Rewrite, Step, Target, choose};
 use crate::lake::error::LakeError;
 use crate::lake::now_millis;
 use crate::lake::state::TableState;
@@ -43,15 +43,18 @@ struct Source {
 }
 
 /// The live rows of some files as one file.
-struct Compacted<'a> {
+pub(super) struct Compacted {
     files: DataFiles,
-    writer: &'a Writer,
+    /// The instance that commits it.
+    writer: String,
     sources: Vec<Source>,
     /// The new file; `None` where no row was left.
     add: Option<Add>,
     /// The keys of its rows.
     keys: Vec<Keys>,
     rows: u64,
+    /// Whether rows of it were deleted while it was written.
+    deleted_meanwhile: bool,
 }
 
 impl MergeOnRead {
@@ -63,28 +66,60 @@ impl MergeOnRead {
         writer: &Writer,
         pressure: Pressure,
     ) -> Result<bool, LakeError> {
+        let compacted = match self.compacting.take() {
+            Some(running) if !running.is_finished() => {
+                self.compacting = Some(running);
+                return Ok(false);
+            }
+            Some(finished) => finished.join(table.log.table()).await?,
+            None => {
+                let chosen = due(&table.state, schema, pressure);
+                if chosen.is_empty() || self.conflict == Some(table.state.version()) {
+                    return Ok(false);
+                }
+                let (bytes, sources) = sources(table, &mut self.vectors, &chosen).await?;
+                let work = rewrite(data_files(table), Arc::clone(schema), sources, writer.id.clone());
+                if bytes > AT_ONCE {
+                    self.compacting = Some(Background::start(work));
+                    return Ok(false);
+                }
+                work.await?
+            }
+        };
+        self.land(table, schema, writer, compacted).await
+    }
+
+    /// Commits files that were put together, and has index and vectors follow.
+    async fn land(
+        &mut self,
+        table: &mut Table,
+        schema: &Arc<TableSchema>,
+        writer: &Writer,
+        mut compacted: Compacted,
+    ) -> Result<bool, LakeError> {
         let version = table.state.version();
-        let chosen = due(&table.state, schema, pressure);
-        if chosen.is_empty() || self.conflict == Some(version) {
-            return Ok(false);
-        }
-        let files = DataFiles { table: table.log.table().into(), store: table.log.files() };
-        self.follow(table, schema, &files).await?;
-        let (landed, compacted) = run(table, schema, &mut self.vectors, writer, &chosen).await?;
-        match landed {
-            Landed::No => self.conflict = Some(version),
-            // The index follows with the next batch, by reading the log.
-            Landed::Behind => {}
-            Landed::Next(entry) => self.index_follows(&OwnCommit {
+        self.follow(table, schema, &data_files(table)).await?;
+        let landed = commit(table, &mut compacted, writer).await?;
+        let gone: Vec<String> = compacted.sources.into_iter().map(|source| source.path).collect();
+        match &landed {
+            Landed::No => {
+                self.conflict = Some(version);
+                return Ok(false);
+            }
+            Landed::Next(entry) if !compacted.deleted_meanwhile => self.index_follows(&OwnCommit {
                 version: table.state.version(),
-                entry: &entry,
+                entry,
                 written: compacted.add.as_ref().map(|add| add.path.as_str()),
                 upserted: &compacted.keys,
                 deleted: &Keys::default(),
-                gone: &chosen,
+                gone: &gone,
             }),
+            // Rows that were deleted meanwhile are somewhere else by now, or nowhere. The index follows with the next
+            // batch, which reads the commit from the log.
+            Landed::Next(_) | Landed::Behind => {}
         }
-        Ok(landed != Landed::No)
+        gone.iter().for_each(|path| self.vectors.forget(path));
+        Ok(true)
     }
 }
 
@@ -98,8 +133,9 @@ pub(in crate::lake) async fn step_without_index(
     if chosen.is_empty() {
         return Ok(Step::Nothing);
     }
-    let (landed, _) = run(table, schema, &mut Vectors::new(0), writer, &chosen).await?;
-    Ok(landed.step(chosen.len()))
+    let (_, sources) = sources(table, &mut Vectors::new(0), &chosen).await?;
+    let mut compacted = rewrite(data_files(table), Arc::clone(schema), sources, writer.id.clone()).await?;
+    Ok(commit(table, &mut compacted, writer).await?.step(chosen.len()))
 }
 
 /// The files of the next step, of a table that can be compacted.
@@ -109,63 +145,69 @@ fn due(state: &TableState, schema: &TableSchema, pressure: Pressure) -> Vec<Stri
     if chosen.is_empty() || obstacle(state, schema).is_some() { Vec::new() } else { chosen }
 }
 
-/// Writes the live rows of `chosen` as one file and commits it in their place.
-async fn run<'a>(
-    table: &mut Table,
-    schema: &Arc<TableSchema>,
-    vectors: &mut Vectors,
-    writer: &'a Writer,
-    chosen: &[String],
-) -> Result<(Landed, Compacted<'a>), LakeError> {
-    let started = std::time::Instant::now();
-    let files = DataFiles { table: table.log.table().into(), store: table.log.files() };
-    let mut compacted = rewrite(&table.state, schema, files, vectors, writer, chosen).await?;
-    failpoint::hit("lake.before_compaction");
-    let landed = table.commit_rewrite(&mut compacted, writer).await?;
-    if landed == Landed::No {
-        if let Some(add) = &compacted.add {
-            // Nobody knows of it; a file left behind costs space until the vacuum finds it.
-            let _ = compacted.files.store.delete(&Path::from(add.path.as_str())).await;
-        }
-    } else {
-        chosen.iter().for_each(|path| vectors.forget(path));
-    }
-    let (files, rows) = (chosen.len(), compacted.rows);
-    tracing::debug!(table = table.log.table(), files, rows, ?landed, elapsed = ?started.elapsed(), "compacted");
-    Ok((landed, compacted))
+fn data_files(table: &Table) -> DataFiles {
+    DataFiles { table: table.log.table().into(), store: table.log.files() }
 }
 
-/// Writes the live rows of `chosen` as one file, in their order.
-async fn rewrite<'a>(
-    state: &TableState,
-    schema: &Arc<TableSchema>,
-    files: DataFiles,
+/// The files of a step with their deleted rows, and their bytes.
+async fn sources(
+    table: &Table,
     vectors: &mut Vectors,
-    writer: &'a Writer,
     chosen: &[String],
-) -> Result<Compacted<'a>, LakeError> {
-    let refused =
-        |error: ArrowError| LakeError::Refused(format!("table {} cannot be compacted: {error}", files.table));
-    let (columns, codec) = (stored_schema(schema), KeyCodec::new(schema));
-    let mut out = RowWriter::new(&columns).map_err(refused)?;
-    let (mut keys, mut sources) = (Vec::new(), Vec::new());
-    let mut bounds: Vec<Vec<ArrayRef>> = vec![Vec::new(); schema.key().len()];
+) -> Result<(i64, Vec<Source>), LakeError> {
+    let files = data_files(table);
+    let (mut bytes, mut sources) = (0, Vec::with_capacity(chosen.len()));
     for path in chosen {
-        let Some(file) = state.files().get(path.as_str()) else { continue };
-        let of_file = vectors.of(&files.table, &*files.store, [(path.as_str(), file)]).await?;
-        let deleted = of_file.into_iter().next().unwrap_or_default();
+        let Some(file) = table.state.files().get(path.as_str()) else { continue };
+        let deleted = vectors.of(&files.table, &*files.store, [(path.as_str(), file)]).await?;
+        bytes += file.size;
         sources.push(Source {
             path: path.clone(),
             vector: file.vector.as_deref().cloned(),
-            deleted: Arc::clone(&deleted),
-            first: out.rows() as u64,
+            deleted: deleted.into_iter().next().unwrap_or_default(),
+            first: 0,
         });
-        let mut batches = files.scan(path, &columns).await?;
+    }
+    Ok((bytes, sources))
+}
+
+/// Puts a step into the log.
+async fn commit(table: &mut Table, compacted: &mut Compacted, writer: &Writer) -> Result<Landed, LakeError> {
+    failpoint::hit("lake.before_compaction");
+    let landed = table.commit_rewrite(compacted, writer).await?;
+    if landed == Landed::No
+        && let Some(add) = &compacted.add
+    {
+        // Nobody knows of it; a file left behind costs space until the vacuum finds it.
+        let _ = compacted.files.store.delete(&Path::from(add.path.as_str())).await;
+    }
+    let (files, rows, committed) = (compacted.sources.len(), compacted.rows, landed != Landed::No);
+    tracing::debug!(table = table.log.table(), files, rows, committed, "compacted");
+    Ok(landed)
+}
+
+/// Writes the live rows of some files as one, in their order.
+async fn rewrite(
+    files: DataFiles,
+    schema: Arc<TableSchema>,
+    mut sources: Vec<Source>,
+    writer: String,
+) -> Result<Compacted, LakeError> {
+    let table = Arc::clone(&files.table);
+    let refused =
+        |error: ArrowError| LakeError::Refused(format!("table {table} cannot be compacted: {error}"));
+    let (columns, codec) = (stored_schema(&schema), KeyCodec::new(&schema));
+    let mut out = RowWriter::new(&columns).map_err(refused)?;
+    let mut keys = Vec::new();
+    let mut bounds: Vec<Vec<ArrayRef>> = vec![Vec::new(); schema.key().len()];
+    for source in &mut sources {
+        source.first = out.rows() as u64;
+        let mut batches = files.scan(&source.path, &columns).await?;
         let mut first = 0;
         while let Some(cells) = batches.try_next().await? {
             let batch = RecordBatch::try_new(Arc::clone(&columns), cells).map_err(refused)?;
             let rows = batch.num_rows() as u64;
-            let batch = live(&batch, first, &deleted).map_err(refused)?;
+            let batch = live(&batch, first, &source.deleted).map_err(refused)?;
             first += rows;
             let of_key: Vec<ArrayRef> =
                 schema.key().iter().filter_map(|&index| batch.columns().get(index).cloned()).collect();
@@ -185,16 +227,16 @@ async fn rewrite<'a>(
             let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
             of_key.push(concat(&parts).map_err(refused)?);
         }
-        let stats = files::statistics(rows, schema, &of_key);
+        let stats = files::statistics(rows, &schema, &of_key);
         Some(files.put(out.finish().map_err(refused)?, stats, false).await?)
     };
-    Ok(Compacted { files, writer, sources, add, keys, rows: rows as u64 })
+    Ok(Compacted { files, writer, sources, add, keys, rows: rows as u64, deleted_meanwhile: false })
 }
 
-impl Rewrite for Compacted<'_> {
+impl Rewrite for Compacted {
     async fn entry(&mut self, state: &TableState) -> Result<Option<Bytes>, LakeError> {
         let now = now_millis();
-        let mut entry = Entry::new("OPTIMIZE", &self.writer.id, now);
+        let mut entry = Entry::new("OPTIMIZE", &self.writer, now);
         let mut deleted = RoaringTreemap::new();
         for source in &self.sources {
             let Some(file) = state.files().get(source.path.as_str()) else { return Ok(None) };
@@ -206,6 +248,7 @@ impl Rewrite for Compacted<'_> {
             }
             entry = entry.remove(&file.remove(&source.path, now, false));
         }
+        self.deleted_meanwhile = !deleted.is_empty();
         let Some(add) = &self.add else { return Ok(Some(entry.into_bytes())) };
         if deleted.is_empty() {
             entry = entry.add(add);
@@ -222,7 +265,7 @@ impl Rewrite for Compacted<'_> {
     }
 }
 
-impl Compacted<'_> {
+impl Compacted {
     /// Where the rows went that were deleted in a file since it was read; `None` where deleted ones came back.
     async fn deleted_since(
         &self,

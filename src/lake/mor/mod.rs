@@ -23,6 +23,7 @@ mod vectors;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use self::compact::Compacted;
 pub(super) use self::compact::step_without_index;
 use self::files::{DataFiles, stored_rows, stored_schema};
 use self::home::Home;
@@ -32,6 +33,7 @@ use self::plan::{Cells, Plan, with_stored_cells};
 use self::vectors::Vectors;
 pub(super) use self::vectors::path as vector_path;
 use super::action::{Add, Entry};
+use super::compaction::Background;
 use super::create::DELETION_VECTORS;
 use super::error::LakeError;
 use super::log::Outcome;
@@ -114,6 +116,8 @@ pub(super) struct MergeOnRead {
     vectors: Vectors,
     /// The version at which compaction met another writer.
     conflict: Option<u64>,
+    /// A large step of compaction that is being read and written.
+    compacting: Option<Background<Compacted>>,
 }
 
 /// What is being brought into the table, with its keys.
@@ -138,7 +142,13 @@ struct Prepared {
 
 impl MergeOnRead {
     fn new(index_root: PathBuf, vector_memory: usize) -> Self {
-        Self { index_root, locator: None, vectors: Vectors::new(vector_memory), conflict: None }
+        Self {
+            index_root,
+            locator: None,
+            vectors: Vectors::new(vector_memory),
+            conflict: None,
+            compacting: None,
+        }
     }
 
     /// Takes over what was kept for the same table, to be compared with the log as if it had just been opened.
@@ -316,7 +326,8 @@ pub(super) fn obstacle(state: &TableState, schema: &TableSchema) -> Option<Strin
         return Some("it is partitioned".to_owned());
     }
     let asks = metadata.configuration.iter().find(|(name, value)| {
-        name.starts_with("delta.constraints.") || (value.as_str() == "true" && name == "delta.appendOnly")
+        name.starts_with("delta.constraints.")
+            || (value.as_str() == "true" && name.as_str() == "delta.appendOnly")
     });
     if let Some((name, _)) = asks {
         return Some(format!("it has the property {name}"));

@@ -94,6 +94,42 @@ async fn optimize_by_hand_does_what_is_due_in_all_tables_and_the_daemon_goes_on(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_large_step_is_made_beside_the_batches_and_takes_their_deletions_along() {
+    let fixture = Fixture::new();
+    let mut lake = fixture.open().await;
+    let mut random = fastrand::Rng::with_seed(5);
+    let mut note = || super::fixture::value(&(0..1000).map(|_| random.alphanumeric()).collect::<String>());
+    for first in 0..8 {
+        let events: Vec<_> =
+            (0..60).map(|id| event(first * 60 + id, Create, first * 60 + id, "a", note())).collect();
+        lake.commit(&batch("items", &events)).await.unwrap();
+    }
+    let (mut offset, mut committed) = (480, 0);
+    // Reading goes on while batches update and delete what is being read.
+    while !operations(&fixture, "items").await.contains(&"OPTIMIZE".to_owned()) {
+        lake.maintain().await.unwrap();
+        let events =
+            [event(offset, Update, offset % 479, "b", Cell::Absent), delete(offset + 1, (offset * 7) % 480)];
+        lake.commit(&batch("items", &events)).await.unwrap();
+        (offset, committed) = (offset + 2, committed + 1);
+        assert!(committed < 10_000, "the step is never committed");
+    }
+    let counts = "SELECT count(*), count(DISTINCT id), count(DISTINCT note) FROM items WHERE name = 'a'";
+    let before = fixture.query(counts, At::Latest).await;
+    assert!(committed > 1, "it did not run beside the batches");
+    // Each row is found where it lies now: no row twice, none with a cell of another.
+    let events: Vec<_> = (0..480).map(|id| event(offset + id, Update, id, "last", Cell::Absent)).collect();
+    let report = lake.commit(&batch("items", &events)).await.unwrap();
+    let rows = fixture.query("SELECT count(*), count(DISTINCT id), min(name) FROM items", At::Latest).await;
+    assert_eq!(rows, ["480 480 last"], "after {before:?} and {report:?}");
+    let filled = fixture
+        .query("SELECT count(*), count(DISTINCT note) FROM items WHERE note IS NOT NULL", At::Latest)
+        .await;
+    let known: Vec<&str> = filled[0].split(' ').collect();
+    assert_eq!(known[0], known[1], "a row has the cell of another");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn optimize_beside_a_busy_daemon_ends_and_loses_and_doubles_nothing() {
     let fixture = Fixture::new();
     let mut lake = fixture.open().await;

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{Step, Upkeep, name_of};
 use crate::change::TableSchema;
 use crate::lake::action::WRITER;
-use crate::lake::compaction::{self, Pressure, Target};
+use crate::lake::compaction::{self, Target};
 use crate::lake::create;
 use crate::lake::error::LakeError;
 use crate::lake::mor::{self, obstacle};
@@ -121,7 +121,7 @@ impl Upkeep {
             let before = table.state.version();
             let step = match kind {
                 Kind::MergeOnRead(schema) => mor::step_without_index(table, schema, writer).await?,
-                Kind::Raw | Kind::Library => raw_compact::step(table, writer, Pressure::Idle).await?,
+                Kind::Raw | Kind::Library => raw_compact::step_and_wait(table, writer).await?,
             };
             match step {
                 compaction::Step::Nothing => return Ok(()),

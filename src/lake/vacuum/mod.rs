@@ -186,31 +186,14 @@ impl Vacuum {
         // A commit since the last look may have brought one of them back.
         self.needed.follow(&self.log).await?;
         chosen.retain(|(path, ..)| !self.needed.has(path));
-        if !self.dry_run {
-            self.remove(chosen.iter().map(|(path, ..)| path.clone()).collect()).await?;
+        if !self.dry_run && !chosen.is_empty() {
+            remove(&self.log, chosen.iter().map(|(path, ..)| path.clone()).collect()).await?;
+            failpoint::hit("lake.in_vacuum");
         }
         for (_, kind, bytes) in chosen {
             self.removed.count(kind, bytes);
         }
         Ok(more)
-    }
-
-    async fn remove(&self, paths: Vec<Path>) -> Result<(), LakeError> {
-        let any = !paths.is_empty();
-        let paths = futures::stream::iter(paths.into_iter().map(Ok)).boxed();
-        let mut replies = self.log.files().delete_stream(paths);
-        let mut failed = None;
-        while let Some(reply) = replies.next().await {
-            match reply {
-                // Another instance was there first.
-                Ok(_) | Err(ObjectStoreError::NotFound { .. }) => {}
-                Err(error) => failed = failed.or(Some(error)),
-            }
-        }
-        if any {
-            failpoint::hit("lake.in_vacuum");
-        }
-        failed.map_or(Ok(()), |error| Err(LakeError::store(self.log.table(), &error)))
     }
 
     /// What was removed so far.
@@ -226,15 +209,23 @@ impl Vacuum {
 pub(super) async fn clean_log(log: &Log, now: i64, retention: Duration) -> Result<usize, LakeError> {
     let expired = log.list().await?.expired(now.saturating_sub(retention.as_millis() as i64));
     let removed = expired.len();
-    let paths = futures::stream::iter(expired.into_iter().map(Ok)).boxed();
+    remove(log, expired).await?;
+    Ok(removed)
+}
+
+/// Removes files of a table, all that can be.
+async fn remove(log: &Log, paths: Vec<Path>) -> Result<(), LakeError> {
+    let paths = futures::stream::iter(paths.into_iter().map(Ok)).boxed();
     let mut replies = log.files().delete_stream(paths);
+    let mut failed = None;
     while let Some(reply) = replies.next().await {
         match reply {
+            // Another instance was there first.
             Ok(_) | Err(ObjectStoreError::NotFound { .. }) => {}
-            Err(error) => return Err(LakeError::store(log.table(), &error)),
+            Err(error) => failed = failed.or(Some(error)),
         }
     }
-    Ok(removed)
+    failed.map_or(Ok(()), |error| Err(LakeError::store(log.table(), &error)))
 }
 
 #[cfg(test)]
