@@ -20,14 +20,13 @@ async fn files_of(fixture: &Fixture, name: &str) -> usize {
 async fn a_small_table_that_changes_all_the_time_is_not_compacted_with_every_batch() {
     let fixture = Fixture::new();
     let mut lake = fixture.open().await;
-    let mut offset = 0;
+    let (mut offset, mut random) = (0, fastrand::Rng::with_seed(3));
     for round in 0..60 {
-        let events: Vec<_> = (0..50)
-            .map(|id| {
-                offset += 1;
-                event(offset, Update, (id * 7 + round * 13) % 120, &format!("r{round}"), Cell::Null)
-            })
-            .collect();
+        let mut events = Vec::new();
+        for id in random.choose_multiple(0..120_i64, 30) {
+            offset += 1;
+            events.push(event(offset, Update, id, &format!("r{round}"), Cell::Null));
+        }
         lake.commit(&batch("items", &events)).await.unwrap();
         lake.maintain().await.unwrap();
     }
@@ -35,7 +34,7 @@ async fn a_small_table_that_changes_all_the_time_is_not_compacted_with_every_bat
     assert!((1..=15).contains(&steps), "{steps} steps for 60 batches");
     assert!(files_of(&fixture, "items").await <= 10);
     let figures = lake.figures().tables["public.items"];
-    assert_eq!(figures.batches.rows, 60 * 50);
+    assert_eq!(figures.batches.rows, 60 * 30);
     assert!(figures.compaction.rows <= figures.batches.rows, "{figures:?}");
     assert!(figures.live_files <= 10 && figures.live_bytes > 0 && figures.batches.bytes > 0, "{figures:?}");
     assert_eq!(lake.figures().tables["public.items"].batches.rows, 0, "told once");
@@ -116,7 +115,7 @@ async fn a_large_step_is_made_beside_the_batches_and_takes_their_deletions_along
     }
     let counts = "SELECT count(*), count(DISTINCT id), count(DISTINCT note) FROM items WHERE name = 'a'";
     let before = fixture.query(counts, At::Latest).await;
-    assert!(committed > 1, "it did not run beside the batches");
+    assert!(lake.tables[&table("items")].table.state.files().values().any(|file| file.vector.is_some()));
     // Each row is found where it lies now: no row twice, none with a cell of another.
     let events: Vec<_> = (0..480).map(|id| event(offset + id, Update, id, "last", Cell::Absent)).collect();
     let report = lake.commit(&batch("items", &events)).await.unwrap();
