@@ -67,6 +67,8 @@ pub struct Metrics {
     pub vacuumed_files: IntCounterVec,
     /// Bytes of files that the vacuum removed.
     pub vacuumed_bytes: IntCounterVec,
+    /// Deletes of keys that a table of the lake did not have: nothing was written.
+    pub unknown_deletes: IntCounterVec,
     resident_memory: Gauge,
 }
 
@@ -126,6 +128,11 @@ impl Metrics {
             file_bytes: r.counter("file_bytes_total", "Bytes of files written", LANE_TABLE_BY)?,
             vacuumed_files: r.counter("vacuumed_files_total", "Files removed by the vacuum", LANE)?,
             vacuumed_bytes: r.counter("vacuumed_bytes_total", "Bytes removed by the vacuum", LANE)?,
+            unknown_deletes: r.counter(
+                "unknown_deletes_total",
+                "Deletes of keys that the table did not have",
+                LANE_TABLE,
+            )?,
             resident_memory: r.resident_memory()?,
             registry: r.0,
         })

@@ -17,9 +17,12 @@ mod position;
 pub mod raw;
 mod sink;
 mod table;
+pub mod versions;
+#[cfg(test)]
+mod versions_tests;
 
 pub use batch::{Batch, ChangeBatch, Operation, RecordError, RecordErrorKind};
-pub use fold::{Folded, fold};
+pub use fold::{Folded, fold, fold_with};
 pub use policy::{
     DeleteMode, Keyless, OnError, OnTruncate, Policies, SchemaChange, TableMode, TablePolicy, WriteMode,
 };
@@ -28,3 +31,4 @@ pub use sink::{
     CommitReport, KnownSchemas, Sink, SinkError, SinkFigures, TableFigures, TableReport, Written,
 };
 pub use table::{Column, ColumnType, TableId, TableSchema};
+pub use versions::Versions;

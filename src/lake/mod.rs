@@ -16,6 +16,7 @@
 //! | [`mor`], [`index`] | the same by deletion vectors, and where each key's row lies |
 //! | [`raw`], [`raw_compact`] | appends to `cdc_events`, and its small files put together |
 //! | [`schema`], [`create`], [`evolve`] | types, new tables, new columns |
+//! | [`shape`], [`soft`], [`history`] | what rows have besides the source's columns; deleted rows that stay; tables of versions |
 //! | [`properties`] | what the settings say about tables that exist |
 //! | [`maintenance`] | checkpoints |
 //! | [`compaction`] | which files are put together, and when |
@@ -30,6 +31,7 @@ mod create;
 mod current;
 mod error;
 mod evolve;
+mod history;
 mod index;
 mod listing;
 mod location;
@@ -43,6 +45,8 @@ mod raw;
 mod raw_compact;
 pub mod read;
 mod schema;
+mod shape;
+mod soft;
 mod state;
 mod table;
 #[cfg(test)]

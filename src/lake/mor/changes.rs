@@ -16,7 +16,8 @@ use futures::{FutureExt, StreamExt, TryStreamExt};
 
 use super::files::{DataFiles, RowWriter};
 use super::plan::{Plan, READERS, Touched};
-use crate::lake::action::{AddChanges, Metadata};
+use crate::failpoint;
+use crate::lake::action::{AddChanges, Entry, Metadata};
 use crate::lake::error::LakeError;
 
 /// Property of tables with a change data feed.
@@ -29,22 +30,25 @@ pub(super) fn has_feed(metadata: &Metadata) -> bool {
     metadata.configuration.get(CHANGE_DATA_FEED).is_some_and(|value| value.eq_ignore_ascii_case("true"))
 }
 
-/// Writes down what a commit does: `rows` come, some of them in the place of rows that `plan` has go; `columns` are
-/// those of the table. `None` where nothing changes.
+/// Writes down what a commit does to the rows, and adds it to its entry: `plan` has rows go, and others come, some in
+/// their place. Of those that come it is said where the row of each number in the plan went. `columns` are the table's.
 pub(super) async fn write(
+    entry: Entry,
     files: &DataFiles,
     columns: &SchemaRef,
     plan: &Plan,
-    rows: Option<&RecordBatch>,
-) -> Result<Option<AddChanges>, LakeError> {
+    rows: Option<(&RecordBatch, &[Option<usize>])>,
+) -> Result<Entry, LakeError> {
     let refused =
         |error: ArrowError| LakeError::Refused(format!("change data of table {}: {error}", files.table));
     let mut out = Vec::new();
+    let (rows, places) = rows.unzip();
+    let place = |by: Option<usize>| places?.get(by?).copied().flatten();
     let mut replaces = vec![false; rows.map_or(0, RecordBatch::num_rows)];
     let mut old = Vec::with_capacity(plan.files.len());
     for touched in &plan.files {
-        for by in touched.going().filter_map(|(_, by)| by) {
-            if let Some(replaces) = replaces.get_mut(by) {
+        for place in touched.going().filter_map(|(_, by)| place(by)) {
+            if let Some(replaces) = replaces.get_mut(place) {
                 *replaces = true;
             }
         }
@@ -52,13 +56,13 @@ pub(super) async fn write(
     }
     let old: Vec<RecordBatch> = futures::stream::iter(old).buffered(READERS).try_collect().await?;
     for (touched, old) in plan.files.iter().zip(&old) {
-        let replaced: BooleanArray = touched.going().map(|(_, by)| Some(by.is_some())).collect();
+        let replaced: BooleanArray = touched.going().map(|(_, by)| Some(place(by).is_some())).collect();
         split(old, &replaced, ("update_preimage", "delete"), &mut out).map_err(refused)?;
     }
     if let Some(rows) = rows {
         split(rows, &replaces.into(), ("update_postimage", "insert"), &mut out).map_err(refused)?;
     }
-    let Some(schema) = out.first().map(RecordBatch::schema) else { return Ok(None) };
+    let Some(schema) = out.first().map(RecordBatch::schema) else { return Ok(entry) };
     let encode = move || {
         let mut file = RowWriter::new(&schema)?;
         out.iter().try_for_each(|rows| file.write(rows))?;
@@ -68,7 +72,9 @@ pub(super) async fn write(
         .await
         .map_err(|error| LakeError::Storage { table: files.table.to_string(), message: error.to_string() })?
         .map_err(refused)?;
-    Ok(Some(put(files, bytes).await?))
+    let changes = put(files, bytes).await?;
+    failpoint::hit("lake.after_change_data");
+    Ok(entry.changes(&changes))
 }
 
 /// The rows of a file that go, as they are stored.

@@ -3,12 +3,12 @@
 //!
 //! A step is an ordinary commit: it says that no data changed, and moves the index along. A large one reads and writes
 //! beside the batches, and other writers may commit meanwhile as well. What they append does not matter; rows of the files read that they delete are deleted in the new file as
-//! well, for rows keep their order, so that it is known where each one went; and where they took one of the files away
-//! or brought deleted rows back, the step is given up.
+//! well, for rows keep their order, so that it is known where each one went; and where they took one of the files away,
+//! brought deleted rows back or changed the columns, the step is given up.
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{concat, filter_record_batch};
 use arrow::error::ArrowError;
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use deltalake::logstore::object_store::ObjectStoreExt;
 use futures::TryStreamExt;
 use roaring::RoaringTreemap;
 
-use super::files::{self, DataFiles, RowWriter, stored_schema};
+use super::files::{self, DataFiles, RowWriter};
 use super::keys::{KeyCodec, Keys};
 use super::locate::OwnCommit;
 use super::plan::with_vector;
@@ -29,6 +29,8 @@ use crate::lake::action::{Add, DeletionVector, Entry};
 use crate::lake::compaction::{AT_ONCE, Background, Landed, Pressure, Rewrite, Step, Target, choose};
 use crate::lake::error::LakeError;
 use crate::lake::now_millis;
+use crate::lake::schema::IS_CURRENT;
+use crate::lake::shape::Shape;
 use crate::lake::state::TableState;
 use crate::lake::table::{Table, Writer};
 
@@ -47,6 +49,8 @@ pub(super) struct Compacted {
     files: DataFiles,
     /// The instance that commits it.
     writer: String,
+    /// The columns that the table had when its files were read.
+    schema: String,
     sources: Vec<Source>,
     /// The new file; `None` where no row was left.
     add: Option<Add>,
@@ -62,7 +66,7 @@ impl MergeOnRead {
     pub(in crate::lake) async fn compact(
         &mut self,
         table: &mut Table,
-        schema: &Arc<TableSchema>,
+        (schema, shape): (&Arc<TableSchema>, Shape),
         writer: &Writer,
         pressure: Pressure,
     ) -> Result<bool, LakeError> {
@@ -78,7 +82,7 @@ impl MergeOnRead {
                     return Ok(false);
                 }
                 let (bytes, sources) = sources(table, &mut self.vectors, &chosen).await?;
-                let work = rewrite(data_files(table), Arc::clone(schema), sources, writer.id.clone());
+                let work = rewrite(table, (Arc::clone(schema), shape), sources, writer.id.clone());
                 if bytes > AT_ONCE {
                     self.compacting = Some(Background::start(work));
                     return Ok(false);
@@ -86,19 +90,19 @@ impl MergeOnRead {
                 work.await?
             }
         };
-        self.land(table, schema, writer, compacted).await
+        self.land(table, (schema, shape), writer, compacted).await
     }
 
     /// Commits files that were put together, and has index and vectors follow.
     async fn land(
         &mut self,
         table: &mut Table,
-        schema: &Arc<TableSchema>,
+        (schema, shape): (&Arc<TableSchema>, Shape),
         writer: &Writer,
         mut compacted: Compacted,
     ) -> Result<bool, LakeError> {
         let version = table.state.version();
-        self.follow(table, schema, &data_files(table)).await?;
+        self.follow(table, (schema, shape), &data_files(table)).await?;
         let landed = commit(table, &mut compacted, writer).await?;
         let gone: Vec<String> = compacted.sources.into_iter().map(|source| source.path).collect();
         match &landed {
@@ -126,7 +130,7 @@ impl MergeOnRead {
 /// Makes one step on a table of which no index is kept here.
 pub(in crate::lake) async fn step_without_index(
     table: &mut Table,
-    schema: &Arc<TableSchema>,
+    (schema, shape): (&Arc<TableSchema>, Shape),
     writer: &Writer,
 ) -> Result<Step, LakeError> {
     let chosen = due(&table.state, schema, Pressure::Idle);
@@ -134,7 +138,8 @@ pub(in crate::lake) async fn step_without_index(
         return Ok(Step::Nothing);
     }
     let (_, sources) = sources(table, &mut Vectors::new(0), &chosen).await?;
-    let mut compacted = rewrite(data_files(table), Arc::clone(schema), sources, writer.id.clone()).await?;
+    let work = rewrite(table, (Arc::clone(schema), shape), sources, writer.id.clone());
+    let mut compacted = work.await?;
     Ok(commit(table, &mut compacted, writer).await?.step(chosen.len()))
 }
 
@@ -186,55 +191,78 @@ async fn commit(table: &mut Table, compacted: &mut Compacted, writer: &Writer) -
     Ok(landed)
 }
 
-/// Writes the live rows of some files as one, in their order.
-async fn rewrite(
-    files: DataFiles,
-    schema: Arc<TableSchema>,
-    mut sources: Vec<Source>,
+/// Writes the live rows of some files as one, in their order; it does not need the table while it does so.
+fn rewrite(
+    table: &Table,
+    schema: (Arc<TableSchema>, Shape),
+    sources: Vec<Source>,
     writer: String,
-) -> Result<Compacted, LakeError> {
-    let table = Arc::clone(&files.table);
-    let refused =
-        |error: ArrowError| LakeError::Refused(format!("table {table} cannot be compacted: {error}"));
-    let (columns, codec) = (stored_schema(&schema), KeyCodec::new(&schema));
-    let mut out = RowWriter::new(&columns).map_err(refused)?;
-    let mut keys = Vec::new();
-    let mut bounds: Vec<Vec<ArrayRef>> = vec![Vec::new(); schema.key().len()];
-    for source in &mut sources {
-        source.first = out.rows() as u64;
-        let mut batches = files.scan(&source.path, &columns).await?;
-        let mut first = 0;
-        while let Some(cells) = batches.try_next().await? {
-            let batch = RecordBatch::try_new(Arc::clone(&columns), cells).map_err(refused)?;
-            let rows = batch.num_rows() as u64;
-            let batch = live(&batch, first, &source.deleted).map_err(refused)?;
-            first += rows;
-            let of_key: Vec<ArrayRef> =
-                schema.key().iter().filter_map(|&index| batch.columns().get(index).cloned()).collect();
-            keys.push(codec.encode(&of_key).map_err(refused)?);
-            for (bounds, column) in bounds.iter_mut().zip(of_key) {
-                bounds.push(column);
-            }
-            out.write(&batch).map_err(refused)?;
-        }
-    }
-    let rows = out.rows();
-    let add = if rows == 0 {
-        None
-    } else {
-        let mut of_key = Vec::with_capacity(bounds.len());
-        for parts in &bounds {
-            let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
-            of_key.push(concat(&parts).map_err(refused)?);
-        }
-        let stats = files::statistics(rows, &schema, &of_key);
-        Some(files.put(out.finish().map_err(refused)?, stats, false).await?)
+) -> impl Future<Output = Result<Compacted, LakeError>> + Send + use<> {
+    let compacted = Compacted {
+        files: data_files(table),
+        writer,
+        schema: table.state.metadata().schema_string.clone(),
+        sources,
+        add: None,
+        keys: Vec::new(),
+        rows: 0,
+        deleted_meanwhile: false,
     };
-    Ok(Compacted { files, writer, sources, add, keys, rows: rows as u64, deleted_meanwhile: false })
+    compacted.write(schema)
+}
+
+impl Compacted {
+    /// Reads the files and writes their live rows.
+    async fn write(mut self, (schema, shape): (Arc<TableSchema>, Shape)) -> Result<Self, LakeError> {
+        let table = Arc::clone(&self.files.table);
+        let refused =
+            |error: ArrowError| LakeError::Refused(format!("table {table} cannot be compacted: {error}"));
+        let (columns, codec) = (shape.stored(&schema), KeyCodec::new(&schema));
+        let mut out = RowWriter::new(&columns).map_err(refused)?;
+        let mut bounds: Vec<Vec<ArrayRef>> = vec![Vec::new(); schema.key().len()];
+        for source in &mut self.sources {
+            source.first = out.rows() as u64;
+            let mut batches = self.files.scan(&source.path, &columns).await?;
+            let mut first = 0;
+            while let Some(cells) = batches.try_next().await? {
+                let batch = RecordBatch::try_new(Arc::clone(&columns), cells).map_err(refused)?;
+                let rows = batch.num_rows() as u64;
+                let batch = live(&batch, first, &source.deleted).map_err(refused)?;
+                first += rows;
+                let of_key: Vec<ArrayRef> =
+                    schema.key().iter().filter_map(|&index| batch.columns().get(index).cloned()).collect();
+                let of_rows = codec.encode(&of_key).map_err(refused)?;
+                self.keys.push(match current_flags(&batch, shape) {
+                    Some(flags) => of_rows.only(flags),
+                    None => of_rows,
+                });
+                for (bounds, column) in bounds.iter_mut().zip(of_key) {
+                    bounds.push(column);
+                }
+                out.write(&batch).map_err(refused)?;
+            }
+        }
+        self.rows = out.rows() as u64;
+        if self.rows > 0 {
+            let of_key = bounds.iter().map(|parts| whole(parts)).collect::<Result<Vec<_>, _>>();
+            let stats = files::statistics(out.rows(), &schema, &of_key.map_err(refused)?);
+            self.add = Some(self.files.put(out.finish().map_err(refused)?, stats, false).await?);
+        }
+        Ok(self)
+    }
+}
+
+/// A column whose parts were read one after the other.
+fn whole(parts: &[ArrayRef]) -> Result<ArrayRef, ArrowError> {
+    let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
+    concat(&parts)
 }
 
 impl Rewrite for Compacted {
     async fn entry(&mut self, state: &TableState) -> Result<Option<Bytes>, LakeError> {
+        if state.metadata().schema_string != self.schema {
+            return Ok(None);
+        }
         let now = now_millis();
         let mut entry = Entry::new("OPTIMIZE", &self.writer, now);
         let mut deleted = RoaringTreemap::new();
@@ -285,6 +313,11 @@ impl Compacted {
 fn moved(before: &RoaringTreemap, now: &RoaringTreemap, first: u64) -> RoaringTreemap {
     let since = now - before;
     since.iter().map(|row| first + row - before.rank(row)).collect()
+}
+
+/// Which rows of a history table are current versions, the only ones that the index knows.
+fn current_flags(rows: &RecordBatch, shape: Shape) -> Option<&BooleanArray> {
+    rows.column_by_name(IS_CURRENT).filter(|_| shape.history)?.as_boolean_opt()
 }
 
 /// The rows of a batch that are not deleted; `first` is the ordinal of its first row.

@@ -16,6 +16,7 @@ use crate::lake::error::LakeError;
 use crate::lake::mor::{self, obstacle};
 use crate::lake::raw_compact;
 use crate::lake::schema::{DeltaSchema, PIPELINE, table_schema};
+use crate::lake::shape::Shape;
 use crate::lake::table::{Table, Writer};
 
 /// Steps in a row that may be lost to other writers before a table is left as it is.
@@ -39,7 +40,7 @@ pub struct Optimized {
 /// How a table's files are put together.
 enum Kind {
     Raw,
-    MergeOnRead(Arc<TableSchema>),
+    MergeOnRead(Arc<TableSchema>, Shape),
     /// By the library, which knows partitions and whatever else others have added.
     Library,
 }
@@ -101,7 +102,7 @@ impl Upkeep {
             let delta = DeltaSchema::parse(folder, &metadata.schema_string)?;
             let schema = table_schema(folder, &delta, &metadata.configuration)?;
             if obstacle(&table.state, &schema).is_none() {
-                return Ok(Kind::MergeOnRead(Arc::new(schema)));
+                return Ok(Kind::MergeOnRead(Arc::new(schema), Shape::of(&delta)));
             }
         }
         Ok(Kind::Library)
@@ -120,7 +121,9 @@ impl Upkeep {
             table.catch_up(writer, &[]).await?;
             let before = table.state.version();
             let step = match kind {
-                Kind::MergeOnRead(schema) => mor::step_without_index(table, schema, writer).await?,
+                Kind::MergeOnRead(schema, shape) => {
+                    mor::step_without_index(table, (schema, *shape), writer).await?
+                }
                 Kind::Raw | Kind::Library => raw_compact::step_and_wait(table, writer).await?,
             };
             match step {
