@@ -25,4 +25,4 @@ pub use policy::{
 };
 pub use position::{Progress, Span, StoredPosition, TopicIdentity, TopicPartition};
 pub use sink::{CommitReport, KnownSchemas, Sink, SinkError, TableReport};
-pub use table::{Column, ColumnType, TableId, TableSchema};
+pub use table::{Column, ColumnType, Shape, TableId, TableSchema};

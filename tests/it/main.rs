@@ -44,3 +44,4 @@ mod readers;
 mod s3;
 mod schemaless;
 mod spark;
+mod types;

@@ -31,6 +31,10 @@ pub struct Plan {
     pub prepare: &'static str,
     /// A server of its own for the target mirror, so that the test can stop it.
     pub own_target_server: bool,
+    /// Settings of the connector that differ from `connectors/`.
+    pub connector: Vec<(&'static str, String)>,
+    /// Whether the program may ask the source's catalog.
+    pub asks_source: bool,
     /// Further lines for the settings file.
     pub settings: String,
     /// Lines for its section `[kafka]`.
@@ -47,6 +51,8 @@ impl Plan {
             partitions: 1,
             prepare: "",
             own_target_server: false,
+            connector: Vec::new(),
+            asks_source: false,
             settings: String::new(),
             kafka_settings: "",
         }
@@ -139,6 +145,9 @@ impl Shop {
         ] {
             settings[key] = value;
         }
+        for (key, value) in &plan.connector {
+            settings[*key] = json!(value);
+        }
         settings
     }
 
@@ -175,6 +184,9 @@ schema = "public"
             datalake = self.stack.mirrors.url(&format!("{}_datalake", self.name)),
             target = self.target_server.url(&format!("{}_target", self.name)),
         );
+        if plan.asks_source {
+            write!(text, "\n[source]\nurl = \"{}\"\n", self.stack.source.url(&self.name)).unwrap();
+        }
         write!(text, "\n{}\n", plan.settings).unwrap();
         text
     }

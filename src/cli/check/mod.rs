@@ -7,6 +7,7 @@ mod finding;
 mod kafka;
 mod postgres;
 mod storage;
+mod types;
 
 use std::future::Future;
 use std::io::{self, Write};
@@ -37,6 +38,11 @@ pub trait Reach {
 pub async fn run(args: &CheckArgs, reach: &impl Reach, out: &mut dyn Write) -> io::Result<Exit> {
     if args.print_reference {
         out.write_all(reference::markdown().as_bytes())?;
+        return Ok(Exit::Success);
+    }
+    if args.print_types {
+        let page = types::markdown().map_err(io::Error::other)?;
+        out.write_all(page.as_bytes())?;
         return Ok(Exit::Success);
     }
     let sources = args.config.sources();
@@ -187,7 +193,7 @@ mod tests {
         let lake = folder.path().join("lake");
         std::fs::write(&path, settings.replace("LAKE", &lake.display().to_string())).unwrap();
         let config = ConfigArgs { config: Some(path), overrides: Vec::new() };
-        let args = CheckArgs { config, connect, print, print_reference: false, output };
+        let args = CheckArgs { config, connect, print, print_reference: false, print_types: false, output };
         let mut out = Vec::new();
         let exit = run(&args, &OnlyKafka, &mut out).await.unwrap();
         let text = String::from_utf8(out).unwrap();
