@@ -207,7 +207,7 @@ fn every_kind_of_problem_has_its_message_and_place() {
         ("lake.uri = 's3:///path'",
          "2: lake.uri: `s3:///path` names no bucket: a local path or s3://bucket/path".into()),
         ("'a[999999999]' = 1",
-         "2: a[999999999]: unknown key; known are pipeline, kafka, batch, lake, defaults, mirrors, source, tables, admin, \
+         "2: a[999999999]: unknown key; known are pipeline, kafka, debezium, batch, lake, defaults, mirrors, source, connect, quarantine, tables, admin, \
           shutdown".into()),
         ("lake.uri = ''", "2: lake.uri: nothing to write to: set lake.uri or add a [mirrors.NAME]".into()),
         ("lake.current_tables = 1", "2: lake.current_tables: expected true or false, found a number".into()),
@@ -251,9 +251,9 @@ fn every_kind_of_problem_has_its_message_and_place() {
         ("[[tables]]\nsource = 'a.cdc_events'",
          "3: tables[0].source: `a.cdc_events` would share the folder `cdc_events` with the raw table: set \
           lake.raw_table or lake.layout".into()),
-        ("[[tables]]\nsource = 'a.b'\n[tables.types]\nx = 'decimal(5,6)'",
-         "5: tables[0].types.x: `decimal(5,6)` does not say the digits of a decimal: write decimal(p,s) with 1 <= p <= \
-          1000 and 0 <= s <= p, for example decimal(10,2)".into()),
+        ("[[tables]]\nsource = 'a.b'\n[tables.types]\nx = 'decimal(5,1001)'",
+         "5: tables[0].types.x: `decimal(5,1001)` does not say the digits of a decimal: write decimal(p,s) with 1 <= p <= \
+          1000 and -1000 <= s <= 1000, for example decimal(10,2)".into()),
         ("[[tables]]\nsource = 'a.b'\ndelete = 'soft'",
          "4: tables[0].delete: unknown key; known are source, write, types".into()),
         ("tables = 1", "2: tables: expected a list of tables, found a number".into()),

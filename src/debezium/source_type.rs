@@ -66,9 +66,9 @@ pub(super) struct SourceType<'a> {
 impl<'a> SourceType<'a> {
     /// The type of that name.
     pub(super) fn of(written: Option<&'a str>) -> Self {
-        const REST: [&str; 14] = [
+        const REST: [&str; 15] = [
             "numeric", "money", "bytea", "bit", "varbit", "json", "jsonb", "hstore", "point", "line", "lseg",
-            "box", "path", "circle",
+            "box", "path", "circle", "timetz",
         ];
         let known = written.and_then(|written| {
             TEXTS.into_iter().chain(BYTES_OF_TEXT).chain(REST).find(|name| name.eq_ignore_ascii_case(written))

@@ -105,6 +105,7 @@ impl Wire {
 
 /// Object ids of built-in types, which no release changes (src/include/catalog/pg_type.dat).
 pub mod oid {
+    #![allow(missing_docs)] // the names say all
     pub const BOOL: u32 = 16;
     pub const BYTEA: u32 = 17;
     pub const NAME: u32 = 19;

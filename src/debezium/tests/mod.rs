@@ -5,6 +5,7 @@
 mod generated;
 mod input;
 mod kinds;
+mod known;
 mod recorded;
 mod rows;
 

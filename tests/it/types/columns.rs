@@ -140,12 +140,22 @@ fn array_of_bytes(setting: &Setting, c: &str) -> Expected {
         _ if known => array(setting, c),
         "bytes" => array(setting, c),
         "hex" => {
-            let elements = format!("(SELECT array_agg(encode(e, 'hex') ORDER BY o) FROM unnest({c}) WITH ORDINALITY u(e, o))");
-            apart(list(c, "encode(e, 'hex')"), format!("CASE WHEN {c} = '{{}}' THEN '{{}}' ELSE {elements}::text END"))
+            let elements = format!(
+                "(SELECT array_agg(encode(e, 'hex') ORDER BY o) FROM unnest({c}) WITH ORDINALITY u(e, o))"
+            );
+            apart(
+                list(c, "encode(e, 'hex')"),
+                format!("CASE WHEN {c} = '{{}}' THEN '{{}}' ELSE {elements}::text END"),
+            )
         }
         mode => {
-            let encoded = if mode == "base64" { "encode(e, 'base64')" } else { "translate(encode(e, 'base64'), '+/', '-_')" };
-            let elements = format!("(SELECT array_agg({encoded} ORDER BY o) FROM unnest({c}) WITH ORDINALITY u(e, o))");
+            let encoded = if mode == "base64" {
+                "encode(e, 'base64')"
+            } else {
+                "translate(encode(e, 'base64'), '+/', '-_')"
+            };
+            let elements =
+                format!("(SELECT array_agg({encoded} ORDER BY o) FROM unnest({c}) WITH ORDINALITY u(e, o))");
             apart(list(c, encoded), format!("CASE WHEN {c} = '{{}}' THEN '{{}}' ELSE {elements}::text END"))
         }
     }
@@ -153,7 +163,9 @@ fn array_of_bytes(setting: &Setting, c: &str) -> Expected {
 
 /// Days since 1970, and what a snapshot makes of a year BC: the same year AD.
 fn date(_: &Setting, c: &str) -> Expected {
-    let seen = format!("(CASE WHEN id < 1000 AND isfinite({c}) THEN replace({c}::text, ' BC', '')::date ELSE {c} END)");
+    let seen = format!(
+        "(CASE WHEN id < 1000 AND isfinite({c}) THEN replace({c}::text, ' BC', '')::date ELSE {c} END)"
+    );
     apart(
         format!("CASE WHEN isfinite({c}) THEN ({seen} - date '1970-01-01')::text ELSE {c}::text END"),
         format!("{seen}::text"),
@@ -191,7 +203,9 @@ fn instant(_: &Setting, c: &str) -> Expected {
 }
 
 fn micros(c: &str) -> String {
-    format!("CASE WHEN isfinite({c}) THEN (extract(epoch FROM {c}) * 1000000)::bigint::text ELSE {c}::text END")
+    format!(
+        "CASE WHEN isfinite({c}) THEN (extract(epoch FROM {c}) * 1000000)::bigint::text ELSE {c}::text END"
+    )
 }
 
 fn time_with_zone(setting: &Setting, c: &str) -> Expected {
@@ -209,9 +223,11 @@ fn interval(setting: &Setting, c: &str) -> Expected {
         "(((extract(year FROM {c}) * 12 + extract(month FROM {c})) * 2629800000000 + extract(day FROM {c}) * 86400000000 \
          + extract(hour FROM {c}) * 3600000000 + extract(minute FROM {c}) * 60000000 + extract(second FROM {c}) * 1000000)::bigint)"
     );
-    let (hours, minutes) = (format!("({micros} / 3600000000)"), format!("({micros} % 3600000000 / 60000000)"));
+    let (hours, minutes) =
+        (format!("({micros} / 3600000000)"), format!("({micros} % 3600000000 / 60000000)"));
     let seconds = format!("(({micros} % 60000000)::numeric / 1000000)");
-    let counted = format!("make_interval(hours => {hours}::int, mins => {minutes}::int, secs => {seconds})::text");
+    let counted =
+        format!("make_interval(hours => {hours}::int, mins => {minutes}::int, secs => {seconds})::text");
     let text = format!(
         "format('P%sY%sM%sDT%sH%sM%sS', extract(year FROM {c}), extract(month FROM {c}), extract(day FROM {c}), \
          extract(hour FROM {c}), extract(minute FROM {c}), trim_scale(extract(second FROM {c})))"
@@ -220,7 +236,9 @@ fn interval(setting: &Setting, c: &str) -> Expected {
     match (setting.intervals, setting.catalog) {
         ("string", _) => apart(text, format!("{c}::text")),
         (_, true) => apart(
-            format!("CASE WHEN {c} IS NOT NULL THEN format('PT%sH%sM%sS', {hours}, {minutes}, trim_scale({seconds})) END"),
+            format!(
+                "CASE WHEN {c} IS NOT NULL THEN format('PT%sH%sM%sS', {hours}, {minutes}, trim_scale({seconds})) END"
+            ),
             counted,
         ),
         _ => apart(format!("{micros}::text"), counted),
@@ -357,7 +375,8 @@ pub fn random_rows(base: i64, count: u64) -> String {
 
 /// The statement that makes the table.
 pub fn create() -> String {
-    let columns: Vec<String> = COLUMNS.iter().map(|column| format!("{} {}", column.name, column.ddl)).collect();
+    let columns: Vec<String> =
+        COLUMNS.iter().map(|column| format!("{} {}", column.name, column.ddl)).collect();
     format!(
         "CREATE EXTENSION hstore; CREATE EXTENSION citext; CREATE EXTENSION ltree;
          CREATE TYPE mood AS ENUM ('sad', 'ok', 'it''s, \"fine\"');

@@ -171,11 +171,13 @@ fn differences(
         writeln!(text, "{what}: {} rows in the source, {} in the copy", source.len(), copy.len()).unwrap();
         return;
     }
-    let wrong = source.iter().zip(copy).filter(|((_, from), (_, to))| {
-        !cells::agree(compare, from.as_deref(), to.as_deref())
-    });
+    let wrong = source
+        .iter()
+        .zip(copy)
+        .filter(|((_, from), (_, to))| !cells::agree(compare, from.as_deref(), to.as_deref()));
     for ((id, from), (_, to)) in wrong.take(3) {
-        writeln!(text, "{what} {} {} id {id}: expected {from:?}, found {to:?}", column.name, column.ddl).unwrap();
+        writeln!(text, "{what} {} {} id {id}: expected {from:?}, found {to:?}", column.name, column.ddl)
+            .unwrap();
     }
 }
 
@@ -185,16 +187,29 @@ async fn native(shop: &Shop) {
                WHERE attrelid = 'public.every_type'::regclass AND attname = $1";
     // Text in the target: enums and lengths of text add nothing to what it holds. Of numbers Debezium sends text here.
     let other = [
-        ("num", "numeric"), ("num38", "numeric"), ("num60", "numeric"), ("cash", "numeric"), ("oid", "bigint"),
-        ("bit1", "boolean"), ("varbits", "text"), ("ch", "text"), ("vc", "text"), ("mood", "text"), ("pos", "integer"),
-        ("ti3", "time without time zone"), ("ts3", "timestamp without time zone"), ("pg", "text"),
-        ("a_n", "numeric[]"), ("a_jb", "jsonb[]"),
+        ("num", "numeric"),
+        ("num38", "numeric"),
+        ("num60", "numeric"),
+        ("cash", "numeric"),
+        ("oid", "bigint"),
+        ("bit1", "boolean"),
+        ("varbits", "text"),
+        ("ch", "text"),
+        ("vc", "text"),
+        ("mood", "text"),
+        ("pos", "integer"),
+        ("ti3", "time without time zone"),
+        ("ts3", "timestamp without time zone"),
+        ("pg", "text"),
+        ("a_n", "numeric[]"),
+        ("a_jb", "jsonb[]"),
     ];
     let target = shop.target().await;
     let mut wrong = Vec::new();
     for column in COLUMNS {
         let own: String = shop.source.query_one(sql, &[&column.name]).await.unwrap().get(0);
-        let wanted = other.iter().find(|(name, _)| *name == column.name).map_or(own, |(_, text)| (*text).to_owned());
+        let wanted =
+            other.iter().find(|(name, _)| *name == column.name).map_or(own, |(_, text)| (*text).to_owned());
         let found: String = target.query_one(sql, &[&column.name]).await.unwrap().get(0);
         if wanted != found {
             wrong.push(format!("{}: expected {wanted}, found {found}", column.name));

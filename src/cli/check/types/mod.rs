@@ -58,11 +58,7 @@ pub fn markdown() -> Result<String, String> {
         "\n## Values at the edge\n\nAs recorded, in Delta. A mirror has what the source has, unless the event says \
          something else: then it has what stands under Delta.\n\n| Postgres | value | connector | event | Delta |\n|---|---|---|---|---|\n",
     );
-    for entry in &recorded {
-        for seen in entry.values.iter().filter(|seen| is_edge(seen)) {
-            edge(&mut page, entry, seen);
-        }
-    }
+    page.push_str(&edges(&recorded));
     page.push('\n');
     page.push_str(TAIL);
     Ok(page)
@@ -94,22 +90,35 @@ fn mapping(page: &mut String, entry: &Recorded) -> Result<(), String> {
     Ok(())
 }
 
-fn edge(page: &mut String, entry: &Recorded, seen: &Seen) {
-    let setting = if entry.setting.is_empty() { "any".to_owned() } else { code(&entry.setting) };
-    let from = if seen.from.is_empty() { String::new() } else { format!(", {}", seen.from) };
-    let found = match decoded(&entry.field, &seen.event) {
-        Ok((column_type, array)) => {
-            shown::cell(&column_type, &array).map_or("null".to_owned(), |text| code(&short(&text)))
+/// A line for each value that looks the same under some settings, with those settings.
+fn edges(recorded: &[Recorded]) -> String {
+    let mut lines: Vec<(String, Vec<&str>, String)> = Vec::new();
+    for (entry, seen) in recorded.iter().flat_map(|entry| entry.values.iter().map(move |seen| (entry, seen)))
+    {
+        if !is_edge(seen) {
+            continue;
         }
-        Err(_) => "an error of the record".to_owned(),
+        let found = match decoded(&entry.field, &seen.event) {
+            Ok((column_type, array)) => {
+                shown::cell(&column_type, &array).map_or("null".to_owned(), |text| code(&short(&text)))
+            }
+            Err(_) => "an error of the record".to_owned(),
+        };
+        let before = format!("| {} | {} |", code(&entry.postgres), code(&short(&seen.value)));
+        let from = if seen.from.is_empty() { String::new() } else { format!(", {}", seen.from) };
+        let after = format!("{from} | {} | {found} |", code(&short(&seen.event.to_string())));
+        let setting = entry.setting.rsplit('=').next().unwrap_or_default();
+        match lines.iter_mut().find(|(known, _, end)| *known == before && *end == after) {
+            Some((_, settings, _)) if settings.contains(&setting) => {}
+            Some((_, settings, _)) => settings.push(setting),
+            None => lines.push((before, vec![setting], after)),
+        }
+    }
+    let line = |(before, settings, after): &(String, Vec<&str>, String)| {
+        let settings = settings.join(", ");
+        format!("{before} {}{after}\n", if settings.is_empty() { "any" } else { &settings })
     };
-    let _ = writeln!(
-        page,
-        "| {} | {} | {setting}{from} | {} | {found} |",
-        code(&entry.postgres),
-        code(&short(&seen.value)),
-        code(&short(&seen.event.to_string())),
-    );
+    lines.iter().map(line).collect()
 }
 
 /// Values that somebody may wonder about.
@@ -139,8 +148,9 @@ fn with_source(field: &Value, source: &str) -> Value {
 fn decoded(field: &Value, event: &Value) -> Result<(ColumnType, ArrayRef), String> {
     // Written out, for Kafka Connect puts the schema before the payload.
     let id = r#"{"type":"int64","optional":false,"field":"id"}"#;
-    let row =
-        |name: &str| format!(r#"{{"type":"struct","fields":[{id},{field}],"optional":true,"field":"{name}"}}"#);
+    let row = |name: &str| {
+        format!(r#"{{"type":"struct","fields":[{id},{field}],"optional":true,"field":"{name}"}}"#)
+    };
     let key = format!(r#"{{"schema":{{"type":"struct","fields":[{id}]}},"payload":{{"id":1}}}}"#);
     let source = r#"{"db":"d","schema":"s","table":"t"}"#;
     let value = format!(

@@ -15,7 +15,8 @@ fn text(column_type: &ColumnType, array: &ArrayRef, row: usize) -> Option<String
     if array.is_null(row) {
         return None;
     }
-    let plain = || array_value_to_string(array, row).ok();
+    // What the library cannot show it shows as an error.
+    let plain = || array_value_to_string(array, row).ok().filter(|text| !text.starts_with("ERROR"));
     match column_type {
         ColumnType::Date => match array.as_primitive_opt::<Date32Type>()?.value(row) {
             i32::MAX => Some("infinity".to_owned()),
