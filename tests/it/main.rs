@@ -30,6 +30,7 @@ mod demo;
 mod evolve;
 mod faults;
 mod histories;
+mod history;
 mod instances;
 mod kill;
 mod mirror;

@@ -71,7 +71,7 @@ fn random_histories_folded_in_batches_equal_the_source() {
 }
 
 /// Histories of each real sink, which makes tables and reads them back.
-const SINK_HISTORIES: u32 = 12;
+const SINK_HISTORIES: u32 = 8;
 
 #[test]
 fn random_histories_merged_on_read_equal_the_source() {
