@@ -29,6 +29,8 @@ pub struct Plan {
     pub partitions: u32,
     /// Statements for the source before the connector starts.
     pub prepare: &'static str,
+    /// Settings of the connector that differ from those of `connectors/`.
+    pub connector: Vec<(&'static str, &'static str)>,
     /// A server of its own for the target mirror, so that the test can stop it.
     pub own_target_server: bool,
     /// Settings of the connector that differ from `connectors/`.
@@ -50,6 +52,7 @@ impl Plan {
             schema_blocks: true,
             partitions: 1,
             prepare: "",
+            connector: Vec::new(),
             own_target_server: false,
             connector: Vec::new(),
             asks_source: false,
