@@ -97,23 +97,12 @@ pub struct Modes {
 }
 
 impl Modes {
-    /// The unit of a timestamp with so many digits behind the second; `None` for as many as there are.
-    pub(super) fn unit(self, digits: Option<i32>) -> Unit {
+    /// The unit of a time or timestamp whose digits behind the second are not known.
+    pub(super) fn unit(self) -> Unit {
         match self.time {
             Times::Connect => Unit::Millis,
             Times::Nanoseconds => Unit::Nanos,
-            Times::Adaptive | Times::AdaptiveTimeMicroseconds if digits.is_some_and(|digits| digits <= 3) => {
-                Unit::Millis
-            }
             _ => Unit::Micros,
-        }
-    }
-
-    /// The same of a time of day.
-    pub(super) fn unit_of_day(self, digits: Option<i32>) -> Unit {
-        match self.time {
-            Times::AdaptiveTimeMicroseconds => Unit::Micros,
-            _ => self.unit(digits),
         }
     }
 
@@ -140,19 +129,5 @@ mod tests {
         check::<Decimals>();
         check::<Times>();
         check::<Binary>();
-    }
-
-    #[test]
-    fn the_unit_of_a_number_follows_setting_and_digits() {
-        let units = |time| {
-            let modes = Modes { time, ..Modes::default() };
-            [modes.unit(Some(3)), modes.unit(Some(6)), modes.unit_of_day(Some(0)), modes.unit_of_day(None)]
-        };
-        let (milli, micro, nano) = (Unit::Millis, Unit::Micros, Unit::Nanos);
-        assert_eq!(units(Times::Adaptive), [milli, micro, milli, micro]);
-        assert_eq!(units(Times::AdaptiveTimeMicroseconds), [milli, micro, micro, micro]);
-        assert_eq!(units(Times::Connect), [milli; 4]);
-        assert_eq!(units(Times::Microseconds), [micro; 4]);
-        assert_eq!(units(Times::Nanoseconds), [nano; 4]);
     }
 }

@@ -33,8 +33,6 @@ pub struct Plan {
     pub connector: Vec<(&'static str, &'static str)>,
     /// A server of its own for the target mirror, so that the test can stop it.
     pub own_target_server: bool,
-    /// Settings of the connector that differ from `connectors/`.
-    pub connector: Vec<(&'static str, String)>,
     /// Whether the program may ask the source's catalog.
     pub asks_source: bool,
     /// Further lines for the settings file.
@@ -54,7 +52,6 @@ impl Plan {
             prepare: "",
             connector: Vec::new(),
             own_target_server: false,
-            connector: Vec::new(),
             asks_source: false,
             settings: String::new(),
             kafka_settings: "",

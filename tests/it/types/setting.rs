@@ -31,16 +31,16 @@ impl Setting {
     };
 
     /// The connector's settings.
-    pub fn connector(&self) -> Vec<(&'static str, String)> {
+    pub fn connector(&self) -> Vec<(&'static str, &'static str)> {
         let mut settings = vec![
-            ("decimal.handling.mode", self.decimals.to_owned()),
-            ("time.precision.mode", self.times.to_owned()),
-            ("binary.handling.mode", self.binary.to_owned()),
-            ("interval.handling.mode", self.intervals.to_owned()),
-            ("hstore.handling.mode", self.pairs.to_owned()),
+            ("decimal.handling.mode", self.decimals),
+            ("time.precision.mode", self.times),
+            ("binary.handling.mode", self.binary),
+            ("interval.handling.mode", self.intervals),
+            ("hstore.handling.mode", self.pairs),
         ];
         if self.source_types {
-            settings.push(("column.propagate.source.type", ".*".to_owned()));
+            settings.push(("column.propagate.source.type", ".*"));
         }
         settings
     }
