@@ -30,5 +30,5 @@ pub use position::{Progress, Span, StoredPosition, TopicIdentity, TopicPartition
 pub use sink::{
     CommitReport, KnownSchemas, Sink, SinkError, SinkFigures, TableFigures, TableReport, Written,
 };
-pub use table::{Column, ColumnType, TableId, TableSchema};
+pub use table::{Column, ColumnType, Shape, TableId, TableSchema};
 pub use versions::Versions;
