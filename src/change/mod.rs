@@ -17,12 +17,18 @@ mod position;
 pub mod raw;
 mod sink;
 mod table;
+pub mod versions;
+#[cfg(test)]
+mod versions_tests;
 
 pub use batch::{Batch, ChangeBatch, Operation, RecordError, RecordErrorKind};
-pub use fold::{Folded, fold};
+pub use fold::{Folded, fold, fold_with};
 pub use policy::{
     DeleteMode, Keyless, OnError, OnTruncate, Policies, SchemaChange, TableMode, TablePolicy, WriteMode,
 };
 pub use position::{Progress, Span, StoredPosition, TopicIdentity, TopicPartition};
-pub use sink::{CommitReport, KnownSchemas, Sink, SinkError, TableReport};
-pub use table::{Column, ColumnType, TableId, TableSchema};
+pub use sink::{
+    CommitReport, KnownSchemas, Sink, SinkError, SinkFigures, TableFigures, TableReport, Written,
+};
+pub use table::{Column, ColumnType, Shape, TableId, TableSchema};
+pub use versions::Versions;
