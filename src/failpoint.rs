@@ -26,6 +26,9 @@ pub const ALL: [&str; 12] = [
     "lane.after_kafka_commit",
 ];
 
+/// The places that only a batch with bad records passes.
+pub const WITH_BAD_RECORDS: [&str; 2] = ["lake.before_quarantine_commit", "lake.after_quarantine_commit"];
+
 struct Armed {
     name: String,
     remaining: AtomicU64,

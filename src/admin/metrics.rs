@@ -55,6 +55,10 @@ pub struct Metrics {
     pub conflicts: IntCounterVec,
     /// Cells that the source left out as unchanged, of rows that the sink did not have: stored as null.
     pub unresolved_absent: IntCounterVec,
+    /// Records that went into quarantine, by what is wrong with them.
+    pub quarantined: IntCounterVec,
+    /// Open records in quarantine.
+    pub quarantine_open: IntGaugeVec,
     resident_memory: Gauge,
 }
 
@@ -108,6 +112,12 @@ impl Metrics {
                 "Absent cells stored as null",
                 LANE_TABLE,
             )?,
+            quarantined: r.counter(
+                "quarantined_records_total",
+                "Records that went into quarantine",
+                &["lane", "code"],
+            )?,
+            quarantine_open: r.gauge("quarantine_open_records", "Open records in quarantine", LANE)?,
             resident_memory: r.resident_memory()?,
             registry: r.0,
         })

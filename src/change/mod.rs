@@ -14,6 +14,7 @@ pub mod fold;
 mod fold_tests;
 pub mod policy;
 mod position;
+pub mod quarantine;
 pub mod raw;
 mod sink;
 mod table;
@@ -24,5 +25,5 @@ pub use policy::{
     DeleteMode, Keyless, OnError, OnTruncate, Policies, SchemaChange, TableMode, TablePolicy, WriteMode,
 };
 pub use position::{Progress, Span, StoredPosition, TopicIdentity, TopicPartition};
-pub use sink::{CommitReport, KnownSchemas, Sink, SinkError, TableReport};
+pub use sink::{CommitReport, KnownSchemas, RefusedChange, Sink, SinkError, TableReport};
 pub use table::{Column, ColumnType, TableId, TableSchema};

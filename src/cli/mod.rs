@@ -9,6 +9,7 @@ mod lake;
 mod logging;
 mod output;
 mod progress;
+mod quarantine;
 mod reach;
 mod run;
 mod status;
@@ -16,8 +17,8 @@ mod status;
 use std::io::Write;
 
 pub use args::{
-    CheckArgs, Cli, Command, CompletionsArgs, ConfigArgs, DemoArgs, HistoryArgs, LogFormat, QueryArgs,
-    ReportFormat, RowsFormat, RunArgs, StatusArgs, TablesArgs,
+    CheckArgs, Cli, Command, CompletionsArgs, ConfigArgs, DemoArgs, HistoryArgs, LogFormat, QuarantineArgs,
+    QuarantineCommand, QueryArgs, ReportFormat, RowsFormat, RunArgs, StatusArgs, TablesArgs,
 };
 pub use exit::Exit;
 
@@ -60,6 +61,9 @@ async fn run(cli: Cli) -> Exit {
                 lake::history(settings, &args.table, args.output).await
             })
             .await
+        }
+        Command::Quarantine(args) => {
+            with_settings(&args.config, async |settings| quarantine::run(settings, &args.command).await).await
         }
         Command::Status(args) => ask_status(&args).await,
         Command::Check(args) => {

@@ -15,6 +15,7 @@
 //! | [`current`], [`upsert`] | a batch into a current table, by MERGE |
 //! | [`mor`], [`index`] | the same by deletion vectors, and where each key's row lies |
 //! | [`raw`] | appends to `cdc_events` |
+//! | [`quarantine`] | records that could not become changes |
 //! | [`schema`], [`create`], [`evolve`] | types, new tables, new columns |
 //! | [`maintenance`] | checkpoints and expired log entries |
 //! | [`read`] | the lake as a reader sees it: SQL, versions, history |
@@ -32,6 +33,7 @@ mod maintenance;
 mod mor;
 mod options;
 mod progress;
+mod quarantine;
 mod raw;
 pub mod read;
 mod schema;
@@ -52,7 +54,9 @@ pub use location::{DEFAULT_LAYOUT, check_layout, folder};
 pub use mor::UpsertOptions;
 pub use options::LakeOptions;
 pub use progress::{app_id, parse_app_id};
+pub use quarantine::LakeQuarantine;
 
+use crate::change::quarantine::{Ledger, QuarantineRow, RecordPlace};
 use crate::change::{
     Batch, ChangeBatch, CommitReport, KnownSchemas, Progress, Sink, SinkError, Span, TableId, TableReport,
     TableSchema, TopicPartition,
@@ -63,6 +67,7 @@ use location::Location;
 use log::Log;
 use mor::{Pressure, Upserts};
 use progress::Positions;
+use quarantine::QuarantineTable;
 use raw::RawTable;
 use table::Writer;
 
@@ -79,6 +84,7 @@ pub struct Lake {
     upserts: Upserts,
     tables: HashMap<TableId, CurrentTable>,
     raw: Option<RawTable>,
+    quarantine: Option<QuarantineTable>,
     stopped: HashMap<TableId, Stopped>,
     /// Where the newest batch of each partition ended, of topics that are not held back.
     passed: BTreeMap<TopicPartition, Span>,
@@ -129,6 +135,7 @@ impl Lake {
             options,
             tables: HashMap::new(),
             raw: None,
+            quarantine: None,
             stopped: HashMap::new(),
             passed: BTreeMap::new(),
         })
@@ -157,6 +164,7 @@ impl Lake {
         let logs = folders
             .into_iter()
             .filter(|folder| Some(folder) != self.options.raw_table.as_ref())
+            .filter(|folder| *folder != self.options.quarantine_table)
             .map(|folder| self.log(&folder))
             .collect::<Result<Vec<_>, _>>()?;
         let mut opened = stream::iter(logs)
@@ -187,6 +195,7 @@ impl Lake {
             Some(log) => RawTable::open(log, &self.writer).await?,
             None => None,
         };
+        self.quarantine = QuarantineTable::open(self.quarantine_log()?, &self.writer).await?;
         let positions = |table: &table::Table| Positions::of(&self.writer.pipeline, table.state.txns());
         let current: Vec<Positions> = self.tables.values().map(|table| positions(&table.table)).collect();
         let raw = match (&self.raw, self.has_raw()) {
@@ -203,6 +212,9 @@ impl Lake {
 
     async fn commit_batch(&mut self, batch: &Batch) -> Result<CommitReport, LakeError> {
         let mut report = CommitReport::default();
+        if !batch.quarantined.is_empty() || !batch.settled.is_empty() {
+            self.commit_quarantine(batch, &mut report).await?;
+        }
         self.commit_current(batch, &mut report).await?;
         let stopped: BTreeSet<Arc<str>> =
             self.stopped.values().flat_map(|table| table.topics.iter().cloned()).collect();
@@ -212,6 +224,25 @@ impl Lake {
         let reached = batch.spans.iter().filter(|(partition, _)| !stopped.contains(&partition.topic));
         self.passed.extend(reached.map(|(partition, span)| (partition.clone(), span.clone())));
         Ok(report)
+    }
+
+    fn quarantine_log(&self) -> Result<Log, LakeError> {
+        Ok(self.log(&self.options.quarantine_table)?.with_failpoint("lake.before_quarantine_commit"))
+    }
+
+    /// Keeps what the batch sets aside, before anything says that its records are done.
+    async fn commit_quarantine(&mut self, batch: &Batch, report: &mut CommitReport) -> Result<(), LakeError> {
+        let mut quarantine = match self.quarantine.take() {
+            Some(quarantine) => quarantine,
+            None => {
+                QuarantineTable::open_or_create(self.quarantine_log()?, &self.properties, &self.writer)
+                    .await?
+            }
+        };
+        let conflicts = quarantine.commit(batch, &self.writer).await;
+        self.quarantine = Some(quarantine);
+        report.conflicts += conflicts?;
+        Ok(())
     }
 
     async fn commit_raw(
@@ -291,7 +322,8 @@ impl Lake {
     async fn checkpoints(&mut self, factor: u64) -> Result<(), LakeError> {
         let (commits, bytes) = (self.options.checkpoint_interval, self.options.checkpoint_log_bytes);
         let tables = self.tables.values_mut().map(|table| &mut table.table);
-        for table in tables.chain(self.raw.as_mut().map(|raw| &mut raw.table)) {
+        let quarantine = self.quarantine.as_mut().map(|quarantine| &mut quarantine.table);
+        for table in tables.chain(self.raw.as_mut().map(|raw| &mut raw.table)).chain(quarantine) {
             maintenance::run(table, commits.saturating_mul(factor), bytes.saturating_mul(factor)).await?;
         }
         Ok(())
@@ -328,6 +360,9 @@ impl Lake {
         let folder = folder(id, &self.options.layout)?;
         if Some(&folder) == self.options.raw_table.as_ref() {
             return Err(location::collision(id, "of the raw history", &folder));
+        }
+        if folder == self.options.quarantine_table {
+            return Err(location::collision(id, "of the quarantine", &folder));
         }
         let schemas = changes.iter().map(|changes| &changes.schema);
         let schema = evolve::union(id, schemas)?
@@ -398,6 +433,21 @@ impl Sink for Lake {
 
     fn release(&mut self, partitions: &[TopicPartition]) {
         self.passed.retain(|partition, _| !partitions.contains(partition));
+    }
+
+    async fn quarantine(&mut self) -> Result<Arc<Ledger>, SinkError> {
+        match &mut self.quarantine {
+            Some(quarantine) => quarantine.look(&self.writer).await?,
+            None => self.quarantine = QuarantineTable::open(self.quarantine_log()?, &self.writer).await?,
+        }
+        Ok(self.quarantine.as_ref().map(QuarantineTable::ledger).unwrap_or_default())
+    }
+
+    async fn quarantined(&mut self, places: &[RecordPlace]) -> Result<Vec<QuarantineRow>, SinkError> {
+        match &self.quarantine {
+            Some(quarantine) => Ok(quarantine.records(places).await?),
+            None => Ok(Vec::new()),
+        }
     }
 
     fn known_schemas(&self) -> KnownSchemas {

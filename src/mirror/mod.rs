@@ -16,6 +16,7 @@
 
 mod apply;
 mod catalog;
+mod command;
 mod connection;
 mod copy;
 mod names;
@@ -23,6 +24,7 @@ mod numeric;
 mod options;
 mod plan;
 mod progress;
+mod quarantine;
 mod session;
 mod sql;
 mod sqlstate;
@@ -35,15 +37,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use command::MirrorQuarantine;
 pub use options::{ConnectionUrl, MirrorError, MirrorOptions};
 
 use self::catalog::Catalog;
 use self::connection::Endpoint;
 use self::names::{TargetName, Targets};
 use self::progress::{Move, ProgressTable};
+use self::quarantine::QuarantineTable;
 use self::session::Session;
 use self::sqlstate::Trouble;
 use self::work::Stopped;
+use crate::change::quarantine::{Ledger, QuarantineRow, RecordPlace};
 use crate::change::{
     Batch, CommitReport, KnownSchemas, Progress, Sink, SinkError, Span, StoredPosition, TableId, TableReport,
     TopicPartition,
@@ -68,6 +73,7 @@ const IDLE_PROGRESS: Duration = Duration::from_secs(10);
 pub struct Mirror {
     endpoint: Endpoint,
     progress: ProgressTable,
+    quarantine: QuarantineTable,
     schema: String,
     name: String,
     raw: Option<TargetName>,
@@ -121,6 +127,7 @@ impl Mirror {
         Ok(Self {
             endpoint,
             progress: ProgressTable::new(&options.progress_schema, &options.pipeline, &options.name),
+            quarantine: QuarantineTable::new(&options.progress_schema, &options.pipeline, &options.name),
             schema: options.schema.clone(),
             name: options.name.clone(),
             targets: Targets::new(raw.as_ref()),
@@ -152,20 +159,25 @@ impl Mirror {
     async fn write(&mut self, session: &mut Session, batch: &Batch) -> Result<CommitReport, Failure> {
         let mut report = CommitReport { stopped: self.stopped.reasons.clone(), ..CommitReport::default() };
         let moves = work::moves(batch, &self.known, &self.stopped);
-        if moves.is_empty() {
+        // Answers to replays come without a position.
+        if moves.is_empty() && !(batch.spans.is_empty() && !batch.settled.is_empty()) {
             return Ok(report);
+        }
+        let kept = work::quarantine_rows(batch, &self.known, &self.stopped, &self.quarantine);
+        if !kept.is_empty() {
+            self.quarantine.ensure(&session.client).await?;
         }
         let segments = work::segments(batch, &self.known, &self.stopped)
             .map_err(|(table, error)| Failure::Table(table, error.to_string()))?;
         let raw = match (&self.raw, &batch.raw) {
             (Some(target), Some(rows)) => {
-                let kept = work::raw_rows(rows, batch, &self.known, &self.stopped)
+                let missing = work::raw_rows(rows, batch, &self.known, &self.stopped)
                     .map_err(|error| Failure::Sink(SinkError::Stop { message: error.to_string() }))?;
-                (!kept.is_empty()).then_some((target, rows, kept))
+                (!missing.is_empty()).then_some((target, rows, missing))
             }
             _ => None,
         };
-        let idle = segments.is_empty() && raw.is_none();
+        let idle = segments.is_empty() && raw.is_none() && kept.is_empty();
         // Into another log at once: until that is stored, nothing says that the lane has left the former one.
         let new_log = moves.iter().any(|step| {
             step.known.is_some_and(|known| !progress::same_log(&known.identity, &step.span.identity))
@@ -191,9 +203,10 @@ impl Mirror {
 
         session.transaction += 1;
         session.client.batch_execute("BEGIN").await.map_err(Trouble::from)?;
-        if !self.progress.advance(&session.client, &session.progress, &moves).await? {
+        if !moves.is_empty() && !self.progress.advance(&session.client, &session.progress, &moves).await? {
             return Err(Failure::Moved);
         }
+        self.quarantine.insert(&session.client, &kept).await?;
         for segment in &segments {
             let started = Instant::now();
             let table = report.tables.entry(segment.table.to_string()).or_default();
@@ -209,11 +222,11 @@ impl Mirror {
             table.duration += started.elapsed();
             failpoint::hit("mirror.in_transaction");
         }
-        if let Some((target, rows, kept)) = &raw {
+        if let Some((target, rows, missing)) = &raw {
             let started = Instant::now();
-            apply::append_raw(session, rows, kept).await?;
+            apply::append_raw(session, rows, missing).await?;
             let appended = TableReport {
-                appended: kept.len() as u64,
+                appended: missing.len() as u64,
                 duration: started.elapsed(),
                 ..TableReport::default()
             };
@@ -229,10 +242,19 @@ impl Mirror {
             .await
             .map_err(|error| self.of_commit(error.into(), &tables))?;
         failpoint::hit("mirror.after_commit");
+        self.quarantine.enter(&kept);
         self.passed.retain(|partition, _| !reached.contains_key(partition));
         self.known.extend(reached);
         self.last_move = Some(Instant::now());
         Ok(report)
+    }
+
+    /// Takes the session, or opens one. A call that fails or is abandoned half-way takes it with it.
+    async fn session(&mut self) -> Result<Session, SinkError> {
+        match self.session.take() {
+            Some(session) if !session.client.is_closed() => Ok(session),
+            _ => Session::open(&self.endpoint, &self.progress).await.map_err(Trouble::into_sink_error),
+        }
     }
 
     fn moved_just_now(&self) -> bool {
@@ -251,10 +273,7 @@ impl Mirror {
 
     /// After positions turned out to have moved: `Ok` where our own commit, whose reply was lost, moved them.
     async fn look_again(&mut self, batch: &Batch) -> Result<(), SinkError> {
-        let session = match self.session.take() {
-            Some(session) => session,
-            None => Session::open(&self.endpoint, &self.progress).await.map_err(Trouble::into_sink_error)?,
-        };
+        let session = self.session().await?;
         let stored = self.progress.read(&session.client).await.map_err(Trouble::into_sink_error)?;
         self.session = Some(session);
         let mut ours = Vec::new();
@@ -339,6 +358,20 @@ impl Sink for Mirror {
                 Err(Failure::Sink(error)) => return Err(error),
             }
         }
+    }
+
+    async fn quarantine(&mut self) -> Result<Arc<Ledger>, SinkError> {
+        let session = self.session().await?;
+        self.quarantine.look(&session.client).await.map_err(Trouble::into_sink_error)?;
+        self.session = Some(session);
+        Ok(Arc::clone(self.quarantine.ledger()))
+    }
+
+    async fn quarantined(&mut self, places: &[RecordPlace]) -> Result<Vec<QuarantineRow>, SinkError> {
+        let session = self.session().await?;
+        let records = self.quarantine.records(&session.client, places).await;
+        self.session = Some(session);
+        records.map_err(Trouble::into_sink_error)
     }
 
     fn release(&mut self, partitions: &[TopicPartition]) {

@@ -12,6 +12,8 @@ use arrow::datatypes::{Int32Type, Int64Type};
 use arrow::error::ArrowError;
 
 use super::progress::{Move, same_log};
+use super::quarantine::QuarantineTable;
+use crate::change::quarantine::{QuarantineRow, Quarantined};
 use crate::change::{Batch, ChangeBatch, Folded, Progress, TableId, TableSchema, TopicPartition, fold, raw};
 
 /// Tables that refused their part, why, and the topics they hold back.
@@ -129,6 +131,25 @@ pub(super) fn segments<'a>(
 
 fn kept(change: &ChangeBatch, keep: impl Fn(u32, i64) -> bool) -> bool {
     change.partitions.iter().zip(&change.offsets).any(|(&partition, &offset)| keep(partition, offset))
+}
+
+/// Rows for the quarantine: its records behind the known positions, and what is new about records that are there.
+pub(super) fn quarantine_rows(
+    batch: &Batch,
+    known: &Progress,
+    stopped: &Stopped,
+    quarantine: &QuarantineTable,
+) -> Vec<QuarantineRow> {
+    let now = chrono::Utc::now().timestamp_micros();
+    let ledger = quarantine.ledger();
+    let is_new = |record: &&Quarantined| {
+        record.place.offset >= start(&record.place.partition, batch, known, stopped)
+            && ledger.get(&record.place).is_none()
+    };
+    let records = batch.quarantined.iter().filter(is_new);
+    let records = records.map(|record| record.clone().into_row(quarantine.lane(), now));
+    let settled = batch.settled.iter().map(|settled| settled.clone().into_row(quarantine.lane(), now));
+    records.chain(settled.filter(|row| ledger.is_changed_by(row))).collect()
 }
 
 /// Rows of the raw batch that are to be written.

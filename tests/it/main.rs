@@ -40,6 +40,7 @@ mod mirror_types;
 mod pipeline;
 mod positions;
 mod postgres_server;
+mod quarantine;
 mod readers;
 mod s3;
 mod schemaless;

@@ -6,6 +6,7 @@ mod current;
 mod figures;
 mod fixture;
 mod model;
+mod quarantine;
 mod raw;
 mod reading;
 mod vectors;
