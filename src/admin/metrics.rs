@@ -59,6 +59,8 @@ pub struct Metrics {
     pub quarantined: IntCounterVec,
     /// Open records in quarantine.
     pub quarantine_open: IntGaugeVec,
+    /// Deletes of keys that a table of the lake did not have: nothing was written.
+    pub unknown_deletes: IntCounterVec,
     resident_memory: Gauge,
 }
 
@@ -118,6 +120,11 @@ impl Metrics {
                 &["lane", "code"],
             )?,
             quarantine_open: r.gauge("quarantine_open_records", "Open records in quarantine", LANE)?,
+            unknown_deletes: r.counter(
+                "unknown_deletes_total",
+                "Deletes of keys that the table did not have",
+                LANE_TABLE,
+            )?,
             resident_memory: r.resident_memory()?,
             registry: r.0,
         })

@@ -18,12 +18,16 @@ pub mod quarantine;
 pub mod raw;
 mod sink;
 mod table;
+pub mod versions;
+#[cfg(test)]
+mod versions_tests;
 
 pub use batch::{Batch, ChangeBatch, Operation, RecordError, RecordErrorKind};
-pub use fold::{Folded, fold};
+pub use fold::{Folded, fold, fold_with};
 pub use policy::{
     DeleteMode, Keyless, OnError, OnTruncate, Policies, SchemaChange, TableMode, TablePolicy, WriteMode,
 };
 pub use position::{Progress, Span, StoredPosition, TopicIdentity, TopicPartition};
 pub use sink::{CommitReport, KnownSchemas, RefusedChange, Sink, SinkError, TableReport};
 pub use table::{Column, ColumnType, TableId, TableSchema};
+pub use versions::Versions;

@@ -143,6 +143,8 @@ pub struct TableReport {
     pub appended: u64,
     /// Cells that were absent and whose row did not exist: stored as null.
     pub unresolved_absent: u64,
+    /// Deletes of keys that the sink did not have, where it can tell: nothing was written.
+    pub unknown_deletes: u64,
     /// Time the commit took.
     pub duration: std::time::Duration,
     /// Version of the table after it, where the sink has versions.

@@ -17,6 +17,7 @@
 //! | [`raw`] | appends to `cdc_events` |
 //! | [`quarantine`] | records that could not become changes |
 //! | [`schema`], [`create`], [`evolve`] | types, new tables, new columns |
+//! | [`shape`], [`soft`], [`history`] | what rows have besides the source's columns; deleted rows that stay; tables of versions |
 //! | [`maintenance`] | checkpoints and expired log entries |
 //! | [`read`] | the lake as a reader sees it: SQL, versions, history |
 
@@ -26,6 +27,7 @@ mod create;
 mod current;
 mod error;
 mod evolve;
+mod history;
 mod index;
 mod location;
 mod log;
@@ -37,6 +39,8 @@ mod quarantine;
 mod raw;
 pub mod read;
 mod schema;
+mod shape;
+mod soft;
 mod state;
 mod table;
 #[cfg(test)]
