@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::daemon::{Running, lane};
 use crate::eventually::{PATIENCE, eventually};
-use crate::oracle::{lake, table_equal};
+use crate::oracle::{count_rows, rows_of, table_equal};
 use crate::shop::{Plan, Shop};
 use crate::workload::seed;
 
@@ -157,7 +157,7 @@ async fn bad_records_among_good_ones_are_kept_and_replayed_once_their_cause_is_c
             .collect();
         assert_eq!(of_lane, expected, "records that {lane} keeps");
     }
-    let lake_rows = lake::count_rows(&shop.lake.join("readings")).await.unwrap() as i64;
+    let lake_rows = count_rows(&shop.lake.join("readings")).await.unwrap() as i64;
     assert_eq!(lake_rows, rows - bad + 1 + partial, "good rows are applied");
 
     set(&shop, WRONG, RIGHT);
@@ -187,12 +187,11 @@ async fn every_record_is_in_the_history_or_in_quarantine(shop: &Shop) {
     let raw = format!("SELECT \"offset\" FROM t WHERE topic = '{topic}'");
     let distinct = format!("SELECT DISTINCT \"offset\" FROM t WHERE topic = '{topic}'");
     let count = async |query: &str| -> usize {
-        let batches = lake::rows_of(&shop.lake.join("cdc_events"), query).await.unwrap();
+        let batches = rows_of(&shop.lake.join("cdc_events"), query).await.unwrap();
         batches.iter().map(arrow::array::RecordBatch::num_rows).sum()
     };
     assert_eq!(count(&raw).await, count(&distinct).await, "raw rows that are there twice");
-    let discarded =
-        lake::rows_of(&shop.lake.join("quarantine"), "SELECT id FROM t WHERE event = 'discarded'");
+    let discarded = rows_of(&shop.lake.join("quarantine"), "SELECT id FROM t WHERE event = 'discarded'");
     let discarded: usize = discarded.await.unwrap().iter().map(arrow::array::RecordBatch::num_rows).sum();
     assert_eq!(count(&raw).await + discarded, records, "raw rows and discarded records");
 }
@@ -258,7 +257,7 @@ async fn a_record_that_a_later_change_has_overtaken_is_not_replayed_unless_force
     assert!(forced.code == Some(0) && forced.stdout.contains("replayed 1"), "{forced:#?}");
     eventually("the lake has the old row", PATIENCE, || async {
         let query = "SELECT id FROM t WHERE id = 1 AND note = 'bad'";
-        let found = lake::rows_of(&shop.lake.join("readings"), query).await?;
+        let found = rows_of(&shop.lake.join("readings"), query).await?;
         let rows: usize = found.iter().map(arrow::array::RecordBatch::num_rows).sum();
         if rows == 1 { Ok(()) } else { Err(format!("{rows} rows")) }
     })
