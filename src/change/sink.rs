@@ -100,6 +100,8 @@ pub struct CommitReport {
     pub conflicts: u64,
     /// Changes that the sink refused and has put into its quarantine.
     pub refused: Vec<RefusedChange>,
+    /// Records that the sink refused before and that changes of this batch have superseded.
+    pub superseded: Vec<RecordPlace>,
 }
 
 /// A change that a sink refused, while it took the others.
@@ -117,6 +119,8 @@ pub struct RefusedChange {
     pub detail: String,
     /// The key of its row as JSON text, where it is known.
     pub row_key: Option<String>,
+    /// Whether a later change of the same batch has superseded it.
+    pub superseded: bool,
 }
 
 /// Without the row's key.

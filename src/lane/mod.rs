@@ -389,7 +389,8 @@ impl<S: Sink> Lane<S> {
             attempt.consumer.pause_topic(topic);
         }
         self.quarantined += (batch.quarantined.len() + report.refused.len()) as u64;
-        for refused in &report.refused {
+        self.marks.remove(&report.superseded);
+        for refused in report.refused.iter().filter(|refused| !refused.superseded) {
             if let Some(key) = &refused.row_key {
                 self.marks.add(&refused.place, Some(&refused.table), key);
             }

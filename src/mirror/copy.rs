@@ -45,6 +45,11 @@ enum Cells<'a> {
     WholeDecimal(&'a Decimal128Array),
     NumericText(&'a StringArray, Option<u16>),
     Text(&'a StringArray),
+    /// Text, or the text of JSON, with U+0000 in some cell.
+    WithNul {
+        text: &'a StringArray,
+        jsonb: bool,
+    },
     Uuid(&'a StringArray),
     Jsonb(&'a StringArray),
     Bytea(&'a BinaryArray),
@@ -64,6 +69,8 @@ enum Cells<'a> {
 pub(super) struct EncodeError {
     column: String,
     reason: String,
+    /// Whether it is the value, and not the column's type.
+    pub(super) of_value: bool,
 }
 
 /// Writes rows as binary COPY.
@@ -76,7 +83,7 @@ impl<'a> RowEncoder<'a> {
     /// Adds a column, staged as `wire`.
     ///
     /// # Errors
-    /// Where the Arrow type is not that of the column type, or a text holds a NUL.
+    /// Where the Arrow type is not that of the column type.
     pub(super) fn column(
         &mut self,
         name: &'a str,
@@ -84,14 +91,14 @@ impl<'a> RowEncoder<'a> {
         limit: Limit,
         array: &'a ArrayRef,
     ) -> Result<(), EncodeError> {
-        let refused = |reason: String| EncodeError { column: name.to_owned(), reason };
-        let cells = cells(wire, limit, array).ok_or_else(|| {
+        let refused = |reason: String| EncodeError { column: name.to_owned(), reason, of_value: false };
+        let mut cells = cells(wire, limit, array).ok_or_else(|| {
             refused(format!("{} values cannot be written as {}", array.data_type(), wire.sql()))
         })?;
         if let Cells::Text(text) | Cells::Jsonb(text) = &cells
             && memchr::memchr(0, text.values()).is_some()
         {
-            return Err(refused("Postgres cannot store the character U+0000 in text".to_owned()));
+            cells = Cells::WithNul { text, jsonb: matches!(cells, Cells::Jsonb(_)) };
         }
         self.fields.push((name, cells));
         Ok(())
@@ -124,9 +131,11 @@ impl<'a> RowEncoder<'a> {
     pub(super) fn put_row(&self, row: usize, out: &mut BytesMut) -> Result<(), EncodeError> {
         out.put_i16(self.fields.len() as i16);
         for (name, cells) in &self.fields {
-            cells
-                .put(row, out)
-                .map_err(|reason| EncodeError { column: (*name).to_owned(), reason: reason.to_owned() })?;
+            cells.put(row, out).map_err(|reason| EncodeError {
+                column: (*name).to_owned(),
+                reason: reason.to_owned(),
+                of_value: true,
+            })?;
         }
         Ok(())
     }
@@ -191,6 +200,13 @@ impl Cells<'_> {
                 numeric::put_text(out, value_or_null!(array, row, out), *scale)?;
             }
             Self::Text(array) => put_bytes(out, value_or_null!(array, row, out).as_bytes())?,
+            Self::WithNul { text, jsonb } => {
+                let value = value_or_null!(text, row, out);
+                if memchr::memchr(0, value.as_bytes()).is_some() {
+                    return Err("Postgres cannot store the character U+0000 in text");
+                }
+                if *jsonb { Self::Jsonb(text).put(row, out) } else { Self::Text(text).put(row, out) }?;
+            }
             Self::Bytea(array) => put_bytes(out, value_or_null!(array, row, out))?,
             Self::Uuid(array) => {
                 let uuid = uuid::Uuid::try_parse(value_or_null!(array, row, out))

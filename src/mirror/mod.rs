@@ -8,7 +8,8 @@
 //! A reply to COMMIT that got lost leaves open whether it happened. The next attempt finds out by the same
 //! compare-and-set: where the stored positions are those of the lost attempt, it was ours and is done.
 //!
-//! A table whose part fails by its data or definition is rolled back, remembered as stopped with the topics that feed
+//! Where a table refuses single rows, the transaction is done again with that table written row by row where that is needed
+//! ([`isolate`]), and the records that are to blame go into quarantine. A table whose part fails otherwise is rolled back, remembered as stopped with the topics that feed
 //! it, and the transaction is done again without them.
 //!
 //! A column that the source dropped stays as it is: the mirror cannot tell it from a column that somebody added by
@@ -19,12 +20,14 @@ mod catalog;
 mod command;
 mod connection;
 mod copy;
+mod isolate;
 mod names;
 mod numeric;
 mod options;
 mod plan;
 mod progress;
 mod quarantine;
+mod refusals;
 mod session;
 mod sql;
 mod sqlstate;
@@ -40,11 +43,13 @@ use std::time::{Duration, Instant};
 pub use command::MirrorQuarantine;
 pub use options::{ConnectionUrl, MirrorError, MirrorOptions};
 
+use self::apply::Part;
 use self::catalog::Catalog;
 use self::connection::Endpoint;
 use self::names::{TargetName, Targets};
 use self::progress::{Move, ProgressTable};
 use self::quarantine::QuarantineTable;
+use self::refusals::Refusals;
 use self::session::Session;
 use self::sqlstate::Trouble;
 use self::work::Stopped;
@@ -74,6 +79,7 @@ pub struct Mirror {
     endpoint: Endpoint,
     progress: ProgressTable,
     quarantine: QuarantineTable,
+    refusals: Refusals,
     schema: String,
     name: String,
     raw: Option<TargetName>,
@@ -94,6 +100,8 @@ pub struct Mirror {
 enum Failure {
     /// Without this table it may succeed.
     Table(TableId, String),
+    /// Without some rows of this table it may succeed.
+    Rows(TableId, String),
     /// A stored position is not what was known.
     Moved,
     /// What the lane has to know.
@@ -128,6 +136,7 @@ impl Mirror {
             endpoint,
             progress: ProgressTable::new(&options.progress_schema, &options.pipeline, &options.name),
             quarantine: QuarantineTable::new(&options.progress_schema, &options.pipeline, &options.name),
+            refusals: Refusals::new(&options.policies, options.quarantine),
             schema: options.schema.clone(),
             name: options.name.clone(),
             targets: Targets::new(raw.as_ref()),
@@ -161,15 +170,13 @@ impl Mirror {
         let moves = work::moves(batch, &self.known, &self.stopped);
         // Answers to replays come without a position.
         if moves.is_empty() && !(batch.spans.is_empty() && !batch.settled.is_empty()) {
+            self.refusals.unreported(&mut report);
             return Ok(report);
         }
-        let kept = work::quarantine_rows(batch, &self.known, &self.stopped, &self.quarantine);
-        if !kept.is_empty() {
-            self.quarantine.ensure(&session.client).await?;
-        }
+        let mut kept = work::quarantine_rows(batch, &self.known, &self.stopped, &self.quarantine);
         let segments = work::segments(batch, &self.known, &self.stopped)
             .map_err(|(table, error)| Failure::Table(table, error.to_string()))?;
-        let raw = match (&self.raw, &batch.raw) {
+        let mut raw = match (&self.raw, &batch.raw) {
             (Some(target), Some(rows)) => {
                 let missing = work::raw_rows(rows, batch, &self.known, &self.stopped)
                     .map_err(|error| Failure::Sink(SinkError::Stop { message: error.to_string() }))?;
@@ -185,6 +192,10 @@ impl Mirror {
         if idle && !new_log && self.moved_just_now() {
             self.passed.extend(batch.spans.clone());
             return Ok(report);
+        }
+        let isolated = segments.iter().any(|segment| self.refusals.isolates(segment.table));
+        if !kept.is_empty() || isolated {
+            self.quarantine.ensure(&session.client).await?;
         }
         session.drop_old_schemas().await?;
         for segment in &segments {
@@ -206,8 +217,7 @@ impl Mirror {
         if !moves.is_empty() && !self.progress.advance(&session.client, &session.progress, &moves).await? {
             return Err(Failure::Moved);
         }
-        self.quarantine.insert(&session.client, &kept).await?;
-        for segment in &segments {
+        for segment in segments.iter().filter(|segment| !self.refusals.isolates(segment.table)) {
             let started = Instant::now();
             let table = report.tables.entry(segment.table.to_string()).or_default();
             // To leave it out and commit would lose its rows.
@@ -215,12 +225,33 @@ impl Mirror {
                 let message = format!("table {} was not made ready for its rows", segment.table);
                 return Err(Failure::Sink(SinkError::Retry { class: "session", message }));
             };
-            if let Err(trouble) = apply::write(writer, &segment.folded, table).await {
+            if let Err(trouble) =
+                apply::write(writer, &segment.folded, &Part::all(&segment.folded), table).await
+            {
                 session.forget(segment.table);
                 return Err(of_table(trouble, segment.table));
             }
             table.duration += started.elapsed();
             failpoint::hit("mirror.in_transaction");
+        }
+        let mut found = refusals::Found::default();
+        if isolated {
+            let starts = work::starts(batch, &self.known, &self.stopped);
+            found = self.refusals.write(session, batch, &starts, &mut report).await?;
+            let rows = work::refused_rows(batch, &found.refused, &found.superseded, self.quarantine.lane());
+            let rows = rows.map_err(|place| {
+                let message = format!(
+                    "record {place} was refused, and is not kept as it came: restart to read it again"
+                );
+                Failure::Sink(SinkError::Retry { class: "quarantine", message })
+            })?;
+            let decoded = kept.len();
+            kept.extend(rows);
+            work::drop_repeated(&mut kept, decoded);
+        }
+        self.quarantine.insert(&session.client, &kept).await?;
+        if let Some((_, rows, missing)) = &mut raw {
+            work::without_refused(rows, missing, &found.refused);
         }
         if let Some((target, rows, missing)) = &raw {
             let started = Instant::now();
@@ -235,6 +266,7 @@ impl Mirror {
         let reached = positions(&moves);
         let tables: BTreeSet<&TableId> = segments.iter().map(|segment| segment.table).collect();
         self.attempted.clone_from(&reached);
+        self.refusals.sending(&found);
         failpoint::hit("mirror.before_commit");
         session
             .client
@@ -243,6 +275,9 @@ impl Mirror {
             .map_err(|error| self.of_commit(error.into(), &tables))?;
         failpoint::hit("mirror.after_commit");
         self.quarantine.enter(&kept);
+        report.refused.clone_from(&found.refused);
+        report.superseded.clone_from(&found.superseded);
+        self.refusals.committed(batch, found);
         self.passed.retain(|partition, _| !reached.contains_key(partition));
         self.known.extend(reached);
         self.last_move = Some(Instant::now());
@@ -263,7 +298,8 @@ impl Mirror {
 
     /// A constraint that is checked at the end names its table, not the statement.
     fn of_commit(&self, trouble: Trouble, tables: &BTreeSet<&TableId>) -> Failure {
-        if let Trouble::Table { reason, target: Some(target) } = &trouble
+        if let Trouble::Table { reason, target: Some(target) }
+        | Trouble::Row { reason, target: Some(target), .. } = &trouble
             && let Some(table) = tables.iter().find(|table| TargetName::of(&self.schema, table) == *target)
         {
             return Failure::Table((*table).clone(), reason.clone());
@@ -309,6 +345,7 @@ impl Mirror {
 fn of_table(trouble: Trouble, table: &TableId) -> Failure {
     match trouble {
         Trouble::Table { reason, .. } => Failure::Table(table.clone(), reason),
+        Trouble::Row { reason, .. } => Failure::Rows(table.clone(), reason),
         other => other.into(),
     }
 }
@@ -353,7 +390,10 @@ impl Sink for Mirror {
             self.stopped.spread(batch);
             match self.attempt(batch).await {
                 Ok(report) => return Ok(report),
-                Err(Failure::Table(table, reason)) => self.stopped.stop(&table, reason),
+                Err(Failure::Rows(table, _)) if self.refusals.isolate(&table, batch) => {}
+                Err(Failure::Rows(table, reason) | Failure::Table(table, reason)) => {
+                    self.stopped.stop(&table, reason);
+                }
                 Err(Failure::Moved) => self.look_again(batch).await?,
                 Err(Failure::Sink(error)) => return Err(error),
             }

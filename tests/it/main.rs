@@ -37,6 +37,7 @@ mod mirror;
 mod mirror_changes;
 mod mirror_lost_reply;
 mod mirror_positions;
+mod mirror_quarantine;
 mod mirror_tls;
 mod mirror_types;
 mod named_tests;

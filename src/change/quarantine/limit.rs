@@ -77,6 +77,13 @@ impl Limiter {
         self.note(false);
     }
 
+    /// So many more records were sound.
+    pub fn good_many(&mut self, records: usize) {
+        for _ in 0..records.min(WINDOW) {
+            self.note(false);
+        }
+    }
+
     /// One more record is bad: whether it may go into quarantine.
     ///
     /// # Errors
