@@ -178,3 +178,17 @@ pub struct Original {
     /// The key of its row as JSON text, where the key can be read.
     pub row_key: Option<String>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::RecordErrorKind;
+
+    #[test]
+    fn every_error_code_is_documented_with_what_to_do() {
+        let document = include_str!("../../../docs/operations.md");
+        for kind in RecordErrorKind::ALL {
+            let row = format!("| `{}` | ", kind.code());
+            assert!(document.contains(&row), "docs/operations.md has no row for {}", kind.code());
+        }
+    }
+}
