@@ -28,6 +28,9 @@ pub use policy::{
     DeleteMode, Keyless, OnError, OnTruncate, Policies, SchemaChange, TableMode, TablePolicy, WriteMode,
 };
 pub use position::{Progress, Span, StoredPosition, TopicIdentity, TopicPartition};
-pub use sink::{CommitReport, KnownSchemas, RefusedChange, Sink, SinkError, TableReport};
-pub use table::{Column, ColumnType, TableId, TableSchema};
+pub use sink::{
+    CommitReport, KnownSchemas, RefusedChange, Sink, SinkError, SinkFigures, TableFigures, TableReport,
+    Written,
+};
+pub use table::{Column, ColumnType, Shape, TableId, TableSchema};
 pub use versions::Versions;

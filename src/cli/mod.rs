@@ -13,12 +13,14 @@ mod quarantine;
 mod reach;
 mod run;
 mod status;
+mod upkeep;
 
 use std::io::Write;
 
 pub use args::{
-    CheckArgs, Cli, Command, CompletionsArgs, ConfigArgs, DemoArgs, HistoryArgs, LogFormat, QuarantineArgs,
-    QuarantineCommand, QueryArgs, ReportFormat, RowsFormat, RunArgs, StatusArgs, TablesArgs,
+    CheckArgs, Cli, Command, CompletionsArgs, ConfigArgs, DemoArgs, HistoryArgs, LogFormat, OptimizeArgs,
+    QuarantineArgs, QuarantineCommand, QueryArgs, ReportFormat, RowsFormat, RunArgs, StatusArgs, TablesArgs,
+    VacuumArgs,
 };
 pub use exit::Exit;
 
@@ -64,6 +66,12 @@ async fn run(cli: Cli) -> Exit {
         }
         Command::Quarantine(args) => {
             with_settings(&args.config, async |settings| quarantine::run(settings, &args.command).await).await
+        }
+        Command::Optimize(args) => {
+            with_settings(&args.config, async |settings| upkeep::optimize(settings, &args).await).await
+        }
+        Command::Vacuum(args) => {
+            with_settings(&args.config, async |settings| upkeep::vacuum(settings, &args).await).await
         }
         Command::Status(args) => ask_status(&args).await,
         Command::Check(args) => {

@@ -12,6 +12,7 @@
 
 mod aside;
 mod bare;
+mod bits;
 mod block;
 mod cell;
 mod columns;
@@ -21,13 +22,19 @@ mod decimal;
 mod decoder;
 mod envelope;
 mod fault;
+mod geometric;
 mod instant;
+mod iso;
 mod key;
+mod modes;
 mod partitions;
 mod placeholder;
 mod raw_rows;
 mod record;
+mod refine;
 mod row;
+mod source_type;
+mod structured;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -37,5 +44,6 @@ mod wire;
 pub use aside::KeyReader;
 pub use configured::{ConfiguredType, ConfiguredTypeError};
 pub use decoder::Decoder;
+pub use modes::{Binary, Decimals, Modes, Times};
 pub use placeholder::DEFAULT_PLACEHOLDER;
-pub use record::{DecoderOptions, KnownSchemas, Outcome, RecordRef};
+pub use record::{DecoderOptions, KnownSchemas, Outcome, RecordRef, SourceTypes};

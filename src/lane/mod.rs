@@ -91,6 +91,8 @@ pub struct Lane<S> {
     quarantined: u64,
     /// Partitions that are read.
     assigned: BTreeSet<TopicPartition>,
+    /// When a commit last told what the sink's tables are like.
+    told: Instant,
     /// Called after each commit with the positions that became durable.
     on_commit: Option<OnCommit>,
 }
@@ -112,6 +114,7 @@ impl<S: Sink> Lane<S> {
             ledger: Arc::default(),
             quarantined: 0,
             assigned: BTreeSet::new(),
+            told: Instant::now(),
             on_commit: None,
         }
     }
@@ -247,6 +250,7 @@ impl<S: Sink> Lane<S> {
                     None => Err(attempt.decoding_ended()),
                 },
                 _ = maintenance.tick() => {
+                    self.observer.figures(&self.sink.figures());
                     self.observer.positions(&[], &attempt.consumer.lag());
                     self.observer.kafka_errors(&attempt.consumer.errors(), &mut attempt.kafka_errors);
                     match self.maintain().await {
@@ -407,6 +411,11 @@ impl<S: Sink> Lane<S> {
             on_commit(&durable);
         }
         self.observer.committed(batch, report);
+        // While batches are waiting nothing else tells.
+        if self.told.elapsed() >= MAINTENANCE_INTERVAL {
+            self.told = Instant::now();
+            self.observer.figures(&self.sink.figures());
+        }
         self.observer.positions(&durable, &attempt.consumer.lag());
     }
 

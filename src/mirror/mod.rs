@@ -16,14 +16,17 @@
 //! hand, and such columns are left alone.
 
 mod apply;
+mod assign;
 mod catalog;
 mod command;
 mod connection;
 mod copy;
 mod isolate;
 mod names;
+mod native;
 mod numeric;
 mod options;
+mod pairs;
 mod plan;
 mod progress;
 mod quarantine;
@@ -40,8 +43,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use catalog::columns_of;
 pub use command::MirrorQuarantine;
+pub use native::created_type;
 pub use options::{ConnectionUrl, MirrorError, MirrorOptions};
+pub use types::{TargetType, oid};
 
 use self::apply::Part;
 use self::catalog::Catalog;
