@@ -12,6 +12,7 @@ mod batch;
 pub mod fold;
 #[cfg(test)]
 mod fold_tests;
+mod linked;
 pub mod policy;
 mod position;
 pub mod quarantine;

@@ -18,6 +18,7 @@
 //! | [`quarantine`] | records that could not become changes |
 //! | [`schema`], [`create`], [`evolve`] | types, new tables, new columns |
 //! | [`shape`], [`soft`], [`history`] | what rows have besides the source's columns; deleted rows that stay; tables of versions |
+//! | [`snapshot`] | a table while the source's snapshot is read into it |
 //! | [`properties`] | what the settings say about tables that exist |
 //! | [`maintenance`] | checkpoints |
 //! | [`compaction`] | which files are put together, and when |
@@ -48,6 +49,7 @@ mod raw_compact;
 pub mod read;
 mod schema;
 mod shape;
+mod snapshot;
 mod soft;
 mod state;
 mod table;
