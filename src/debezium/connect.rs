@@ -1,11 +1,13 @@
 //! Kafka Connect's schema block: from a struct's fields to columns with their encodings.
 //!
 //! Types are recognised by Connect type and semantic name together. What is not recognised is carried as text
-//! ([`ColumnType::Other`]), never refused. A declared default is not even read: Debezium's may be placeholders.
+//! ([`ColumnType::Other`]), never refused. The value of a declared default is not even read: Debezium's may be placeholders.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::change::{Column, ColumnType, RecordErrorKind};
 
@@ -28,6 +30,9 @@ pub(super) struct ConnectSchema {
     parameters: Option<HashMap<String, String>>,
     #[serde(default)]
     fields: Option<Vec<ConnectSchema>>,
+    /// Whether there is one that is not null; what it is does not matter.
+    #[serde(default)]
+    default: Option<IgnoredAny>,
 }
 
 impl ConnectSchema {
@@ -70,6 +75,15 @@ impl ConnectSchema {
             wires.push(wire);
         }
         Ok((columns, wires))
+    }
+
+    /// The row struct's columns that may be null and have a default: a converter may write the default for a null.
+    pub(super) fn nullable_with_default(&self) -> Vec<Arc<str>> {
+        let fields = self.fields.iter().flatten();
+        fields
+            .filter(|field| field.optional && field.default.is_some())
+            .filter_map(|field| field.field.as_deref().map(Arc::from))
+            .collect()
     }
 
     fn parameter(&self, name: &str) -> Option<&str> {

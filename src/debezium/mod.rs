@@ -27,6 +27,7 @@ mod placeholder;
 mod raw_rows;
 mod record;
 mod row;
+mod suspects;
 mod tables;
 #[cfg(test)]
 mod tests;

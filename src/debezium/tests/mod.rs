@@ -9,6 +9,7 @@ mod kinds;
 mod mutate;
 mod recorded;
 mod rows;
+mod suspects;
 
 use std::collections::HashMap;
 use std::sync::Arc;
