@@ -47,3 +47,5 @@ mod readers;
 mod s3;
 mod schemaless;
 mod spark;
+mod types;
+mod upkeep;
