@@ -12,8 +12,10 @@ mod batch;
 pub mod fold;
 #[cfg(test)]
 mod fold_tests;
+mod linked;
 pub mod policy;
 mod position;
+pub mod quarantine;
 pub mod raw;
 mod sink;
 mod table;
@@ -28,7 +30,8 @@ pub use policy::{
 };
 pub use position::{Progress, Span, StoredPosition, TopicIdentity, TopicPartition};
 pub use sink::{
-    CommitReport, KnownSchemas, Sink, SinkError, SinkFigures, TableFigures, TableReport, Written,
+    CommitReport, KnownSchemas, RefusedChange, Sink, SinkError, SinkFigures, TableFigures, TableReport,
+    Written,
 };
 pub use table::{Column, ColumnType, Shape, TableId, TableSchema};
 pub use versions::Versions;
