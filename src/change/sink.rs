@@ -36,6 +36,9 @@ pub trait Sink: Send + 'static {
     /// one. A value of its own, because it is asked on the decoding thread.
     fn known_schemas(&self) -> KnownSchemas;
 
+    /// Whether a table that has stopped may be able to go on, because somebody did what it waits for. The lane then
+    /// starts over from [`Sink::load`]. Asked now and then while tables are stopped; has to be cheap.
+    fn look_again(&mut self) -> impl Future<Output = Result<bool, SinkError>> + Send;
     /// Work between batches: compaction, checkpoints, clean-up. Bounded; called when the lane is idle and every
     /// few commits.
     fn maintain(&mut self) -> impl Future<Output = Result<(), SinkError>> + Send;
@@ -96,6 +99,8 @@ pub struct TableReport {
     pub appended: u64,
     /// Cells that were absent and whose row did not exist: stored as null.
     pub unresolved_absent: u64,
+    /// Kinds of schema changes that the table has followed, or was told to ignore.
+    pub schema_changes: Vec<&'static str>,
     /// Time the commit took.
     pub duration: std::time::Duration,
     /// Version of the table after it, where the sink has versions.

@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use serde::{Deserialize, Serialize};
 
 /// A table of the source database, as named by `source.db`, `source.schema` and `source.table` of its events.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,7 +36,10 @@ impl fmt::Display for TableId {
 }
 
 /// What the values of a column mean.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+///
+/// Its JSON form is persisted by sinks that keep a source's schema; **do not rename a variant or a member**.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ColumnType {
     /// `true` or `false`.
     Boolean,
@@ -99,6 +103,11 @@ impl ColumnType {
             Self::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
             Self::TimestampTz => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
         }
+    }
+
+    /// Whether values are stored as text, whatever the text means.
+    pub fn is_text(&self) -> bool {
+        self.arrow() == DataType::Utf8
     }
 }
 

@@ -11,13 +11,15 @@ mod output;
 mod progress;
 mod reach;
 mod run;
+mod schema;
 mod status;
 
 use std::io::Write;
 
 pub use args::{
-    CheckArgs, Cli, Command, CompletionsArgs, ConfigArgs, DemoArgs, HistoryArgs, LogFormat, QueryArgs,
-    ReportFormat, RowsFormat, RunArgs, StatusArgs, TablesArgs,
+    CheckArgs, Cli, Command, CompletionsArgs, ConfigArgs, DemoArgs, HistoryArgs, How, LogFormat, QueryArgs,
+    ReportFormat, RowsFormat, RunArgs, SchemaApplyArgs, SchemaArgs, SchemaCommand, SchemaPlanArgs,
+    StatusArgs, TablesArgs,
 };
 pub use exit::Exit;
 
@@ -62,6 +64,12 @@ async fn run(cli: Cli) -> Exit {
             .await
         }
         Command::Status(args) => ask_status(&args).await,
+        Command::Schema(SchemaArgs { command: SchemaCommand::Plan(args) }) => {
+            with_settings(&args.config, async |settings| schema::plan(settings, &args).await).await
+        }
+        Command::Schema(SchemaArgs { command: SchemaCommand::Apply(args) }) => {
+            with_settings(&args.config, async |settings| schema::apply(settings, &args).await).await
+        }
         Command::Check(args) => {
             logging::start(None, "warn");
             // Not locked for the whole of the check: it may wait for the network.

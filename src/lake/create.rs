@@ -9,11 +9,13 @@ use std::collections::HashMap;
 
 use serde_json::json;
 
+use super::LakeOptions;
 use super::action::{Entry, Format, Metadata, Protocol};
 use super::error::LakeError;
+use super::evolve::LINEAGE;
 use super::log::{Log, Outcome};
 use super::schema::{self, DeltaSchema, KEY, PIPELINE, SOURCE};
-use crate::change::{TableId, TablePolicy, TableSchema, WriteMode};
+use crate::change::{Lineage, TableId, TablePolicy, TableSchema, WriteMode};
 
 /// Property of tables whose rows are deleted by vectors.
 pub(super) const DELETION_VECTORS: &str = "delta.enableDeletionVectors";
@@ -27,6 +29,14 @@ pub(super) struct TableProperties {
 }
 
 impl TableProperties {
+    /// Those of the lake with these options.
+    pub(super) fn of(options: &LakeOptions) -> Self {
+        Self {
+            pipeline: options.pipeline.clone(),
+            log_retention: format!("interval {} seconds", options.log_retention.as_secs()),
+        }
+    }
+
     fn configuration(&self, statistics: &[&str]) -> HashMap<String, String> {
         let mut configuration = HashMap::from([
             (PIPELINE.to_owned(), self.pipeline.clone()),
@@ -47,7 +57,7 @@ pub(super) async fn current_table(
     log: &Log,
     properties: &TableProperties,
     table: &TableId,
-    schema: &TableSchema,
+    (schema, lineage): (&TableSchema, &Lineage),
     policy: &TablePolicy,
     writer: &str,
 ) -> Result<(), LakeError> {
@@ -61,6 +71,7 @@ pub(super) async fn current_table(
     let mut configuration = properties.configuration(&statistics_columns(schema));
     configuration.insert(SOURCE.to_owned(), source_property(table));
     configuration.insert(KEY.to_owned(), json!(schema.key_names().collect::<Vec<_>>()).to_string());
+    configuration.insert(LINEAGE.to_owned(), json!(lineage).to_string());
     if policy.write == WriteMode::MergeOnRead {
         configuration.insert(DELETION_VECTORS.to_owned(), "true".to_owned());
     }
@@ -76,6 +87,16 @@ pub(super) async fn raw_table(
     let configuration = properties.configuration(&["partition", "offset", "kafka_timestamp"]);
     let delta = super::raw::delta_schema();
     create(log, "cdc_events", &delta, vec!["event_date".to_owned()], configuration, writer).await
+}
+
+/// Creates the table that records schema changes.
+pub(super) async fn audit_table(
+    log: &Log,
+    properties: &TableProperties,
+    schema: &DeltaSchema,
+    writer: &str,
+) -> Result<(), LakeError> {
+    create(log, "schema_changes", schema, Vec::new(), properties.configuration(&[]), writer).await
 }
 
 /// Whether a table's properties say that it is the current table of `table`, kept by `pipeline`.

@@ -1,5 +1,6 @@
 //! A current table: opening or creating it, evolving it, and bringing a batch into it exactly once.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,9 +8,10 @@ use std::time::{Duration, Instant};
 use deltalake::DeltaTable;
 
 use super::action::Entry;
+use super::audit::{Fate, SchemaChangeEntry, changes_of};
 use super::create::{self, TableProperties};
 use super::error::LakeError;
-use super::evolve::{self, Change};
+use super::evolve::{self, Redefinition};
 use super::location::collision;
 use super::log::{Log, Outcome};
 use super::mor::{self, MergeOnRead, Pressure, Upserted, Upserts};
@@ -17,7 +19,11 @@ use super::progress::Positions;
 use super::schema::{DeltaSchema, PIPELINE, table_schema};
 use super::table::{ATTEMPTS, Advance, Table, Writer, txns};
 use super::upsert;
-use crate::change::{Batch, ChangeBatch, Folded, TableId, TableReport, TableSchema, fold};
+use crate::change::{
+    Batch, ChangeBatch, Described, Folded, Lineage, Outlook, Pending, SchemaChange, TableId, TableReport,
+    TableSchema, fold, look,
+};
+use crate::failpoint;
 
 /// A table that gets no rows stores its positions this often, while its topics bring records for others.
 const POSITIONS_ONLY: Duration = Duration::from_mins(1);
@@ -28,6 +34,12 @@ pub(super) struct CurrentTable {
     pub(super) id: TableId,
     pub(super) table: Table,
     schema: Arc<TableSchema>,
+    /// What is remembered of the schemas of its events.
+    lineage: Lineage,
+    /// What its properties say of the newest changes of its schema.
+    changes: Vec<SchemaChangeEntry>,
+    /// What is done about changes of its schema.
+    policy: SchemaChange,
     /// Topics whose changes went to this table: its commits cover their partitions.
     topics: BTreeSet<Arc<str>>,
     /// Index and vectors; `None` where the table is to be written by the library.
@@ -59,9 +71,12 @@ impl CurrentTable {
         let topics = Positions::of(&writer.pipeline, table.state.txns()).topics();
         let mut current = Self {
             merge_on_read: upserts.merge_on_read(&id),
+            policy: upserts.policy(&id).schema_change,
             id,
             table,
             schema: empty_schema(),
+            lineage: Lineage::default(),
+            changes: Vec::new(),
             topics,
             obstacle: None,
             snapshot: None,
@@ -75,14 +90,16 @@ impl CurrentTable {
     pub(super) async fn open_or_create(
         log: Log,
         id: &TableId,
-        schema: &TableSchema,
+        (schema, since): (&TableSchema, i64),
         (properties, upserts): (&TableProperties, &Upserts),
         writer: &Writer,
     ) -> Result<Self, LakeError> {
         let table = if let Some(table) = Table::open(log.clone()).await? {
             table
         } else {
-            create::current_table(&log, properties, id, schema, upserts.policy(id), &writer.id).await?;
+            let lineage = Lineage::default().followed_by(Described::from(schema), since);
+            let events = (schema, &lineage);
+            create::current_table(&log, properties, id, events, upserts.policy(id), &writer.id).await?;
             Table::open(log.clone()).await?.ok_or_else(|| LakeError::Unreadable {
                 table: log.table().to_owned(),
                 message: "the table vanished after it was created".to_owned(),
@@ -107,6 +124,24 @@ impl CurrentTable {
         &self.schema
     }
 
+    /// The newest changes of its schema, and the table's id, under which they are counted.
+    pub(super) fn schema_changes(&self) -> (&str, &[SchemaChangeEntry]) {
+        (&self.table.state.metadata().id, &self.changes)
+    }
+
+    /// Whether it waits for somebody to say what becomes of a schema.
+    pub(super) fn waits(&self) -> bool {
+        self.lineage.pending.is_some()
+    }
+
+    /// Reads what others have committed, and says whether nothing is waited for any more.
+    pub(super) async fn is_released(&mut self, writer: &Writer) -> Result<bool, LakeError> {
+        if self.table.catch_up(writer, &[]).await?.metadata {
+            self.read_schema()?;
+        }
+        Ok(!self.waits())
+    }
+
     /// Topics that feed the table.
     pub(super) fn topics(&self) -> &BTreeSet<Arc<str>> {
         &self.topics
@@ -128,13 +163,15 @@ impl CurrentTable {
             return Ok((TableReport::default(), 0));
         }
         self.refresh(writer, &advances).await?;
+        let mut schema_changes = Vec::new();
         for _ in 0..ATTEMPTS {
             let advances = self.advances(batch, writer);
-            if !self.evolve(changes, writer, &advances).await? {
+            let outlook = self.look(batch, changes, writer)?;
+            let Some(aligned) = self.evolve(outlook, writer, &advances, &mut schema_changes).await? else {
                 conflicts += 1;
                 continue;
-            }
-            let folded = self.fold(batch, changes, writer)?;
+            };
+            let folded = self.fold(batch, &aligned, writer)?;
             if folded.changes == 0 || advances.is_empty() {
                 return Ok((TableReport::default(), conflicts));
             }
@@ -148,6 +185,7 @@ impl CurrentTable {
                     unresolved_absent: folded.unresolved_absent + unresolved_absent,
                     duration: started.elapsed(),
                     version: Some(self.table.state.version() as i64),
+                    schema_changes,
                     ..TableReport::default()
                 };
                 return Ok((report, conflicts));
@@ -200,42 +238,105 @@ impl CurrentTable {
         self.table.advances(writer, spans)
     }
 
-    fn fold(&self, batch: &Batch, changes: &[&ChangeBatch], writer: &Writer) -> Result<Folded, LakeError> {
-        let stored: Vec<Option<i64>> = batch
-            .partitions
-            .iter()
-            .map(|partition| {
-                batch.spans.get(partition).and_then(|span| self.table.position(writer, partition, span))
-            })
-            .collect();
-        let keep = |partition: u32, offset: i64| {
-            stored.get(partition as usize).copied().flatten().is_none_or(|stored| offset >= stored)
+    /// The stored position of each of the batch's partitions.
+    fn stored_positions(&self, batch: &Batch, writer: &Writer) -> Vec<Option<i64>> {
+        let position = |partition| {
+            batch.spans.get(partition).and_then(|span| self.table.position(writer, partition, span))
         };
-        fold(&self.schema, changes, keep)
+        batch.partitions.iter().map(position).collect()
+    }
+
+    fn fold(
+        &self,
+        batch: &Batch,
+        changes: &[Cow<'_, ChangeBatch>],
+        writer: &Writer,
+    ) -> Result<Folded, LakeError> {
+        let stored = self.stored_positions(batch, writer);
+        let changes: Vec<&ChangeBatch> = changes.iter().map(AsRef::as_ref).collect();
+        fold(&self.schema, &changes, |partition, offset| is_new(&stored, partition, offset))
             .map_err(|error| LakeError::Refused(format!("table {} cannot take this batch: {error}", self.id)))
     }
 
-    /// Adds the columns that the changes bring; `false` where another writer came between.
-    async fn evolve(
+    /// What the schemas of the changes ask for.
+    fn look<'a>(
+        &self,
+        batch: &Batch,
+        changes: &[&'a ChangeBatch],
+        writer: &Writer,
+    ) -> Result<Outlook<'a>, LakeError> {
+        let stored = self.stored_positions(batch, writer);
+        let keep = |partition, offset| is_new(&stored, partition, offset);
+        look((&self.schema, &self.lineage), batch, changes, self.policy, keep)
+            .map_err(|unfit| LakeError::Refused(format!("table {}: {unfit}", self.id)))
+    }
+
+    /// Makes the table ready for the changes and gives them in its form; `None` where another writer came between.
+    async fn evolve<'a>(
         &mut self,
-        changes: &[&ChangeBatch],
+        outlook: Outlook<'a>,
+        writer: &Writer,
+        advances: &[Advance],
+        done: &mut Vec<&'static str>,
+    ) -> Result<Option<Vec<Cow<'a, ChangeBatch>>>, LakeError> {
+        if let Some(pending) = outlook.refused {
+            return self.refuse(&pending, writer, advances).await;
+        }
+        let ignored = self.policy == SchemaChange::Ignore;
+        let fate = if ignored { Fate::Ignored } else { Fate::Applied };
+        let Some(redefinition) = Redefinition::of(outlook.steps, fate) else {
+            return Ok(Some(outlook.aligned));
+        };
+        let kinds = redefinition.entries.iter().map(|entry| entry.difference.kind.name());
+        if !self.redefine(&redefinition, writer, advances).await? {
+            return Ok(None);
+        }
+        done.extend(kinds);
+        for entry in &redefinition.entries {
+            tracing::info!(table = %self.id, fate = ?entry.fate, "schema change: {}", entry.difference);
+        }
+        Ok(Some(outlook.aligned))
+    }
+
+    /// Gives the table another definition; `false` where another writer came between.
+    pub(super) async fn redefine(
+        &mut self,
+        redefinition: &Redefinition,
         writer: &Writer,
         advances: &[Advance],
     ) -> Result<bool, LakeError> {
-        let Some(events) = evolve::union(&self.id, changes.iter().map(|change| &change.schema))? else {
-            return Ok(true);
-        };
-        let Change::Add(columns) = evolve::compare(&self.id, &self.schema, &events)? else { return Ok(true) };
-        let entry = evolve::add_columns(&self.id, &self.table.state, &columns, &writer.id)?;
-        let outcome = self.table.commit(entry).await?;
-        if outcome == Outcome::Conflict {
-            self.table.catch_up(writer, advances).await?;
-        } else {
-            let names: Vec<_> = columns.iter().map(|column| column.name.as_ref()).collect();
-            tracing::info!(table = %self.id, columns = names.join(", "), "added columns");
+        let schema = Arc::clone(&self.schema);
+        let mut rows = self.merge_on_read.take();
+        let index = rows.as_mut().map(|rows| (rows, &*schema));
+        let committed = redefinition.commit(&self.id, &mut self.table, writer, advances, index).await;
+        if let (Some(rows), Ok(Some(done))) = (&mut rows, &committed) {
+            failpoint::hit("lake.before_index");
+            rows.rewritten(self.table.state.version(), &done.entry, &done.files);
         }
+        self.merge_on_read = rows;
+        self.snapshot = None;
         self.read_schema()?;
-        Ok(outcome == Outcome::Committed)
+        Ok(committed.map_err(|error| evolve::misfit_text(&self.id, error))?.is_some())
+    }
+
+    /// Writes down why the table stops, once; `Ok` where another writer came between.
+    async fn refuse<T>(
+        &mut self,
+        pending: &Pending,
+        writer: &Writer,
+        advances: &[Advance],
+    ) -> Result<Option<T>, LakeError> {
+        let known = self.lineage.pending.as_ref();
+        if known.is_none_or(|known| known.events != pending.events) {
+            let entry = evolve::refusal_entry(&self.table.state, &self.lineage, pending, &writer.id);
+            if self.table.commit(entry).await? == Outcome::Conflict {
+                self.table.catch_up(writer, advances).await?;
+                self.read_schema()?;
+                return Ok(None);
+            }
+            self.read_schema()?;
+        }
+        Err(LakeError::Refused(pending.text(&self.id)))
     }
 
     /// Brings the folded batch into the table by the way that the table is written.
@@ -326,8 +427,15 @@ impl CurrentTable {
         let folder = self.table.log.table();
         let delta = DeltaSchema::parse(folder, &metadata.schema_string)?;
         self.schema = Arc::new(table_schema(folder, &delta, &metadata.configuration)?);
+        self.lineage = evolve::lineage_of(folder, &metadata.configuration)?;
+        self.changes = changes_of(&metadata.configuration);
         Ok(())
     }
+}
+
+/// Whether a change is not in the table yet, by the stored positions of the batch's partitions.
+fn is_new(stored: &[Option<i64>], partition: u32, offset: i64) -> bool {
+    stored.get(partition as usize).copied().flatten().is_none_or(|stored| offset >= stored)
 }
 
 /// Topics that changes came from.

@@ -15,6 +15,7 @@ use super::connection::Endpoint;
 use super::names::{TargetName, quoted, quoted_list};
 use super::plan::{self, Field, Plan, Step};
 use super::progress::{self, ProgressTable};
+use super::schemas::SchemaTables;
 use super::sql::Statements;
 use super::sqlstate::Trouble;
 use super::staging::Staging;
@@ -59,10 +60,15 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Connects, and creates the progress table where it is missing.
-    pub(super) async fn open(endpoint: &Endpoint, progress: &ProgressTable) -> Result<Self, Trouble> {
+    /// Connects, and creates the tables of its own where they are missing.
+    pub(super) async fn open(
+        endpoint: &Endpoint,
+        progress: &ProgressTable,
+        schemas: &SchemaTables,
+    ) -> Result<Self, Trouble> {
         let client = endpoint.connect().await?;
         progress.ensure(&client).await?;
+        schemas.ensure(&client).await?;
         let progress = progress.prepare(&client).await?;
         Ok(Self {
             client,

@@ -87,6 +87,13 @@ pub(super) struct Segment<'a> {
     pub(super) folded: Folded,
 }
 
+/// Which changes of a batch are to be written, by partition index and offset.
+pub(super) fn keeps(batch: &Batch, known: &Progress, stopped: &Stopped) -> impl Fn(u32, i64) -> bool + use<> {
+    let starts: Vec<i64> =
+        batch.partitions.iter().map(|partition| start(partition, batch, known, stopped)).collect();
+    move |partition, offset| starts.get(partition as usize).is_none_or(|start| offset >= *start)
+}
+
 /// Folds what is to be written, in order. A table whose schema changes within the batch has several segments.
 ///
 /// # Errors
@@ -96,10 +103,7 @@ pub(super) fn segments<'a>(
     known: &Progress,
     stopped: &Stopped,
 ) -> Result<Vec<Segment<'a>>, (TableId, ArrowError)> {
-    let starts: Vec<i64> =
-        batch.partitions.iter().map(|partition| start(partition, batch, known, stopped)).collect();
-    let keep =
-        |partition: u32, offset: i64| starts.get(partition as usize).is_none_or(|start| offset >= *start);
+    let keep = keeps(batch, known, stopped);
     let mut runs: Vec<Vec<&ChangeBatch>> = Vec::new();
     for change in &batch.changes {
         let last =
@@ -112,14 +116,14 @@ pub(super) fn segments<'a>(
     let mut segments = Vec::with_capacity(runs.len());
     for run in runs {
         let Some(first) = run.first() else { continue };
-        if first.schema.key().is_empty() && run.iter().any(|change| kept(change, keep)) {
+        if first.schema.key().is_empty() && run.iter().any(|change| kept(change, &keep)) {
             let reason = format!(
                 "table {} has no key, so its rows cannot be told apart: give the source table a primary key",
                 first.table
             );
             return Err((first.table.clone(), ArrowError::SchemaError(reason)));
         }
-        let folded = fold(&first.schema, &run, keep).map_err(|error| (first.table.clone(), error))?;
+        let folded = fold(&first.schema, &run, &keep).map_err(|error| (first.table.clone(), error))?;
         if folded.changes > 0 {
             segments.push(Segment { table: &first.table, schema: &first.schema, folded });
         }

@@ -37,7 +37,7 @@ pub fn lake(settings: &Settings) -> LakeOptions {
 }
 
 /// The mirror `name` of these settings.
-pub(super) fn mirror(settings: &Settings, name: &str, mirror: &MirrorSettings) -> MirrorOptions {
+pub fn mirror(settings: &Settings, name: &str, mirror: &MirrorSettings) -> MirrorOptions {
     MirrorOptions {
         schema: mirror.schema.clone(),
         raw: (!mirror.raw.is_empty()).then(|| mirror.raw.clone()),

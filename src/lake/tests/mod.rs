@@ -8,4 +8,5 @@ mod fixture;
 mod model;
 mod raw;
 mod reading;
+mod schema_changes;
 mod vectors;
