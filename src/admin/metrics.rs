@@ -57,6 +57,8 @@ pub struct Metrics {
     pub unresolved_absent: IntCounterVec,
     /// Changes of schemas that tables have followed, or were told to ignore.
     pub schema_changes: IntCounterVec,
+    /// Deletes of keys that a table of the lake did not have: nothing was written.
+    pub unknown_deletes: IntCounterVec,
     resident_memory: Gauge,
 }
 
@@ -114,6 +116,11 @@ impl Metrics {
                 "schema_changes_total",
                 "Changes of a table's schema",
                 &["lane", "table", "kind"],
+            )?,
+            unknown_deletes: r.counter(
+                "unknown_deletes_total",
+                "Deletes of keys that the table did not have",
+                LANE_TABLE,
             )?,
             resident_memory: r.resident_memory()?,
             registry: r.0,

@@ -3,6 +3,10 @@
 //! The last change of a key wins. Absent columns of its row take the newest earlier value within the batch; where
 //! there is none they stay absent, and the sink keeps what it has stored. A delete in between cuts that search: the
 //! row after it is a replacement and inherits nothing from the row before.
+//!
+//! A sink may keep deleted rows ([`DeleteMode::Soft`]). Then a delete is a row as well, all of whose cells but the key
+//! are absent: it takes the last values, of this batch or of the stored row, and never what its event says, which are
+//! values made up by the connector wherever the source logs the key alone.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,7 +19,7 @@ use arrow::compute::{concat, take};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
 
-use super::{ChangeBatch, Operation, TableSchema};
+use super::{ChangeBatch, DeleteMode, Operation, TableSchema};
 
 /// The final state of each key that a batch touches. A key is either in `rows` or in `deletes`.
 #[derive(Debug, Clone)]
@@ -30,8 +34,11 @@ pub struct Folded {
     pub operations: Vec<Operation>,
     /// Commit time in the source of each row's last change, microseconds since 1970 UTC.
     pub source_micros: Vec<i64>,
-    /// Keys to delete: the key columns only, in key order.
+    /// Keys to delete: the key columns only, in key order. Empty where deleted rows are kept.
     pub deletes: RecordBatch,
+    /// Where deleted rows are kept, the rows that delete what is stored and nothing of this batch: they take the cells
+    /// of a stored row even if it is marked as deleted, and where none is stored they are not to be written.
+    pub of_stored: Option<BooleanBuffer>,
     /// Changes that went in.
     pub changes: usize,
     /// Cells whose value the batch says to be unchanged, of a row that the same batch says to be new: null in `rows`.
@@ -39,6 +46,16 @@ pub struct Folded {
 }
 
 impl Folded {
+    /// Rows that exist in the source.
+    pub fn upserted(&self) -> usize {
+        self.operations.iter().filter(|operation| operation.is_upsert()).count()
+    }
+
+    /// Keys that do not, whether their rows go or stay as deleted ones.
+    pub fn deleted(&self) -> usize {
+        self.deletes.num_rows() + self.operations.len() - self.upserted()
+    }
+
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.rows.num_rows() == 0 && self.deletes.num_rows() == 0
@@ -57,18 +74,40 @@ pub fn fold(
     batches: &[&ChangeBatch],
     keep: impl Fn(u32, i64) -> bool,
 ) -> Result<Folded, ArrowError> {
+    fold_with(DeleteMode::Hard, schema, batches, keep)
+}
+
+/// The same for a sink that does with deleted rows what `mode` says.
+///
+/// # Errors
+/// As [`fold`].
+pub fn fold_with(
+    mode: DeleteMode,
+    schema: &Arc<TableSchema>,
+    batches: &[&ChangeBatch],
+    keep: impl Fn(u32, i64) -> bool,
+) -> Result<Folded, ArrowError> {
     let input = Input::concat(schema, batches, keep)?;
     let previous = input.chain()?;
-    let last = previous.last_of_each_key;
+    let last = &previous.last_of_each_key;
+    let is_delete = |index: u32| !input.operations[index as usize].is_upsert();
     let (upserts, deletes): (Vec<u32>, Vec<u32>) =
-        last.iter().partition(|&&index| input.operations[index as usize].is_upsert());
+        last.iter().partition(|&&index| mode == DeleteMode::Soft || !is_delete(index));
+    let keeps_deleted = upserts.iter().any(|&index| is_delete(index));
+    let of_stored = keeps_deleted
+        .then(|| {
+            upserts.iter().map(|&index| deletes_what_is_stored(index, &input.operations, &previous.chain))
+        })
+        .map(Iterator::collect);
 
     let mut unresolved_absent = 0;
     let mut columns = Vec::with_capacity(input.columns.len());
     let mut absent = Vec::with_capacity(input.columns.len());
     let plain = UInt32Array::from(upserts.clone());
-    for (column, mask) in input.columns.iter().zip(&input.absent) {
-        let Some(mask) = mask else {
+    for (index, (column, mask)) in input.columns.iter().zip(&input.absent).enumerate() {
+        let of_deletes =
+            (keeps_deleted && !schema.key().contains(&index)).then(|| input.cells_of_deletes(mask));
+        let Some(mask) = of_deletes.as_ref().or(mask.as_ref()) else {
             columns.push(take(column, &plain, None)?);
             absent.push(None);
             continue;
@@ -93,13 +132,14 @@ pub fn fold(
         source_micros: upserts.iter().map(|&index| input.source_micros[index as usize]).collect(),
         rows,
         deletes: with_rows(key_schema, key_columns, deletes.len())?,
+        of_stored,
         changes: input.operations.len(),
         unresolved_absent,
     })
 }
 
 /// A batch that also works without columns.
-fn with_rows(
+pub(super) fn with_rows(
     schema: arrow::datatypes::SchemaRef,
     columns: Vec<ArrayRef>,
     rows: usize,
@@ -108,16 +148,16 @@ fn with_rows(
 }
 
 /// All changes that count, aligned to one schema and put one behind the other.
-struct Input<'a> {
+pub(super) struct Input<'a> {
     schema: &'a TableSchema,
-    operations: Vec<Operation>,
-    source_micros: Vec<i64>,
-    columns: Vec<ArrayRef>,
-    absent: Vec<Option<BooleanBuffer>>,
+    pub(super) operations: Vec<Operation>,
+    pub(super) source_micros: Vec<i64>,
+    pub(super) columns: Vec<ArrayRef>,
+    pub(super) absent: Vec<Option<BooleanBuffer>>,
 }
 
 impl<'a> Input<'a> {
-    fn concat(
+    pub(super) fn concat(
         schema: &'a Arc<TableSchema>,
         batches: &[&ChangeBatch],
         keep: impl Fn(u32, i64) -> bool,
@@ -172,8 +212,14 @@ impl<'a> Input<'a> {
         Ok(Self { schema, operations, source_micros, columns, absent })
     }
 
+    /// A column's mask with the cells of deletes added: they are absent, too.
+    fn cells_of_deletes(&self, mask: &Option<BooleanBuffer>) -> BooleanBuffer {
+        let deletes: BooleanBuffer = self.operations.iter().map(|operation| !operation.is_upsert()).collect();
+        mask.as_ref().map_or(deletes.clone(), |mask| mask | &deletes)
+    }
+
     /// Links each change to the one before it with the same key.
-    fn chain(&self) -> Result<Chain, ArrowError> {
+    pub(super) fn chain(&self) -> Result<Chain, ArrowError> {
         let keys: Vec<ArrayRef> =
             self.schema.key().iter().map(|&key| Arc::clone(&self.columns[key])).collect();
         let fields = keys.iter().map(|key| SortField::new(key.data_type().clone())).collect();
@@ -194,21 +240,21 @@ impl<'a> Input<'a> {
 }
 
 /// No earlier change of that key in the batch.
-const NONE: u32 = u32::MAX;
+pub(super) const NONE: u32 = u32::MAX;
 
-struct Chain {
-    chain: Vec<u32>,
+pub(super) struct Chain {
+    pub(super) chain: Vec<u32>,
     last_of_each_key: Vec<u32>,
 }
 
-struct Resolved {
-    indices: UInt32Array,
-    absent: BooleanBuffer,
-    unresolved: u64,
+pub(super) struct Resolved {
+    pub(super) indices: UInt32Array,
+    pub(super) absent: BooleanBuffer,
+    pub(super) unresolved: u64,
 }
 
 /// For each row the change that its cell is taken from.
-fn resolve_absent(
+pub(super) fn resolve_absent(
     upserts: &[u32],
     operations: &[Operation],
     chain: &[u32],
@@ -230,7 +276,7 @@ fn resolve_absent(
                     still_absent.append(true);
                     return row;
                 }
-                if !operations[before as usize].is_upsert() {
+                if operations[at as usize].is_upsert() && !operations[before as usize].is_upsert() {
                     unresolved += 1;
                     still_absent.append(false);
                     return row;
@@ -240,6 +286,17 @@ fn resolve_absent(
         })
         .collect();
     Resolved { indices, absent: still_absent.finish(), unresolved }
+}
+
+/// Whether a change is a delete with nothing but deletes of its key before it in the batch.
+fn deletes_what_is_stored(mut at: u32, operations: &[Operation], chain: &[u32]) -> bool {
+    while at != NONE {
+        if operations[at as usize].is_upsert() {
+            return false;
+        }
+        at = chain[at as usize];
+    }
+    true
 }
 
 /// The absent mask of a column over several batches, built only once one of them has one.

@@ -27,12 +27,15 @@ mod resolution;
 mod sink;
 mod table;
 mod text_form;
+pub mod versions;
+#[cfg(test)]
+mod versions_tests;
 
 pub use align::conform;
 pub use batch::{Batch, ChangeBatch, Operation, RecordError, RecordErrorKind};
 pub use convert::{Misfit, convert};
 pub use evolution::{Difference, DifferenceKind, SchemaStep, type_words};
-pub use fold::{Folded, fold};
+pub use fold::{Folded, fold, fold_with};
 pub use lineage::{Described, Lineage, Pending};
 pub use outlook::{EventPlace, Met, Outlook, UnfitAt, look};
 pub use passage::{Passage, passage};
@@ -44,3 +47,4 @@ pub use position::{Progress, Span, StoredPosition, TopicIdentity, TopicPartition
 pub use resolution::{Action, Resolution, Resolve, resolve};
 pub use sink::{CommitReport, KnownSchemas, Sink, SinkError, TableReport};
 pub use table::{Column, ColumnType, TableId, TableSchema};
+pub use versions::Versions;

@@ -101,6 +101,8 @@ pub struct TableReport {
     pub unresolved_absent: u64,
     /// Kinds of schema changes that the table has followed, or was told to ignore.
     pub schema_changes: Vec<&'static str>,
+    /// Deletes of keys that the sink did not have, where it can tell: nothing was written.
+    pub unknown_deletes: u64,
     /// Time the commit took.
     pub duration: std::time::Duration,
     /// Version of the table after it, where the sink has versions.

@@ -15,6 +15,7 @@ use super::error::LakeError;
 use super::evolve::LINEAGE;
 use super::log::{Log, Outcome};
 use super::schema::{self, DeltaSchema, KEY, PIPELINE, SOURCE};
+use super::shape::Shape;
 use crate::change::{Lineage, TableId, TablePolicy, TableSchema, WriteMode};
 
 /// Property of tables whose rows are deleted by vectors.
@@ -67,7 +68,7 @@ pub(super) async fn current_table(
              message.key.columns in the connector"
         )));
     }
-    let delta = schema::current(table, schema)?;
+    let delta = schema::current(table, schema, Shape::wanted(policy))?;
     let mut configuration = properties.configuration(&statistics_columns(schema));
     configuration.insert(SOURCE.to_owned(), source_property(table));
     configuration.insert(KEY.to_owned(), json!(schema.key_names().collect::<Vec<_>>()).to_string());

@@ -1,6 +1,5 @@
 //! A current table: opening or creating it, evolving it, and bringing a batch into it exactly once.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,22 +7,22 @@ use std::time::{Duration, Instant};
 use deltalake::DeltaTable;
 
 use super::action::Entry;
-use super::audit::{Fate, SchemaChangeEntry, changes_of};
+use super::audit::{SchemaChangeEntry, changes_of};
 use super::create::{self, TableProperties};
 use super::error::LakeError;
-use super::evolve::{self, Redefinition};
+use super::evolve;
 use super::location::collision;
 use super::log::{Log, Outcome};
-use super::mor::{self, MergeOnRead, Pressure, Upserted, Upserts};
+use super::mor::{self, Done, MergeOnRead, Pressure, Upserted, Upserts};
 use super::progress::Positions;
 use super::schema::{DeltaSchema, PIPELINE, table_schema};
+use super::shape::Shape;
+use super::soft;
 use super::table::{ATTEMPTS, Advance, Table, Writer, txns};
 use super::upsert;
 use crate::change::{
-    Batch, ChangeBatch, Described, Folded, Lineage, Outlook, Pending, SchemaChange, TableId, TableReport,
-    TableSchema, fold, look,
+    Batch, ChangeBatch, Described, Folded, Lineage, TableId, TablePolicy, TableReport, TableSchema, fold_with,
 };
-use crate::failpoint;
 
 /// A table that gets no rows stores its positions this often, while its topics bring records for others.
 const POSITIONS_ONLY: Duration = Duration::from_mins(1);
@@ -33,21 +32,23 @@ const POSITIONS_ONLY: Duration = Duration::from_mins(1);
 pub(super) struct CurrentTable {
     pub(super) id: TableId,
     pub(super) table: Table,
-    schema: Arc<TableSchema>,
+    pub(super) schema: Arc<TableSchema>,
+    /// What its rows have besides.
+    pub(super) shape: Shape,
+    /// What is declared for it.
+    pub(super) policy: TablePolicy,
     /// What is remembered of the schemas of its events.
-    lineage: Lineage,
+    pub(super) lineage: Lineage,
     /// What its properties say of the newest changes of its schema.
-    changes: Vec<SchemaChangeEntry>,
-    /// What is done about changes of its schema.
-    policy: SchemaChange,
+    pub(super) changes: Vec<SchemaChangeEntry>,
     /// Topics whose changes went to this table: its commits cover their partitions.
     topics: BTreeSet<Arc<str>>,
     /// Index and vectors; `None` where the table is to be written by the library.
-    merge_on_read: Option<MergeOnRead>,
+    pub(super) merge_on_read: Option<MergeOnRead>,
     /// Why the table was last left to the library, so that it is said once.
     obstacle: Option<String>,
     /// The library's snapshot that the next merge starts from.
-    snapshot: Option<DeltaTable>,
+    pub(super) snapshot: Option<DeltaTable>,
     /// When a position was last stored, or the table opened.
     pub(super) stored: Option<Instant>,
 }
@@ -71,10 +72,11 @@ impl CurrentTable {
         let topics = Positions::of(&writer.pipeline, table.state.txns()).topics();
         let mut current = Self {
             merge_on_read: upserts.merge_on_read(&id),
-            policy: upserts.policy(&id).schema_change,
+            policy: upserts.policy(&id).clone(),
             id,
             table,
             schema: empty_schema(),
+            shape: Shape::default(),
             lineage: Lineage::default(),
             changes: Vec::new(),
             topics,
@@ -124,24 +126,6 @@ impl CurrentTable {
         &self.schema
     }
 
-    /// The newest changes of its schema, and the table's id, under which they are counted.
-    pub(super) fn schema_changes(&self) -> (&str, &[SchemaChangeEntry]) {
-        (&self.table.state.metadata().id, &self.changes)
-    }
-
-    /// Whether it waits for somebody to say what becomes of a schema.
-    pub(super) fn waits(&self) -> bool {
-        self.lineage.pending.is_some()
-    }
-
-    /// Reads what others have committed, and says whether nothing is waited for any more.
-    pub(super) async fn is_released(&mut self, writer: &Writer) -> Result<bool, LakeError> {
-        if self.table.catch_up(writer, &[]).await?.metadata {
-            self.read_schema()?;
-        }
-        Ok(!self.waits())
-    }
-
     /// Topics that feed the table.
     pub(super) fn topics(&self) -> &BTreeSet<Arc<str>> {
         &self.topics
@@ -163,26 +147,44 @@ impl CurrentTable {
             return Ok((TableReport::default(), 0));
         }
         self.refresh(writer, &advances).await?;
+        self.check_mode()?;
         let mut schema_changes = Vec::new();
         for _ in 0..ATTEMPTS {
             let advances = self.advances(batch, writer);
+            if !self.mark_deleted(writer, &advances).await? {
+                conflicts += 1;
+                continue;
+            }
             let outlook = self.look(batch, changes, writer)?;
             let Some(aligned) = self.evolve(outlook, writer, &advances, &mut schema_changes).await? else {
                 conflicts += 1;
                 continue;
             };
-            let folded = self.fold(batch, &aligned, writer)?;
+            let changes: Vec<&ChangeBatch> = aligned.iter().map(AsRef::as_ref).collect();
+            if self.shape.history {
+                let added = self.add_versions(batch, &changes, &advances, writer).await?;
+                if let Some((report, resolved)) = added {
+                    self.stored = Some(Instant::now());
+                    let duration = started.elapsed();
+                    let report = TableReport { duration, schema_changes, ..report };
+                    return Ok((report, conflicts + resolved));
+                }
+                conflicts += 1;
+                continue;
+            }
+            let folded = self.fold(batch, &changes, writer)?;
             if folded.changes == 0 || advances.is_empty() {
                 return Ok((TableReport::default(), conflicts));
             }
             let applied = self.apply(&folded, &advances, writer, merge_memory).await?;
-            if let Upserted::Committed { unresolved_absent, conflicts: resolved } = applied {
+            if let Upserted::Committed { done, conflicts: resolved } = applied {
                 conflicts += resolved;
                 self.stored = Some(Instant::now());
                 let report = TableReport {
-                    upserted: folded.rows.num_rows() as u64,
-                    deleted: folded.deletes.num_rows() as u64,
-                    unresolved_absent: folded.unresolved_absent + unresolved_absent,
+                    upserted: folded.upserted() as u64,
+                    deleted: folded.deleted() as u64,
+                    unresolved_absent: folded.unresolved_absent + done.unresolved_absent,
+                    unknown_deletes: done.unknown_deletes,
                     duration: started.elapsed(),
                     version: Some(self.table.state.version() as i64),
                     schema_changes,
@@ -222,7 +224,7 @@ impl CurrentTable {
     /// Makes a step of compaction, if one is due; says whether it did.
     pub(super) async fn compact(&mut self, writer: &Writer, pressure: Pressure) -> Result<bool, LakeError> {
         match &mut self.merge_on_read {
-            Some(rows) => rows.compact(&mut self.table, &self.schema, writer, pressure).await,
+            Some(rows) => rows.compact(&mut self.table, (&self.schema, self.shape), writer, pressure).await,
             None => Ok(false),
         }
     }
@@ -238,105 +240,42 @@ impl CurrentTable {
         self.table.advances(writer, spans)
     }
 
-    /// The stored position of each of the batch's partitions.
-    fn stored_positions(&self, batch: &Batch, writer: &Writer) -> Vec<Option<i64>> {
-        let position = |partition| {
-            batch.spans.get(partition).and_then(|span| self.table.position(writer, partition, span))
-        };
-        batch.partitions.iter().map(position).collect()
+    /// Which changes of a batch, by partition and offset, the table does not have.
+    pub(super) fn missing(&self, batch: &Batch, writer: &Writer) -> impl Fn(u32, i64) -> bool + use<> {
+        let stored: Vec<Option<i64>> = batch
+            .partitions
+            .iter()
+            .map(|partition| {
+                batch.spans.get(partition).and_then(|span| self.table.position(writer, partition, span))
+            })
+            .collect();
+        move |partition: u32, offset: i64| {
+            stored.get(partition as usize).copied().flatten().is_none_or(|stored| offset >= stored)
+        }
     }
 
-    fn fold(
-        &self,
-        batch: &Batch,
-        changes: &[Cow<'_, ChangeBatch>],
-        writer: &Writer,
-    ) -> Result<Folded, LakeError> {
-        let stored = self.stored_positions(batch, writer);
-        let changes: Vec<&ChangeBatch> = changes.iter().map(AsRef::as_ref).collect();
-        fold(&self.schema, &changes, |partition, offset| is_new(&stored, partition, offset))
+    fn fold(&self, batch: &Batch, changes: &[&ChangeBatch], writer: &Writer) -> Result<Folded, LakeError> {
+        fold_with(self.policy.delete, &self.schema, changes, self.missing(batch, writer))
             .map_err(|error| LakeError::Refused(format!("table {} cannot take this batch: {error}", self.id)))
     }
 
-    /// What the schemas of the changes ask for.
-    fn look<'a>(
-        &self,
-        batch: &Batch,
-        changes: &[&'a ChangeBatch],
-        writer: &Writer,
-    ) -> Result<Outlook<'a>, LakeError> {
-        let stored = self.stored_positions(batch, writer);
-        let keep = |partition, offset| is_new(&stored, partition, offset);
-        look((&self.schema, &self.lineage), batch, changes, self.policy, keep)
-            .map_err(|unfit| LakeError::Refused(format!("table {}: {unfit}", self.id)))
-    }
-
-    /// Makes the table ready for the changes and gives them in its form; `None` where another writer came between.
-    async fn evolve<'a>(
-        &mut self,
-        outlook: Outlook<'a>,
-        writer: &Writer,
-        advances: &[Advance],
-        done: &mut Vec<&'static str>,
-    ) -> Result<Option<Vec<Cow<'a, ChangeBatch>>>, LakeError> {
-        if let Some(pending) = outlook.refused {
-            return self.refuse(&pending, writer, advances).await;
+    /// Adds the column that marks deleted rows, where they are to be kept; `false` where another writer came between.
+    async fn mark_deleted(&mut self, writer: &Writer, advances: &[Advance]) -> Result<bool, LakeError> {
+        if self.shape.keeps_deleted || !Shape::wanted(&self.policy).keeps_deleted {
+            return Ok(true);
         }
-        let ignored = self.policy == SchemaChange::Ignore;
-        let fate = if ignored { Fate::Ignored } else { Fate::Applied };
-        let Some(redefinition) = Redefinition::of(outlook.steps, fate) else {
-            return Ok(Some(outlook.aligned));
-        };
-        let kinds = redefinition.entries.iter().map(|entry| entry.difference.kind.name());
-        if !self.redefine(&redefinition, writer, advances).await? {
-            return Ok(None);
+        if self.schema.key().is_empty() {
+            return Err(LakeError::Refused(format!(
+                "table {} has no key, by which a deleted row could be found again; set delete = \"hard\" for it",
+                self.id
+            )));
         }
-        done.extend(kinds);
-        for entry in &redefinition.entries {
-            tracing::info!(table = %self.id, fate = ?entry.fate, "schema change: {}", entry.difference);
+        let outcome = self.table.commit(soft::add_mark(&self.id, &self.table.state, &writer.id)?).await?;
+        if outcome == Outcome::Conflict {
+            self.table.catch_up(writer, advances).await?;
         }
-        Ok(Some(outlook.aligned))
-    }
-
-    /// Gives the table another definition; `false` where another writer came between.
-    pub(super) async fn redefine(
-        &mut self,
-        redefinition: &Redefinition,
-        writer: &Writer,
-        advances: &[Advance],
-    ) -> Result<bool, LakeError> {
-        let schema = Arc::clone(&self.schema);
-        let mut rows = self.merge_on_read.take();
-        let index = rows.as_mut().map(|rows| (rows, &*schema));
-        let committed = redefinition.commit(&self.id, &mut self.table, writer, advances, index).await;
-        if let (Some(rows), Ok(Some(done))) = (&mut rows, &committed) {
-            failpoint::hit("lake.before_index");
-            rows.rewritten(self.table.state.version(), &done.entry, &done.files);
-        }
-        self.merge_on_read = rows;
-        self.snapshot = None;
         self.read_schema()?;
-        Ok(committed.map_err(|error| evolve::misfit_text(&self.id, error))?.is_some())
-    }
-
-    /// Writes down why the table stops, once; `Ok` where another writer came between.
-    async fn refuse<T>(
-        &mut self,
-        pending: &Pending,
-        writer: &Writer,
-        advances: &[Advance],
-    ) -> Result<Option<T>, LakeError> {
-        let known = self.lineage.pending.as_ref();
-        if known.is_none_or(|known| known.events != pending.events) {
-            let entry = evolve::refusal_entry(&self.table.state, &self.lineage, pending, &writer.id);
-            if self.table.commit(entry).await? == Outcome::Conflict {
-                self.table.catch_up(writer, advances).await?;
-                self.read_schema()?;
-                return Ok(None);
-            }
-            self.read_schema()?;
-        }
-        Err(LakeError::Refused(pending.text(&self.id)))
+        Ok(outcome == Outcome::Committed)
     }
 
     /// Brings the folded batch into the table by the way that the table is written.
@@ -351,7 +290,8 @@ impl CurrentTable {
             let obstacle = mor::obstacle(&self.table.state, &self.schema);
             if obstacle.is_none() {
                 self.snapshot = None;
-                let upserted = merge_on_read.upsert(&mut self.table, folded, advances, writer).await;
+                let upserted =
+                    merge_on_read.upsert(&mut self.table, (folded, self.shape), advances, writer).await;
                 self.read_schema()?;
                 return upserted;
             }
@@ -363,7 +303,7 @@ impl CurrentTable {
         }
         let merged = self.merge(folded, advances, writer, merge_memory).await?;
         Ok(if merged {
-            Upserted::Committed { unresolved_absent: 0, conflicts: 0 }
+            Upserted::Committed { done: Done::default(), conflicts: 0 }
         } else {
             Upserted::Changed
         })
@@ -379,7 +319,10 @@ impl CurrentTable {
     ) -> Result<bool, LakeError> {
         let version = self.table.state.version();
         let merged = match self.snapshot_at(version).await {
-            Ok(snapshot) => upsert::merge(snapshot, folded, txns(advances), &writer.id, merge_memory).await,
+            Ok(snapshot) => {
+                let rows = (folded, self.shape);
+                upsert::merge(snapshot, rows, txns(advances), &writer.id, merge_memory).await
+            }
             Err(error) => Err(error),
         };
         let found = self.table.catch_up(writer, advances).await?;
@@ -422,20 +365,16 @@ impl CurrentTable {
         Ok(snapshot)
     }
 
-    fn read_schema(&mut self) -> Result<(), LakeError> {
+    pub(super) fn read_schema(&mut self) -> Result<(), LakeError> {
         let metadata = self.table.state.metadata();
         let folder = self.table.log.table();
         let delta = DeltaSchema::parse(folder, &metadata.schema_string)?;
         self.schema = Arc::new(table_schema(folder, &delta, &metadata.configuration)?);
+        self.shape = Shape::of(&delta);
         self.lineage = evolve::lineage_of(folder, &metadata.configuration)?;
         self.changes = changes_of(&metadata.configuration);
         Ok(())
     }
-}
-
-/// Whether a change is not in the table yet, by the stored positions of the batch's partitions.
-fn is_new(stored: &[Option<i64>], partition: u32, offset: i64) -> bool {
-    stored.get(partition as usize).copied().flatten().is_none_or(|stored| offset >= stored)
 }
 
 /// Topics that changes came from.

@@ -19,6 +19,7 @@ use super::log::Outcome;
 use super::mor::{self, DataFiles, MergeOnRead, read_vector};
 use super::rewrite::{self, Recast, RecastError};
 use super::schema::{self, DeltaSchema, KEY};
+use super::shape::Shape;
 use super::state::TableState;
 use super::table::{ATTEMPTS, Advance, Table};
 use super::{create, now_millis};
@@ -114,22 +115,22 @@ pub(super) struct Redefined {
 
 impl Redefinition {
     /// Commits it; `None` where another writer changed the table's definition meanwhile. `index` are the rows of a table
-    /// that is kept by deletion vectors, with the schema that it has so far: they have to stand at each attempt's version.
+    /// that is kept by deletion vectors, with the columns that it has so far: they have to stand at each attempt's version.
     pub(super) async fn commit(
         &self,
         id: &TableId,
         table: &mut Table,
         writer: &super::table::Writer,
         advances: &[Advance],
-        mut index: Option<(&mut MergeOnRead, &TableSchema)>,
+        mut index: Option<(&mut MergeOnRead, &TableSchema, Shape)>,
     ) -> Result<Option<Redefined>, RecastError> {
         let files = DataFiles { table: table.log.table().into(), store: table.log.files() };
         let mut rewritten: HashMap<String, Option<Add>> = HashMap::new();
         for _ in 0..ATTEMPTS {
-            if let Some((rows, schema)) = &mut index
+            if let Some((rows, schema, shape)) = &mut index
                 && mor::obstacle(&table.state, schema).is_none()
             {
-                rows.before_rewrite(table, schema).await?;
+                rows.before_rewrite(table, (schema, *shape)).await?;
             }
             if !self.recast.is_empty() {
                 self.rewrite(&table.state, &files, &mut rewritten).await?;

@@ -16,7 +16,8 @@
 //! | [`mor`], [`index`] | the same by deletion vectors, and where each key's row lies |
 //! | [`raw`] | appends to `cdc_events` |
 //! | [`schema`], [`create`] | types, new tables |
-//! | [`evolve`], [`rewrite`], [`audit`] | schema changes, files under another type, the record of changes |
+//! | [`follow`], [`evolve`], [`rewrite`], [`audit`] | schema changes, files under another type, the record of changes |
+//! | [`shape`], [`soft`], [`history`] | what rows have besides the source's columns; deleted rows that stay; tables of versions |
 //! | [`maintenance`] | checkpoints and expired log entries |
 //! | [`read`] | the lake as a reader sees it: SQL, versions, history |
 
@@ -27,6 +28,8 @@ mod create;
 mod current;
 mod error;
 mod evolve;
+mod follow;
+mod history;
 mod index;
 mod location;
 mod log;
@@ -39,6 +42,8 @@ pub mod read;
 mod rewrite;
 mod schema;
 mod schema_apply;
+mod shape;
+mod soft;
 mod state;
 mod table;
 #[cfg(test)]

@@ -131,6 +131,7 @@ impl Observer {
             for kind in &done.schema_changes {
                 self.metrics.schema_changes.with_label_values(&[lane, table, kind]).inc();
             }
+            self.metrics.unknown_deletes.with_label_values(&[lane, table]).inc_by(done.unknown_deletes);
         }
         let mut board = self.board.lock();
         board.records += batch.records;

@@ -12,6 +12,7 @@
 
 mod compact;
 mod files;
+mod history;
 mod home;
 mod keys;
 mod locate;
@@ -36,10 +37,14 @@ use super::create::DELETION_VECTORS;
 use super::error::LakeError;
 use super::log::Outcome;
 use super::now_millis;
+use super::shape::Shape;
 use super::state::TableState;
 use super::table::{ATTEMPTS, Advance, Table, Writer, txns};
 use crate::change::{Folded, Policies, TableId, TablePolicy, TableSchema, WriteMode};
 use crate::failpoint;
+use arrow::array::{ArrayRef, BooleanArray};
+use arrow::compute::filter_record_batch;
+use arrow::error::ArrowError;
 use bytes::Bytes;
 
 /// Folder of the indexes in a local lake. No table may lie there.
@@ -99,10 +104,19 @@ impl Upserts {
 /// How a batch ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Upserted {
-    /// The batch is in the table. Absent cells of rows that were not there are null; how many.
-    Committed { unresolved_absent: u64, conflicts: u64 },
+    /// The batch is in the table.
+    Committed { done: Done, conflicts: u64 },
     /// Another writer changed the table's definition: fold the batch again.
     Changed,
+}
+
+/// What a commit met in the table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Done {
+    /// Absent cells of rows that were not there: they are null.
+    pub(super) unresolved_absent: u64,
+    /// Deletes of keys that were not there: nothing was done.
+    pub(super) unknown_deletes: u64,
 }
 
 /// What merge-on-read keeps of one table between batches: a view of its log, to be had again at any time.
@@ -118,19 +132,52 @@ pub(super) struct MergeOnRead {
 /// What is being brought into the table, with its keys.
 struct Upsert<'a> {
     folded: &'a Folded,
+    shape: Shape,
     advances: &'a [Advance],
     upserted: Keys,
     deleted: Keys,
     files: DataFiles,
     /// The rows, once they are written; another attempt takes them over where they do not depend on stored rows.
     written: Option<Add>,
+    /// Keys of the rows that were written, where they are not all of the batch's.
+    written_keys: Option<Keys>,
 }
 
 /// A commit that is ready for its attempt.
 struct Prepared {
     entry: Bytes,
     plan: Plan,
-    unresolved_absent: u64,
+    done: Done,
+}
+
+impl Upsert<'_> {
+    /// Writes the rows, without deletes of rows that are not there; returns how many those are.
+    async fn write(&mut self, columns: Vec<ArrayRef>, plan: &Plan) -> Result<usize, LakeError> {
+        let refused = |error: ArrowError| {
+            LakeError::Refused(format!("table {} cannot take this batch: {error}", self.files.table))
+        };
+        let mut rows = stored_rows(self.folded, columns, self.shape).map_err(refused)?;
+        let all = rows.num_rows();
+        if let Some(of_stored) = &self.folded.of_stored {
+            let stored = plan.replacing();
+            let keep: BooleanArray = of_stored
+                .iter()
+                .enumerate()
+                .map(|(row, only)| Some(!only || stored.contains(&row)))
+                .collect();
+            rows = filter_record_batch(&rows, &keep).map_err(refused)?;
+            let of_key = self.folded.schema.key().iter().filter_map(|&key| rows.columns().get(key).cloned());
+            let keys = KeyCodec::new(&self.folded.schema).encode(&of_key.collect::<Vec<_>>());
+            self.written_keys = Some(keys.map_err(refused)?);
+        }
+        let unknown = all - rows.num_rows();
+        self.written = None;
+        if rows.num_rows() > 0 {
+            self.written = Some(self.files.write(rows, &self.folded.schema).await?);
+            failpoint::hit("lake.after_data_files");
+        }
+        Ok(unknown)
+    }
 }
 
 impl MergeOnRead {
@@ -151,7 +198,7 @@ impl MergeOnRead {
     pub(super) async fn upsert(
         &mut self,
         table: &mut Table,
-        folded: &Folded,
+        (folded, shape): (&Folded, Shape),
         advances: &[Advance],
         writer: &Writer,
     ) -> Result<Upserted, LakeError> {
@@ -165,26 +212,27 @@ impl MergeOnRead {
             .collect();
         let mut upsert = Upsert {
             folded,
+            shape,
             advances,
             upserted: codec.encode(&of_rows).map_err(refused)?,
             deleted: codec.encode(folded.deletes.columns()).map_err(refused)?,
             files: DataFiles { table: table.log.table().into(), store: table.log.files() },
             written: None,
+            written_keys: None,
         };
         for attempt in 0..ATTEMPTS {
-            self.follow(table, &folded.schema, &upsert.files).await?;
+            self.follow(table, (&folded.schema, shape), &upsert.files).await?;
             let prepared = self.prepare(table, &mut upsert, writer).await?;
-            let committed =
-                |unresolved_absent| Upserted::Committed { unresolved_absent, conflicts: u64::from(attempt) };
+            let committed = |done| Upserted::Committed { done, conflicts: u64::from(attempt) };
             if table.commit(prepared.entry.clone()).await? == Outcome::Committed {
                 failpoint::hit("lake.before_index");
-                let unresolved_absent = prepared.unresolved_absent;
+                let done = prepared.done;
                 self.committed(table, &upsert, prepared);
-                return Ok(committed(unresolved_absent));
+                return Ok(committed(done));
             }
             let found = table.catch_up(writer, advances).await?;
             if table.has(advances) {
-                return Ok(committed(0));
+                return Ok(committed(Done::default()));
             }
             if found.metadata {
                 return Ok(Upserted::Changed);
@@ -197,10 +245,10 @@ impl MergeOnRead {
     pub(super) async fn before_rewrite(
         &mut self,
         table: &Table,
-        schema: &TableSchema,
+        kept: (&TableSchema, Shape),
     ) -> Result<(), LakeError> {
         let files = DataFiles { table: table.log.table().into(), store: table.log.files() };
-        self.follow(table, schema, &files).await
+        self.follow(table, kept, &files).await
     }
 
     /// Lets the index follow a commit by which other files took the places of files, with the same rows. The index of
@@ -220,7 +268,7 @@ impl MergeOnRead {
     async fn follow(
         &mut self,
         table: &Table,
-        schema: &TableSchema,
+        (schema, shape): (&TableSchema, Shape),
         files: &DataFiles,
     ) -> Result<(), LakeError> {
         let codec = KeyCodec::new(schema);
@@ -228,7 +276,7 @@ impl MergeOnRead {
         let mut locator = match self.locator.take().filter(|locator| locator.is_of(&identity)) {
             Some(locator) => locator,
             None => Home::acquire(&self.index_root, table.log.table())
-                .and_then(|home| Locator::open(home, identity, codec))
+                .and_then(|home| Locator::open(home, identity, codec, shape))
                 .map_err(|error| locate::failed(table.log.table(), &error))?,
         };
         // After an error it is opened again, and what it misses is read from the log.
@@ -254,25 +302,36 @@ impl MergeOnRead {
             _ => Plan::default(),
         };
         let Cells { columns, depends, unresolved } =
-            with_stored_cells(upsert.folded, &plan, &upsert.files).await?;
-        if upsert.folded.rows.num_rows() > 0 && (upsert.written.is_none() || depends) {
-            let rows = stored_rows(upsert.folded, columns).map_err(|error| {
-                LakeError::Refused(format!("table {} cannot take this batch: {error}", upsert.files.table))
-            })?;
-            upsert.written = Some(upsert.files.write(rows, &upsert.folded.schema).await?);
-            failpoint::hit("lake.after_data_files");
+            with_stored_cells(upsert.folded, &plan, &upsert.files, upsert.shape).await?;
+        let mut unknown_deletes = upsert.folded.deletes.num_rows() - plan.without_successor();
+        if upsert.written.is_none() || depends || upsert.folded.of_stored.is_some() {
+            unknown_deletes += upsert.write(columns, &plan).await?;
         }
         let entry = Entry::new("MERGE", &writer.id, now_millis());
         let entry = upsert.written.iter().fold(entry, Entry::add);
         let (entry, plan) = plan.write_vectors(entry, &upsert.files).await?;
         let entry = txns(upsert.advances).fold(entry, |entry, txn| entry.txn(&txn)).into_bytes();
-        Ok(Prepared { entry, plan, unresolved_absent: unresolved })
+        let done = Done { unresolved_absent: unresolved, unknown_deletes: unknown_deletes as u64 };
+        Ok(Prepared { entry, plan, done })
     }
 
     /// Lets index and vectors follow a commit. The batch is in the table whatever happens here.
     fn committed(&mut self, table: &Table, upsert: &Upsert<'_>, prepared: Prepared) {
+        let gone = self.keep_vectors(prepared.plan);
+        self.index_follows(&OwnCommit {
+            version: table.state.version(),
+            entry: &prepared.entry,
+            written: upsert.written.as_ref().map(|add| add.path.as_str()),
+            upserted: std::slice::from_ref(upsert.written_keys.as_ref().unwrap_or(&upsert.upserted)),
+            deleted: &upsert.deleted,
+            gone: &gone,
+        });
+    }
+
+    /// Remembers the vectors of a plan that is in the log, and returns the files that are no longer part of the table.
+    fn keep_vectors(&mut self, plan: Plan) -> Vec<String> {
         let mut gone = Vec::new();
-        for touched in prepared.plan.files {
+        for touched in plan.files {
             if let Some(vector) = touched.vector {
                 self.vectors.keep(&touched.path, vector, Arc::new(touched.deleted));
             } else {
@@ -280,14 +339,7 @@ impl MergeOnRead {
                 gone.push(touched.path);
             }
         }
-        self.index_follows(&OwnCommit {
-            version: table.state.version(),
-            entry: &prepared.entry,
-            written: upsert.written.as_ref().map(|add| add.path.as_str()),
-            upserted: std::slice::from_ref(&upsert.upserted),
-            deleted: &upsert.deleted,
-            gone: &gone,
-        });
+        gone
     }
 
     /// Lets the index follow a commit that is in the log. Where it cannot, it is opened again and reads the entry.
