@@ -37,8 +37,11 @@ pub trait Sink: Send + 'static {
     fn known_schemas(&self) -> KnownSchemas;
 
     /// Whether a table that has stopped may be able to go on, because somebody did what it waits for. The lane then
-    /// starts over from [`Sink::load`]. Asked now and then while tables are stopped; has to be cheap.
-    fn look_again(&mut self) -> impl Future<Output = Result<bool, SinkError>> + Send;
+    /// starts over from [`Sink::load`]. Asked now and then while tables are stopped; has to be cheap. A sink whose tables
+    /// wait for nobody has nothing to look at.
+    fn look_again(&mut self) -> impl Future<Output = Result<bool, SinkError>> + Send {
+        std::future::ready(Ok(false))
+    }
     /// Work between batches: compaction, checkpoints, clean-up. Bounded; called when the lane is idle and every
     /// few commits.
     fn maintain(&mut self) -> impl Future<Output = Result<(), SinkError>> + Send;
