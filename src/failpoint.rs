@@ -26,6 +26,10 @@ pub const ALL: [&str; 12] = [
     "lane.after_kafka_commit",
 ];
 
+/// Places that are passed only where a table gets another type: in the lake after its files are written anew, in a mirror
+/// within the transaction.
+pub const SCHEMA_CHANGES: [&str; 2] = ["lake.after_rewrite", "mirror.in_schema_change"];
+
 struct Armed {
     name: String,
     remaining: AtomicU64,

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array,
-    Float64Array, Int16Array, Int32Array, Int64Array, StringBuilder, TimestampMicrosecondArray,
+    Float64Array, Int16Array, Int32Array, Int64Array, ListArray, StringBuilder, TimestampMicrosecondArray,
 };
 use arrow::datatypes::{
-    Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
+    Date32Type, Decimal128Type, Field, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
     TimestampMicrosecondType,
 };
 
@@ -29,6 +29,9 @@ pub struct Misfit {
 pub fn convert(cells: &ArrayRef, from: &ColumnType, to: &ColumnType) -> Result<ArrayRef, Misfit> {
     if from == to || (from.is_text() && to.is_text()) {
         return Ok(Arc::clone(cells));
+    }
+    if let (ColumnType::Array(from), ColumnType::Array(to)) = (from, to) {
+        return elements(cells, from, to);
     }
     let Some(source) = Source::of(cells, from) else { return nothing(cells, to) };
     let rows = cells.len();
@@ -63,6 +66,19 @@ pub fn convert(cells: &ArrayRef, from: &ColumnType, to: &ColumnType) -> Result<A
         ColumnType::Numeric | ColumnType::Text => texts(&source, rows, *to == ColumnType::Numeric)?,
         _ => return nothing(cells, to),
     })
+}
+
+/// Arrays, element by element.
+fn elements(cells: &ArrayRef, from: &ColumnType, to: &ColumnType) -> Result<ArrayRef, Misfit> {
+    let Some(lists) = cells.as_list_opt::<i32>() else { return nothing(cells, to) };
+    let row_of = |Misfit { row: element }: Misfit| {
+        let ends = lists.offsets().iter().skip(1);
+        Misfit { row: ends.take_while(|&&end| (end as usize) <= element).count() }
+    };
+    let values = convert(lists.values(), from, to).map_err(row_of)?;
+    let field = Arc::new(Field::new("element", values.data_type().clone(), true));
+    let lists = ListArray::try_new(field, lists.offsets().clone(), values, lists.nulls().cloned());
+    lists.map(|lists| Arc::new(lists) as ArrayRef).map_err(|_| Misfit { row: 0 })
 }
 
 /// Nulls for nulls, where no value has a counterpart.
@@ -363,6 +379,23 @@ mod tests {
             let floats: ArrayRef = Arc::new(Float64Array::from(vec![1e15, misfit]));
             assert_eq!(convert(&floats, &ColumnType::Float64, &ColumnType::Int64), Err(Misfit { row: 1 }));
         }
+    }
+
+    #[test]
+    fn arrays_go_the_way_of_their_elements() {
+        let lists: ArrayRef = Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>([
+            Some(vec![Some(1), None]),
+            None,
+            Some(vec![]),
+            Some(vec![Some(2), Some(1 << 40)]),
+        ]));
+        let of = |element| ColumnType::Array(Box::new(element));
+        let (from, narrow) = (of(ColumnType::Int64), of(ColumnType::Int32));
+        assert_eq!(passage(&narrow, &from), Passage::Lossless);
+        assert_eq!(convert(&lists, &from, &narrow), Err(Misfit { row: 3 }));
+        let texts = convert(&lists, &from, &of(ColumnType::Text)).unwrap();
+        assert_eq!(texts.data_type(), &of(ColumnType::Text).arrow());
+        assert_eq!(shown(&texts), ["[1, ]", "", "[]", "[2, 1099511627776]"]);
     }
 
     #[test]

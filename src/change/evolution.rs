@@ -179,6 +179,9 @@ fn key_difference(before: &TableSchema, after: &TableSchema) -> Option<Differenc
 pub fn type_words(column_type: &ColumnType) -> String {
     let name = match column_type {
         ColumnType::Decimal { precision, scale } => return format!("decimal({precision},{scale})"),
+        ColumnType::Bits(length) => return format!("bit({length})"),
+        ColumnType::Geometric(shape) => return shape.name().to_owned(),
+        ColumnType::Array(element) => return format!("{}[]", type_words(element)),
         ColumnType::Other(name) => return name.clone(),
         other => serde_json::to_value(other),
     };

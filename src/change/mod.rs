@@ -46,5 +46,5 @@ pub use policy::{
 pub use position::{Progress, Span, StoredPosition, TopicIdentity, TopicPartition};
 pub use resolution::{Action, Resolution, Resolve, resolve};
 pub use sink::{CommitReport, KnownSchemas, Sink, SinkError, TableReport};
-pub use table::{Column, ColumnType, TableId, TableSchema};
+pub use table::{Column, ColumnType, Shape, TableId, TableSchema};
 pub use versions::Versions;

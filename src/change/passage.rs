@@ -29,6 +29,10 @@ impl Passage {
 
 /// The passage from one type to another.
 pub fn passage(from: &ColumnType, to: &ColumnType) -> Passage {
+    if let (ColumnType::Array(from), ColumnType::Array(to)) = (from, to) {
+        // An array goes the way of its elements.
+        return passage(from, to);
+    }
     if from == to || stored_alike(from, to) {
         Passage::Same
     } else if is_lossless(from, to) {

@@ -177,6 +177,10 @@ pub struct CheckArgs {
     #[arg(long, hide = true, conflicts_with_all = ["connect", "print"])]
     pub print_reference: bool,
 
+    /// Print what becomes of each Postgres type, in Markdown
+    #[arg(long, hide = true, conflicts_with_all = ["connect", "print", "print_reference"])]
+    pub print_types: bool,
+
     /// Format of the findings
     #[arg(long, value_name = "FORMAT", default_value = "human")]
     pub output: ReportFormat,

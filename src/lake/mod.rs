@@ -56,6 +56,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use futures::{FutureExt, StreamExt, stream};
 
+pub use self::schema::delta_type;
 pub use error::LakeError;
 pub use location::{DEFAULT_LAYOUT, check_layout, folder};
 pub use mor::UpsertOptions;

@@ -61,7 +61,7 @@ fn key_encoder<'a>(
 ) -> Result<RowEncoder<'a>, Trouble> {
     let mut encoder = RowEncoder::default();
     for (column, array) in key.iter().filter_map(|&at| columns.get(at)).zip(deletes.columns()) {
-        encoder.column(&column.name, column.wire, column.limit, array)?;
+        encoder.column(&column.name, &column.wire, column.limit, array)?;
     }
     Ok(encoder)
 }
@@ -75,7 +75,7 @@ fn row_encoder<'a>(
     let mut encoder = RowEncoder::default();
     for column in statements.staged() {
         match folded.rows.columns().get(column.field) {
-            Some(array) => encoder.column(&column.name, column.wire, column.limit, array)?,
+            Some(array) => encoder.column(&column.name, &column.wire, column.limit, array)?,
             None if column.field == source_columns => encoder.operations(&folded.operations),
             None => encoder.source_times(&folded.source_micros),
         }
@@ -112,7 +112,7 @@ pub(super) async fn append_raw(
         if column.field == raw::column::INGESTED_AT {
             encoder.instant(&column.name, now);
         } else if let Some(array) = batch.columns().get(column.field) {
-            encoder.column(&column.name, column.wire, column.limit, array)?;
+            encoder.column(&column.name, &column.wire, column.limit, array)?;
         }
     }
     let rows = rows.iter().copied();

@@ -8,13 +8,15 @@ use std::sync::Arc;
 
 use tokio_postgres::Client;
 
+use super::assign::assignment;
 use super::catalog::{self, TargetTable};
 use super::names::{TargetName, quoted};
+use super::native::Available;
 use super::plan::type_refusal;
 use super::schemas::{Fate, Memory, Remembered, SchemaTables};
 use super::session::Session;
 use super::sqlstate::Trouble;
-use super::types::{TargetType, Wire, assignment, created};
+use super::types::{TargetType, Wire};
 use crate::change::{
     Batch, ChangeBatch, Column, ColumnType, Lineage, Met, Outlook, Pending, SchemaChange, SchemaStep,
     TableId, TableSchema, conform, look,
@@ -155,7 +157,7 @@ impl Follower<'_> {
         let done = async {
             let client = &self.session.client;
             for Met { before, step, place } in steps {
-                alter(client, self.target, before, step).await?;
+                alter((client, &self.session.available), self.target, before, step).await?;
                 let of = (self.table, self.target);
                 self.tables.record(client, of, &step.differences, place, fate).await?;
             }
@@ -185,14 +187,14 @@ impl Follower<'_> {
 
 /// Changes a table as `step` says, within the transaction. One that is not there will be created as it has to be.
 async fn alter(
-    client: &Client,
+    (client, available): (&Client, &Available),
     target: &TargetName,
     before: &TableSchema,
     step: &SchemaStep,
 ) -> Result<(), Trouble> {
     let found = catalog::read(client, Some(&target.schema), Some(&target.table)).await?.remove(target);
     let Some(found) = found else { return Ok(()) };
-    for ddl in statements(target, &found, before, step).map_err(trouble)? {
+    for ddl in statements(target, (&found, available), before, step).map_err(trouble)? {
         client.batch_execute(&ddl).await.map_err(|error| match Trouble::from(error) {
             Trouble::Table { reason, target } => {
                 Trouble::Table { reason: format!("{reason}; the mirror needs: {ddl}"), target }
@@ -207,7 +209,7 @@ async fn alter(
 /// The statements that bring a table from `before` to the end of `step`.
 pub(super) fn statements(
     target: &TargetName,
-    found: &TargetTable,
+    (found, available): (&TargetTable, &Available),
     before: &TableSchema,
     step: &SchemaStep,
 ) -> Result<Vec<String>, String> {
@@ -236,7 +238,7 @@ pub(super) fn statements(
                     "ALTER TABLE {} ADD COLUMN IF NOT EXISTS {} {}",
                     target.sql(),
                     quoted(name),
-                    created(&column.column_type)
+                    available.created(&column.column_type)
                 ));
             }
             continue;
@@ -244,7 +246,7 @@ pub(super) fn statements(
         if stored.column_type == column.column_type || there.generated {
             continue;
         }
-        statements.extend(alteration(target, stored, column, &there.target_type)?);
+        statements.extend(alteration(target, (stored, column), &there.target_type, available)?);
     }
     Ok(statements)
 }
@@ -252,28 +254,38 @@ pub(super) fn statements(
 /// The statement that gives a column another type, where it needs one.
 fn alteration(
     target: &TargetName,
-    before: &Column,
-    after: &Column,
+    (before, after): (&Column, &Column),
     found: &TargetType,
+    available: &Available,
 ) -> Result<Option<String>, String> {
-    let (from, to) = (created(&before.column_type), created(&after.column_type));
+    let (from, to) = (available.created(&before.column_type), available.created(&after.column_type));
     if from == to {
         return Ok(None);
     }
-    if !is_as_made(&before.column_type, found) {
-        let holds = assignment(Wire::of(&after.column_type), found).is_some();
+    if !is_as_made(&before.column_type, &from, found) {
+        let holds = assignment(&Wire::of(&after.column_type), found).is_some();
         return if holds { Ok(None) } else { Err(type_refusal(target, &after.name, &to, found)) };
     }
     let name = quoted(&after.name);
     Ok(Some(format!("ALTER TABLE {} ALTER COLUMN {name} TYPE {to} USING {name}::{to}", target.sql())))
 }
 
-/// Whether a column has the type that the mirror gives to columns of this type.
-fn is_as_made(column_type: &ColumnType, found: &TargetType) -> bool {
-    if *column_type == ColumnType::Text || matches!(column_type, ColumnType::Other(_)) {
-        return found.name == created(column_type);
+/// Whether a column has the type that the mirror gives to columns of this type, which is `created`.
+fn is_as_made(column_type: &ColumnType, created: &str, found: &TargetType) -> bool {
+    // Text of a limited length is somebody's own choice.
+    (*column_type != ColumnType::Text && found.column_type() == *column_type)
+        || found.name == without_modifiers(created)
+}
+
+/// `numeric[]` of `numeric(5, 2)[]`
+fn without_modifiers(sql: &str) -> String {
+    match (sql.find('('), sql.rfind(')')) {
+        (Some(from), Some(to)) if from < to => {
+            let (before, after) = (sql.get(..from), sql.get(to + 1..));
+            [before, after].into_iter().flatten().collect()
+        }
+        _ => sql.to_owned(),
     }
-    found.column_type() == *column_type
 }
 
 fn conformed(
@@ -312,7 +324,7 @@ mod tests {
     fn found(name: &str, oid: u32, sql: &str) -> TargetColumn {
         TargetColumn {
             name: name.to_owned(),
-            target_type: TargetType { oid, modifier: -1, name: sql.to_owned() },
+            target_type: TargetType { oid, modifier: -1, name: sql.to_owned(), element: None },
             nullable: true,
             identity_always: false,
             generated: false,
@@ -338,14 +350,14 @@ mod tests {
             ..TargetTable::default()
         };
         assert_eq!(
-            statements(&target(), &table, &before, &after).unwrap(),
+            statements(&target(), (&table, &Available::default()), &before, &after).unwrap(),
             [r#"ALTER TABLE "public"."items" ALTER COLUMN "id" TYPE bigint USING "id"::bigint"#]
         );
         let narrow = TargetTable {
             columns: vec![found("id", oid::INT4, "integer"), found("n", oid::FLOAT4, "real")],
             ..TargetTable::default()
         };
-        let reason = statements(&target(), &narrow, &before, &after).unwrap_err();
+        let reason = statements(&target(), (&narrow, &Available::default()), &before, &after).unwrap_err();
         assert!(reason.ends_with(r#"ALTER COLUMN "n" TYPE bigint"#), "{reason}");
     }
 
@@ -363,7 +375,13 @@ mod tests {
             ..TargetTable::default()
         };
         assert_eq!(
-            statements(&target(), &table, &before, &step(columns, &[("a", "a__old")])).unwrap(),
+            statements(
+                &target(),
+                (&table, &Available::default()),
+                &before,
+                &step(columns, &[("a", "a__old")])
+            )
+            .unwrap(),
             [
                 r#"ALTER TABLE "public"."items" RENAME COLUMN "a" TO "a__old""#,
                 r#"ALTER TABLE "public"."items" ADD COLUMN IF NOT EXISTS "a" date"#,

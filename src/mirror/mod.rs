@@ -15,13 +15,16 @@
 //! dropped is told from one that somebody added by hand: the former is null in new rows, the latter is left alone.
 
 mod apply;
+mod assign;
 mod catalog;
 mod connection;
 mod copy;
 mod evolve;
 mod names;
+mod native;
 mod numeric;
 mod options;
+mod pairs;
 mod plan;
 mod progress;
 mod schema_apply;
@@ -38,8 +41,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use catalog::columns_of;
+pub use native::created_type;
 pub use options::{ConnectionUrl, MirrorError, MirrorOptions};
 pub use schema_apply::{ApplyError, MirrorSchemas, WaitingTable};
+pub use types::{TargetType, oid};
 
 use self::catalog::Catalog;
 use self::connection::Endpoint;

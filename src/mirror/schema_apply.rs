@@ -12,10 +12,10 @@ use super::catalog::{self, TargetTable};
 use super::connection::Endpoint;
 use super::evolve::statements;
 use super::names::{TargetName, quoted, quoted_list};
+use super::native::Available;
 use super::progress::ProgressTable;
 use super::schemas::{Fate, Remembered, SchemaTables};
 use super::sqlstate::Trouble;
-use super::types::created;
 use super::{MirrorError, MirrorOptions};
 use crate::change::{Action, Lineage, Pending, Resolution, TableId, TableSchema};
 
@@ -179,8 +179,9 @@ async fn ddl(
     resolution: &Resolution,
     found: &TargetTable,
 ) -> Result<Vec<String>, ApplyError> {
-    let mut statements =
-        statements(&waiting.name, found, &waiting.stored, &resolution.step).map_err(ApplyError::Refused)?;
+    let available = Available::read(client).await?;
+    let mut statements = statements(&waiting.name, (found, &available), &waiting.stored, &resolution.step)
+        .map_err(ApplyError::Refused)?;
     let key: Vec<&str> = resolution.step.stored.key_names().collect();
     let fits = |unique: &Vec<String>| {
         unique.len() == key.len() && unique.iter().all(|name| key.contains(&name.as_str()))
@@ -208,9 +209,10 @@ async fn check_values(
     waiting: &WaitingTable,
     resolution: &Resolution,
 ) -> Result<(), ApplyError> {
+    let available = Available::read(client).await?;
     for action in &resolution.actions {
         let Action::Convert { column, from, to, checked: true } = action else { continue };
-        let (name, former, new) = (quoted(column), created(from), created(to));
+        let (name, former, new) = (quoted(column), available.created(from), available.created(to));
         let sql = format!(
             "SELECT EXISTS (SELECT FROM {} WHERE {name} IS NOT NULL AND ({name}::{new})::{former} IS DISTINCT FROM \
              {name}::{former})",

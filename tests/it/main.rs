@@ -45,5 +45,7 @@ mod positions;
 mod postgres_server;
 mod readers;
 mod s3;
+mod schema_changes;
 mod schemaless;
 mod spark;
+mod types;
