@@ -30,6 +30,9 @@ pub const ALL: [&str; 12] = [
 /// within the transaction.
 pub const SCHEMA_CHANGES: [&str; 2] = ["lake.after_rewrite", "mirror.in_schema_change"];
 
+/// Places that not every batch passes: change data of tables that have it, and upkeep.
+pub const UPKEEP: [&str; 3] = ["lake.after_change_data", "lake.before_compaction", "lake.in_vacuum"];
+
 struct Armed {
     name: String,
     remaining: AtomicU64,

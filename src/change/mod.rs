@@ -18,6 +18,7 @@ pub mod fold;
 #[cfg(test)]
 mod fold_tests;
 mod lineage;
+mod linked;
 mod outlook;
 mod passage;
 pub mod policy;
@@ -45,6 +46,8 @@ pub use policy::{
 };
 pub use position::{Progress, Span, StoredPosition, TopicIdentity, TopicPartition};
 pub use resolution::{Action, Resolution, Resolve, resolve};
-pub use sink::{CommitReport, KnownSchemas, Sink, SinkError, TableReport};
+pub use sink::{
+    CommitReport, KnownSchemas, Sink, SinkError, SinkFigures, TableFigures, TableReport, Written,
+};
 pub use table::{Column, ColumnType, Shape, TableId, TableSchema};
 pub use versions::Versions;

@@ -13,13 +13,14 @@ mod reach;
 mod run;
 mod schema;
 mod status;
+mod upkeep;
 
 use std::io::Write;
 
 pub use args::{
-    CheckArgs, Cli, Command, CompletionsArgs, ConfigArgs, DemoArgs, HistoryArgs, How, LogFormat, QueryArgs,
-    ReportFormat, RowsFormat, RunArgs, SchemaApplyArgs, SchemaArgs, SchemaCommand, SchemaPlanArgs,
-    StatusArgs, TablesArgs,
+    CheckArgs, Cli, Command, CompletionsArgs, ConfigArgs, DemoArgs, HistoryArgs, How, LogFormat,
+    OptimizeArgs, QueryArgs, ReportFormat, RowsFormat, RunArgs, SchemaApplyArgs, SchemaArgs, SchemaCommand,
+    SchemaPlanArgs, StatusArgs, TablesArgs, VacuumArgs,
 };
 pub use exit::Exit;
 
@@ -62,6 +63,12 @@ async fn run(cli: Cli) -> Exit {
                 lake::history(settings, &args.table, args.output).await
             })
             .await
+        }
+        Command::Optimize(args) => {
+            with_settings(&args.config, async |settings| upkeep::optimize(settings, &args).await).await
+        }
+        Command::Vacuum(args) => {
+            with_settings(&args.config, async |settings| upkeep::vacuum(settings, &args).await).await
         }
         Command::Status(args) => ask_status(&args).await,
         Command::Schema(SchemaArgs { command: SchemaCommand::Plan(args) }) => {

@@ -25,9 +25,8 @@ impl CurrentTable {
 
     /// Reads what others have committed, and says whether nothing is waited for any more.
     pub(super) async fn is_released(&mut self, writer: &Writer) -> Result<bool, LakeError> {
-        if self.table.catch_up(writer, &[]).await?.metadata {
-            self.read_schema()?;
-        }
+        self.table.catch_up(writer, &[]).await?;
+        self.read_schema()?;
         Ok(!self.waits())
     }
 

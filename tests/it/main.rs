@@ -49,3 +49,4 @@ mod schema_changes;
 mod schemaless;
 mod spark;
 mod types;
+mod upkeep;

@@ -1,6 +1,8 @@
 //! The lake against real Delta tables in temporary folders, read back by the library's own reader.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod changes;
+mod compaction;
 mod concurrency;
 mod current;
 mod figures;
@@ -12,4 +14,5 @@ mod reading;
 mod schema_changes;
 mod snapshot;
 mod soft;
+mod vacuum;
 mod vectors;
