@@ -23,6 +23,7 @@ mod outlook;
 mod passage;
 pub mod policy;
 mod position;
+pub mod quarantine;
 pub mod raw;
 mod resolution;
 mod sink;
@@ -47,7 +48,8 @@ pub use policy::{
 pub use position::{Progress, Span, StoredPosition, TopicIdentity, TopicPartition};
 pub use resolution::{Action, Resolution, Resolve, resolve};
 pub use sink::{
-    CommitReport, KnownSchemas, Sink, SinkError, SinkFigures, TableFigures, TableReport, Written,
+    CommitReport, KnownSchemas, RefusedChange, Sink, SinkError, SinkFigures, TableFigures, TableReport,
+    Written,
 };
 pub use table::{Column, ColumnType, Shape, TableId, TableSchema};
 pub use versions::Versions;

@@ -196,7 +196,8 @@ async fn alter(
     let Some(found) = found else { return Ok(()) };
     for ddl in statements(target, (&found, available), before, step).map_err(trouble)? {
         client.batch_execute(&ddl).await.map_err(|error| match Trouble::from(error) {
-            Trouble::Table { reason, target } => {
+            // Where a stored value does not fit, no row of the batch is to blame.
+            Trouble::Table { reason, target } | Trouble::Row { reason, target, .. } => {
                 Trouble::Table { reason: format!("{reason}; the mirror needs: {ddl}"), target }
             }
             other => other,

@@ -58,7 +58,7 @@ impl From<Trouble> for ApplyError {
     fn from(trouble: Trouble) -> Self {
         match trouble {
             Trouble::Retry { message, .. } | Trouble::Lane(message) => Self::Unreachable(message),
-            Trouble::Table { reason, .. } => Self::Refused(reason),
+            Trouble::Table { reason, .. } | Trouble::Row { reason, .. } => Self::Refused(reason),
         }
     }
 }

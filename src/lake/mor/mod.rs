@@ -18,7 +18,7 @@ mod home;
 mod keys;
 mod locate;
 mod plan;
-mod reader;
+pub(super) mod reader;
 mod vectors;
 
 use std::path::PathBuf;
