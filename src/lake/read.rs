@@ -21,6 +21,7 @@ use super::progress::parse_app_id;
 use super::schema::PIPELINE;
 use super::state::TableState;
 use super::{LakeOptions, create};
+use crate::change::quarantine::is_of_replays;
 
 const CONCURRENCY: usize = 8;
 
@@ -91,13 +92,9 @@ impl LakeReader {
         Ok(Self { location, layout_depth: location::depth(&options.layout) })
     }
 
-    /// Folders of all tables: those of the layout's depth, and those directly below the root (the raw table).
+    /// Folders of all tables.
     async fn folders(&self) -> Result<Vec<String>, LakeError> {
-        let mut folders = self.location.tables(1).await?;
-        if self.layout_depth > 1 {
-            folders.extend(self.location.tables(self.layout_depth).await?);
-        }
-        Ok(folders)
+        self.location.all_tables(self.layout_depth).await
     }
 
     fn log(&self, folder: &str) -> Result<Log, LakeError> {
@@ -274,7 +271,8 @@ fn info(folder: &str, state: &TableState) -> TableInfo {
     let pipeline = configuration.get(PIPELINE).cloned();
     let positions = state.txns().values().filter_map(|txn| {
         let (partition, _) = parse_app_id(pipeline.as_deref()?, &txn.app_id)?;
-        Some((partition.to_string(), txn.version))
+        let is_read = !is_of_replays(&partition);
+        is_read.then(|| (partition.to_string(), txn.version))
     });
     TableInfo {
         name: folder.replace('/', "."),
