@@ -55,6 +55,12 @@ pub struct Metrics {
     pub conflicts: IntCounterVec,
     /// Cells that the source left out as unchanged, of rows that the sink did not have: stored as null.
     pub unresolved_absent: IntCounterVec,
+    /// Changes of schemas that tables have followed, or were told to ignore.
+    pub schema_changes: IntCounterVec,
+    /// Records that went into quarantine, by what is wrong with them.
+    pub quarantined: IntCounterVec,
+    /// Open records in quarantine.
+    pub quarantine_open: IntGaugeVec,
     /// Files of the newest version of each table of the lake.
     pub table_live_files: IntGaugeVec,
     /// Their bytes.
@@ -69,6 +75,8 @@ pub struct Metrics {
     pub vacuumed_bytes: IntCounterVec,
     /// Deletes of keys that a table of the lake did not have: nothing was written.
     pub unknown_deletes: IntCounterVec,
+    /// Columns whose nulls may have been written as their default before Kafka.
+    pub suspect_defaults: IntGaugeVec,
     resident_memory: Gauge,
 }
 
@@ -122,6 +130,17 @@ impl Metrics {
                 "Absent cells stored as null",
                 LANE_TABLE,
             )?,
+            schema_changes: r.counter(
+                "schema_changes_total",
+                "Changes of a table's schema",
+                &["lane", "table", "kind"],
+            )?,
+            quarantined: r.counter(
+                "quarantined_records_total",
+                "Records that went into quarantine",
+                &["lane", "code"],
+            )?,
+            quarantine_open: r.gauge("quarantine_open_records", "Open records in quarantine", LANE)?,
             table_live_files: r.gauge("table_live_files", "Files of the newest version", LANE_TABLE)?,
             table_bytes: r.gauge("table_bytes", "Bytes of the newest version", LANE_TABLE)?,
             file_rows: r.counter("file_rows_total", "Rows of files written", LANE_TABLE_BY)?,
@@ -131,6 +150,11 @@ impl Metrics {
             unknown_deletes: r.counter(
                 "unknown_deletes_total",
                 "Deletes of keys that the table did not have",
+                LANE_TABLE,
+            )?,
+            suspect_defaults: r.gauge(
+                "suspect_default_columns",
+                "Columns whose nulls may have been written as their default before Kafka",
                 LANE_TABLE,
             )?,
             resident_memory: r.resident_memory()?,

@@ -8,17 +8,21 @@
 //! A reply to COMMIT that got lost leaves open whether it happened. The next attempt finds out by the same
 //! compare-and-set: where the stored positions are those of the lost attempt, it was ours and is done.
 //!
-//! A table whose part fails by its data or definition is rolled back, remembered as stopped with the topics that feed
+//! Where a table refuses single rows, the transaction is done again with that table written row by row where that is needed
+//! ([`isolate`]), and the records that are to blame go into quarantine. A table whose part fails otherwise is rolled back, remembered as stopped with the topics that feed
 //! it, and the transaction is done again without them.
 //!
-//! A column that the source dropped stays as it is: the mirror cannot tell it from a column that somebody added by
-//! hand, and such columns are left alone.
+//! What the source's columns are is remembered beside the progress ([`schemas`]), so that a column which the source
+//! dropped is told from one that somebody added by hand: the former is null in new rows, the latter is left alone.
 
 mod apply;
 mod assign;
 mod catalog;
+mod command;
 mod connection;
 mod copy;
+mod evolve;
+mod isolate;
 mod names;
 mod native;
 mod numeric;
@@ -26,6 +30,10 @@ mod options;
 mod pairs;
 mod plan;
 mod progress;
+mod quarantine;
+mod refusals;
+mod schema_apply;
+mod schemas;
 mod session;
 mod sql;
 mod sqlstate;
@@ -39,20 +47,28 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use catalog::columns_of;
+pub use command::MirrorQuarantine;
 pub use native::created_type;
 pub use options::{ConnectionUrl, MirrorError, MirrorOptions};
+pub use schema_apply::{ApplyError, MirrorSchemas, WaitingTable};
 pub use types::{TargetType, oid};
 
+use self::apply::Part;
 use self::catalog::Catalog;
 use self::connection::Endpoint;
+use self::evolve::Follower;
 use self::names::{TargetName, Targets};
 use self::progress::{Move, ProgressTable};
+use self::quarantine::QuarantineTable;
+use self::refusals::{Found, Refusals};
+use self::schemas::{Memory, SchemaTables};
 use self::session::Session;
 use self::sqlstate::Trouble;
-use self::work::Stopped;
+use self::work::{Segment, Stopped};
+use crate::change::quarantine::{Ledger, QuarantineRow, RecordPlace};
 use crate::change::{
-    Batch, CommitReport, KnownSchemas, Progress, Sink, SinkError, Span, StoredPosition, TableId, TableReport,
-    TopicPartition,
+    Batch, ChangeBatch, CommitReport, KnownSchemas, Policies, Progress, Sink, SinkError, Span,
+    StoredPosition, TableId, TableReport, TopicPartition,
 };
 use crate::failpoint;
 
@@ -74,6 +90,12 @@ const IDLE_PROGRESS: Duration = Duration::from_secs(10);
 pub struct Mirror {
     endpoint: Endpoint,
     progress: ProgressTable,
+    schemas: SchemaTables,
+    /// What is remembered of the tables' schemas, as this instance last knew it.
+    memory: Memory,
+    policies: Policies,
+    quarantine: QuarantineTable,
+    refusals: Refusals,
     schema: String,
     name: String,
     raw: Option<TargetName>,
@@ -94,6 +116,8 @@ pub struct Mirror {
 enum Failure {
     /// Without this table it may succeed.
     Table(TableId, String),
+    /// Without some rows of this table it may succeed.
+    Rows(TableId, String),
     /// A stored position is not what was known.
     Moved,
     /// What the lane has to know.
@@ -127,6 +151,11 @@ impl Mirror {
         Ok(Self {
             endpoint,
             progress: ProgressTable::new(&options.progress_schema, &options.pipeline, &options.name),
+            schemas: SchemaTables::new(&options.progress_schema, &options.pipeline, &options.name),
+            memory: Memory::new(),
+            policies: options.policies.clone(),
+            quarantine: QuarantineTable::new(&options.progress_schema, &options.pipeline, &options.name),
+            refusals: Refusals::new(&options.policies, options.quarantine),
             schema: options.schema.clone(),
             name: options.name.clone(),
             targets: Targets::new(raw.as_ref()),
@@ -146,7 +175,7 @@ impl Mirror {
         // Taken, so that a call that is abandoned half-way takes its transaction with it.
         let mut session = match self.session.take() {
             Some(session) if !session.client.is_closed() => session,
-            _ => Session::open(&self.endpoint, &self.progress).await?,
+            _ => Session::open(&self.endpoint, &self.progress, &self.schemas).await?,
         };
         let outcome = self.write(&mut session, batch).await;
         if outcome.is_ok() || session.roll_back().await.is_ok() {
@@ -158,20 +187,27 @@ impl Mirror {
     async fn write(&mut self, session: &mut Session, batch: &Batch) -> Result<CommitReport, Failure> {
         let mut report = CommitReport { stopped: self.stopped.reasons.clone(), ..CommitReport::default() };
         let moves = work::moves(batch, &self.known, &self.stopped);
-        if moves.is_empty() {
+        // Answers to replays come without a position.
+        let answers = batch.spans.is_empty() && !batch.settled.is_empty();
+        if moves.is_empty() && !answers {
+            self.refusals.unreported(&mut report);
             return Ok(report);
         }
-        let segments = work::segments(batch, &self.known, &self.stopped)
+        drop(moves);
+        let conformed = self.follow_schemas(session, batch, &mut report).await?;
+        let moves = work::moves(batch, &self.known, &self.stopped);
+        let mut kept = work::quarantine_rows(batch, &self.known, &self.stopped, &self.quarantine);
+        let segments = work::segments(&conformed, &self.known, &self.stopped)
             .map_err(|(table, error)| Failure::Table(table, error.to_string()))?;
-        let raw = match (&self.raw, &batch.raw) {
+        let mut raw = match (&self.raw, &batch.raw) {
             (Some(target), Some(rows)) => {
-                let kept = work::raw_rows(rows, batch, &self.known, &self.stopped)
+                let missing = work::raw_rows(rows, batch, &self.known, &self.stopped)
                     .map_err(|error| Failure::Sink(SinkError::Stop { message: error.to_string() }))?;
-                (!kept.is_empty()).then_some((target, rows, kept))
+                (!missing.is_empty()).then_some((target, rows, missing))
             }
             _ => None,
         };
-        let idle = segments.is_empty() && raw.is_none();
+        let idle = segments.is_empty() && raw.is_none() && kept.is_empty();
         // Into another log at once: until that is stored, nothing says that the lane has left the former one.
         let new_log = moves.iter().any(|step| {
             step.known.is_some_and(|known| !progress::same_log(&known.identity, &step.span.identity))
@@ -179,6 +215,10 @@ impl Mirror {
         if idle && !new_log && self.moved_just_now() {
             self.passed.extend(batch.spans.clone());
             return Ok(report);
+        }
+        let isolated = segments.iter().any(|segment| self.refusals.isolates(segment.table));
+        if !kept.is_empty() || isolated {
+            self.quarantine.ensure(&session.client).await?;
         }
         session.drop_old_schemas().await?;
         for segment in &segments {
@@ -197,29 +237,24 @@ impl Mirror {
 
         session.transaction += 1;
         session.client.batch_execute("BEGIN").await.map_err(Trouble::from)?;
-        if !self.progress.advance(&session.client, &session.progress, &moves).await? {
+        if !moves.is_empty() && !self.progress.advance(&session.client, &session.progress, &moves).await? {
             return Err(Failure::Moved);
         }
-        for segment in &segments {
-            let started = Instant::now();
-            let table = report.tables.entry(segment.table.to_string()).or_default();
-            // To leave it out and commit would lose its rows.
-            let Some(writer) = session.table(segment.table, segment.schema) else {
-                let message = format!("table {} was not made ready for its rows", segment.table);
-                return Err(Failure::Sink(SinkError::Retry { class: "session", message }));
-            };
-            if let Err(trouble) = apply::write(writer, &segment.folded, table).await {
-                session.forget(segment.table);
-                return Err(of_table(trouble, segment.table));
-            }
-            table.duration += started.elapsed();
-            failpoint::hit("mirror.in_transaction");
+        self.write_whole(session, &segments, &mut report).await?;
+        let found = if isolated {
+            self.write_isolated(session, &conformed, &mut kept, &mut report).await?
+        } else {
+            Found::default()
+        };
+        self.quarantine.insert(&session.client, &kept).await?;
+        if let Some((_, rows, missing)) = &mut raw {
+            work::without_refused(rows, missing, &found.refused);
         }
-        if let Some((target, rows, kept)) = &raw {
+        if let Some((target, rows, missing)) = &raw {
             let started = Instant::now();
-            apply::append_raw(session, rows, kept).await?;
+            apply::append_raw(session, rows, missing).await?;
             let appended = TableReport {
-                appended: kept.len() as u64,
+                appended: missing.len() as u64,
                 duration: started.elapsed(),
                 ..TableReport::default()
             };
@@ -228,6 +263,7 @@ impl Mirror {
         let reached = positions(&moves);
         let tables: BTreeSet<&TableId> = segments.iter().map(|segment| segment.table).collect();
         self.attempted.clone_from(&reached);
+        self.refusals.sending(&found);
         failpoint::hit("mirror.before_commit");
         session
             .client
@@ -235,10 +271,108 @@ impl Mirror {
             .await
             .map_err(|error| self.of_commit(error.into(), &tables))?;
         failpoint::hit("mirror.after_commit");
+        self.quarantine.enter(&kept);
+        report.refused.clone_from(&found.refused);
+        report.superseded.clone_from(&found.superseded);
+        self.refusals.committed(batch, found);
         self.passed.retain(|partition, _| !reached.contains_key(partition));
         self.known.extend(reached);
         self.last_move = Some(Instant::now());
         Ok(report)
+    }
+
+    /// Writes the parts of tables that are written as a whole.
+    async fn write_whole(
+        &self,
+        session: &mut Session,
+        segments: &[Segment<'_>],
+        report: &mut CommitReport,
+    ) -> Result<(), Failure> {
+        for segment in segments.iter().filter(|segment| !self.refusals.isolates(segment.table)) {
+            let started = Instant::now();
+            let table = report.tables.entry(segment.table.to_string()).or_default();
+            // To leave it out and commit would lose its rows.
+            let Some(writer) = session.table(segment.table, segment.schema) else {
+                let message = format!("table {} was not made ready for its rows", segment.table);
+                return Err(Failure::Sink(SinkError::Retry { class: "session", message }));
+            };
+            if let Err(trouble) =
+                apply::write(writer, &segment.folded, &Part::all(&segment.folded), table).await
+            {
+                session.forget(segment.table);
+                return Err(of_table(trouble, segment.table));
+            }
+            table.duration += started.elapsed();
+            failpoint::hit("mirror.in_transaction");
+        }
+        Ok(())
+    }
+
+    /// Writes the parts of tables that refuse single rows, and adds those rows to what is `kept` in quarantine.
+    async fn write_isolated(
+        &self,
+        session: &mut Session,
+        batch: &Batch,
+        kept: &mut Vec<QuarantineRow>,
+        report: &mut CommitReport,
+    ) -> Result<Found, Failure> {
+        let starts = work::starts(batch, &self.known, &self.stopped);
+        let found = self.refusals.write(session, batch, &starts, report).await?;
+        let rows = work::refused_rows(batch, &found.refused, &found.superseded, self.quarantine.lane());
+        let rows = rows.map_err(|place| {
+            let message =
+                format!("record {place} was refused, and is not kept as it came: restart to read it again");
+            Failure::Sink(SinkError::Retry { class: "quarantine", message })
+        })?;
+        let decoded = kept.len();
+        kept.extend(rows);
+        work::drop_repeated(kept, decoded);
+        Ok(found)
+    }
+
+    /// The batch with the changes of each table in the one form that its table has here, which is changed before where
+    /// it has to be.
+    async fn follow_schemas(
+        &mut self,
+        session: &mut Session,
+        batch: &Batch,
+        report: &mut CommitReport,
+    ) -> Result<Batch, Failure> {
+        let keep = work::keeps(batch, &self.known, &self.stopped);
+        let mut by_table: BTreeMap<&TableId, Vec<&ChangeBatch>> = BTreeMap::new();
+        for change in &batch.changes {
+            by_table.entry(&change.table).or_default().push(change);
+        }
+        let mut changes = Vec::with_capacity(batch.changes.len());
+        for (table, parts) in by_table {
+            let target = TargetName::of(&self.schema, table);
+            let mut follower = Follower {
+                tables: &self.schemas,
+                session,
+                memory: &mut self.memory,
+                table,
+                target: &target,
+                policy: self.policies.of(table).schema_change,
+            };
+            let conformed = follower.follow(batch, &parts, &keep).await;
+            let conformed = conformed.map_err(|trouble| of_table(trouble, table))?;
+            if !conformed.kinds.is_empty() {
+                let entry = report.tables.entry(table.to_string()).or_default();
+                entry.schema_changes.extend(conformed.kinds);
+            }
+            changes.extend(conformed.changes);
+        }
+        Ok(Batch { changes, ..batch.clone() })
+    }
+
+    /// Takes the session, or opens one. A call that fails or is abandoned half-way takes it with it.
+    async fn session(&mut self) -> Result<Session, SinkError> {
+        match self.session.take() {
+            Some(session) if !session.client.is_closed() => Ok(session),
+            _ => Session::open(&self.endpoint, &self.progress, &self.schemas)
+                .await
+                .map_err(Trouble::into_sink_error),
+        }
     }
 
     fn moved_just_now(&self) -> bool {
@@ -247,7 +381,8 @@ impl Mirror {
 
     /// A constraint that is checked at the end names its table, not the statement.
     fn of_commit(&self, trouble: Trouble, tables: &BTreeSet<&TableId>) -> Failure {
-        if let Trouble::Table { reason, target: Some(target) } = &trouble
+        if let Trouble::Table { reason, target: Some(target) }
+        | Trouble::Row { reason, target: Some(target), .. } = &trouble
             && let Some(table) = tables.iter().find(|table| TargetName::of(&self.schema, table) == *target)
         {
             return Failure::Table((*table).clone(), reason.clone());
@@ -257,10 +392,7 @@ impl Mirror {
 
     /// After positions turned out to have moved: `Ok` where our own commit, whose reply was lost, moved them.
     async fn look_again(&mut self, batch: &Batch) -> Result<(), SinkError> {
-        let session = match self.session.take() {
-            Some(session) => session,
-            None => Session::open(&self.endpoint, &self.progress).await.map_err(Trouble::into_sink_error)?,
-        };
+        let session = self.session().await?;
         let stored = self.progress.read(&session.client).await.map_err(Trouble::into_sink_error)?;
         self.session = Some(session);
         let mut ours = Vec::new();
@@ -296,6 +428,7 @@ impl Mirror {
 fn of_table(trouble: Trouble, table: &TableId) -> Failure {
     match trouble {
         Trouble::Table { reason, .. } => Failure::Table(table.clone(), reason),
+        Trouble::Row { reason, .. } => Failure::Rows(table.clone(), reason),
         other => other.into(),
     }
 }
@@ -317,9 +450,11 @@ impl Sink for Mirror {
         self.attempted.clear();
         self.last_move = None;
         self.passed.clear();
-        let session =
-            Session::open(&self.endpoint, &self.progress).await.map_err(Trouble::into_sink_error)?;
+        let session = Session::open(&self.endpoint, &self.progress, &self.schemas)
+            .await
+            .map_err(Trouble::into_sink_error)?;
         self.known = self.progress.read(&session.client).await.map_err(Trouble::into_sink_error)?;
+        self.memory = self.schemas.read(&session.client).await.map_err(Trouble::into_sink_error)?;
         let only = (!self.schema.contains('{')).then_some(self.schema.as_str());
         self.catalog = catalog::read(&session.client, only, None)
             .await
@@ -340,11 +475,28 @@ impl Sink for Mirror {
             self.stopped.spread(batch);
             match self.attempt(batch).await {
                 Ok(report) => return Ok(report),
-                Err(Failure::Table(table, reason)) => self.stopped.stop(&table, reason),
+                Err(Failure::Rows(table, _)) if self.refusals.isolate(&table, batch) => {}
+                Err(Failure::Rows(table, reason) | Failure::Table(table, reason)) => {
+                    self.stopped.stop(&table, reason);
+                }
                 Err(Failure::Moved) => self.look_again(batch).await?,
                 Err(Failure::Sink(error)) => return Err(error),
             }
         }
+    }
+
+    async fn quarantine(&mut self) -> Result<Arc<Ledger>, SinkError> {
+        let session = self.session().await?;
+        self.quarantine.look(&session.client).await.map_err(Trouble::into_sink_error)?;
+        self.session = Some(session);
+        Ok(Arc::clone(self.quarantine.ledger()))
+    }
+
+    async fn quarantined(&mut self, places: &[RecordPlace]) -> Result<Vec<QuarantineRow>, SinkError> {
+        let session = self.session().await?;
+        let records = self.quarantine.records(&session.client, places).await;
+        self.session = Some(session);
+        records.map_err(Trouble::into_sink_error)
     }
 
     fn release(&mut self, partitions: &[TopicPartition]) {
@@ -354,6 +506,19 @@ impl Sink for Mirror {
     fn known_schemas(&self) -> KnownSchemas {
         let (catalog, schema) = (self.catalog.clone(), self.schema.clone());
         Box::new(move |table| Some(Arc::new(catalog.get(&TargetName::of(&schema, table))?.table_schema())))
+    }
+
+    /// A stopped table goes on when nothing is waited for any more: that is how `alluvium schema apply` says so.
+    async fn look_again(&mut self) -> Result<bool, SinkError> {
+        let waits = |table: &&TableId| {
+            self.memory.get(*table).is_some_and(|remembered| remembered.lineage.pending.is_some())
+        };
+        let waiting: Vec<&TableId> = self.stopped.reasons.keys().filter(waits).collect();
+        let Some(session) = self.session.as_ref().filter(|_| !waiting.is_empty()) else { return Ok(false) };
+        let now = self.schemas.read(&session.client).await.map_err(Trouble::into_sink_error)?;
+        let released =
+            |table: &&TableId| now.get(*table).is_some_and(|remembered| remembered.lineage.pending.is_none());
+        Ok(waiting.iter().any(|table| released(table)))
     }
 
     /// Stores where the last batches without rows ended. Left where the last row was, the position would fall out of

@@ -10,6 +10,7 @@ mod known;
 mod mutate;
 mod recorded;
 mod rows;
+mod suspects;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -57,6 +58,8 @@ impl Record {
             timestamp_ms: self.timestamp_ms,
             key: self.key.as_deref().map(str::as_bytes),
             value: self.value.as_deref().map(str::as_bytes),
+            new_key: None,
+            old_key: None,
         };
         decoder.push(record, &TopicIdentity::unknown())
     }
