@@ -25,6 +25,8 @@ const MOST_LAYOUTS: usize = 16;
 pub(super) struct ValueSchema {
     pub(super) name: Option<String>,
     row: Option<Described>,
+    /// Columns whose nulls may have been written as their default.
+    suspects: Vec<Arc<str>>,
 }
 
 /// A value without its schema block.
@@ -88,7 +90,8 @@ impl Topic {
         };
         let block = ConnectSchema::parse("value", block.get())?;
         let row = block.member("after").map(|after| after.columns(self.modes)).transpose()?;
-        let schema = Arc::new(ValueSchema { name: block.name, row });
+        let suspects = block.member("after").map(ConnectSchema::nullable_with_default).unwrap_or_default();
+        let schema = Arc::new(ValueSchema { name: block.name, row, suspects });
         self.values.learn(text.as_bytes(), payload, Arc::clone(&schema));
         Ok(Some(Opened { envelope, payload, schema: Some(schema) }))
     }
@@ -119,8 +122,10 @@ impl Topic {
         };
         let key = key_indexes(&described.columns, key_names, &table)?;
         let (columns, wires) = refined(described, &key, &table, refinements);
+        let slot = tables.slot_of(&table);
+        tables.suspect(slot, &schema.suspects);
         let layout = Arc::new(Layout {
-            slot: tables.slot_of(&table),
+            slot,
             table,
             schema: Arc::new(TableSchema::new(columns, key)),
             wires,
