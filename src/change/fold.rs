@@ -2,7 +2,10 @@
 //!
 //! The last change of a key wins. Absent columns of its row take the newest earlier value within the batch; where
 //! there is none they stay absent, and the sink keeps what it has stored. A delete in between cuts that search: the
-//! row after it is a replacement and inherits nothing from the row before.
+//! row after it is a replacement and inherits nothing from the row before. A truncate is a delete of everything: the
+//! changes that it takes away are left out ([`truncate`](super::truncate)), and the sink is told to empty itself first.
+//!
+//! Tables without key are counted instead ([`keyless`]).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,9 +18,13 @@ use arrow::compute::{concat, take};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
 
-use super::{ChangeBatch, Operation, TableSchema};
+use super::truncate::{self, Kept};
+use super::{ChangeBatch, Operation, TableSchema, Truncated, keyless};
 
 /// The final state of each key that a batch touches. A key is either in `rows` or in `deletes`.
+///
+/// Without a key, `deletes` are rows of which one stored instance each goes, and `rows` are added to what is stored,
+/// whether it has equal ones or not; an equal row may be in both, and more than once.
 #[derive(Debug, Clone)]
 pub struct Folded {
     /// The schema that rows and masks follow.
@@ -30,7 +37,12 @@ pub struct Folded {
     pub operations: Vec<Operation>,
     /// Commit time in the source of each row's last change, microseconds since 1970 UTC.
     pub source_micros: Vec<i64>,
-    /// Keys to delete: the key columns only, in key order.
+    /// Stored rows that go before anything else happens.
+    pub truncated: Option<Truncated>,
+    /// Indexes of the columns that say which row a delete means: those of the key, in key order; without a key all that
+    /// the events have.
+    pub compared: Vec<usize>,
+    /// Keys to delete: the columns of `compared` only, in that order.
     pub deletes: RecordBatch,
     /// Changes that went in.
     pub changes: usize,
@@ -41,7 +53,12 @@ pub struct Folded {
 impl Folded {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.rows.num_rows() == 0 && self.deletes.num_rows() == 0
+        self.rows.num_rows() == 0 && self.deletes.num_rows() == 0 && self.truncated.is_none()
+    }
+
+    /// Whether rows have no key, so that equal ones may be there several times.
+    pub fn is_keyless(&self) -> bool {
+        self.schema.key().is_empty()
     }
 }
 
@@ -58,10 +75,18 @@ pub fn fold(
     keep: impl Fn(u32, i64) -> bool,
 ) -> Result<Folded, ArrowError> {
     let input = Input::concat(schema, batches, keep)?;
-    let previous = input.chain()?;
-    let last = previous.last_of_each_key;
-    let (upserts, deletes): (Vec<u32>, Vec<u32>) =
-        last.iter().partition(|&&index| input.operations[index as usize].is_upsert());
+    let (compared, chain, upserts, deletes) = if schema.key().is_empty() {
+        let compared = keyless::compared(schema, batches);
+        let cells: Vec<ArrayRef> =
+            compared.iter().map(|&column| Arc::clone(&input.columns[column])).collect();
+        let (upserts, deletes) = keyless::count(&input.operations, &cells)?;
+        (compared, vec![NONE; input.operations.len()], upserts, deletes)
+    } else {
+        let Chain { chain, last_of_each_key } = input.chain()?;
+        let (upserts, deletes) =
+            last_of_each_key.iter().partition(|&&index| input.operations[index as usize].is_upsert());
+        (schema.key().to_vec(), chain, upserts, deletes)
+    };
 
     let mut unresolved_absent = 0;
     let mut columns = Vec::with_capacity(input.columns.len());
@@ -73,27 +98,28 @@ pub fn fold(
             absent.push(None);
             continue;
         };
-        let source = resolve_absent(&upserts, &input.operations, &previous.chain, mask);
+        let source = resolve_absent(&upserts, &input.operations, &chain, mask);
         unresolved_absent += source.unresolved;
         columns.push(take(column, &source.indices, None)?);
         absent.push((source.absent.count_set_bits() > 0).then_some(source.absent));
     }
     let rows = with_rows(schema.arrow().clone(), columns, upserts.len())?;
     let deletes = UInt32Array::from(deletes);
-    let key_columns = schema
-        .key()
+    let key_columns = compared
         .iter()
         .map(|&key| take(&input.columns[key], &deletes, None))
         .collect::<Result<Vec<_>, _>>()?;
-    let key_schema = Arc::new(schema.arrow().project(schema.key())?);
+    let key_schema = Arc::new(schema.arrow().project(&compared)?);
     Ok(Folded {
         schema: Arc::clone(schema),
         absent,
         operations: upserts.iter().map(|&index| input.operations[index as usize]).collect(),
         source_micros: upserts.iter().map(|&index| input.source_micros[index as usize]).collect(),
         rows,
+        truncated: input.truncated,
+        compared,
         deletes: with_rows(key_schema, key_columns, deletes.len())?,
-        changes: input.operations.len(),
+        changes: input.changes,
         unresolved_absent,
     })
 }
@@ -114,6 +140,9 @@ struct Input<'a> {
     source_micros: Vec<i64>,
     columns: Vec<ArrayRef>,
     absent: Vec<Option<BooleanBuffer>>,
+    /// Changes that count, those that a truncate took away among them.
+    changes: usize,
+    truncated: Option<Truncated>,
 }
 
 impl<'a> Input<'a> {
@@ -122,19 +151,24 @@ impl<'a> Input<'a> {
         batches: &[&ChangeBatch],
         keep: impl Fn(u32, i64) -> bool,
     ) -> Result<Self, ArrowError> {
-        let mut operations = Vec::new();
-        let mut source_micros = Vec::new();
-        let mut kept = Vec::with_capacity(batches.len());
+        let mut kept: Vec<Kept<'_>> = Vec::with_capacity(batches.len());
         for batch in batches {
-            let indices: Vec<u32> = (0..batch.len())
-                .filter(|&row| keep(batch.partitions[row], batch.offsets[row]))
-                .map(|row| row as u32)
-                .collect();
-            operations.extend(indices.iter().map(|&row| batch.operations[row as usize]));
-            source_micros.extend(indices.iter().map(|&row| batch.source_micros[row as usize]));
-            let all = indices.len() == batch.len();
-            kept.push((*batch, (!all).then(|| UInt32Array::from(indices))));
+            let counts = |row: &usize| keep(batch.partitions[*row], batch.offsets[*row]);
+            kept.push((*batch, (0..batch.len()).filter(counts).map(|row| row as u32).collect()));
         }
+        let changes = kept.iter().map(|(_, rows)| rows.len()).sum();
+        let truncated = truncate::cut(&mut kept);
+        let mut operations = Vec::with_capacity(changes);
+        let mut source_micros = Vec::with_capacity(changes);
+        for (batch, rows) in &kept {
+            operations.extend(rows.iter().map(|&row| batch.operations[row as usize]));
+            source_micros.extend(rows.iter().map(|&row| batch.source_micros[row as usize]));
+        }
+        let all = |batch: &ChangeBatch, rows: &[u32]| rows.len() == batch.len();
+        let kept: Vec<(&ChangeBatch, Option<UInt32Array>)> = kept
+            .into_iter()
+            .map(|(batch, rows)| (batch, (!all(batch, &rows)).then(|| UInt32Array::from(rows))))
+            .collect();
         let mut columns = Vec::with_capacity(schema.columns().len());
         let mut absent = Vec::with_capacity(schema.columns().len());
         for (column, field) in schema.columns().iter().zip(schema.arrow().fields()) {
@@ -169,7 +203,7 @@ impl<'a> Input<'a> {
             });
             absent.push(mask.finish());
         }
-        Ok(Self { schema, operations, source_micros, columns, absent })
+        Ok(Self { schema, operations, source_micros, columns, absent, changes, truncated })
     }
 
     /// Links each change to the one before it with the same key.

@@ -76,6 +76,8 @@ fn batch(changes: &[Change], first_offset: i64) -> ChangeBatch {
         partitions: vec![0; changes.len()],
         offsets: (first_offset..).take(changes.len()).collect(),
         source_micros: vec![0; changes.len()],
+        lsns: vec![0; changes.len()],
+        truncates: Vec::new(),
     }
 }
 

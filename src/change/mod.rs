@@ -12,11 +12,15 @@ mod batch;
 pub mod fold;
 #[cfg(test)]
 mod fold_tests;
+#[cfg(test)]
+mod fold_whole_tests;
+mod keyless;
 pub mod policy;
 mod position;
 pub mod raw;
 mod sink;
 mod table;
+mod truncate;
 
 pub use batch::{Batch, ChangeBatch, Operation, RecordError, RecordErrorKind};
 pub use fold::{Folded, fold};
@@ -26,3 +30,4 @@ pub use policy::{
 pub use position::{Progress, Span, StoredPosition, TopicIdentity, TopicPartition};
 pub use sink::{CommitReport, KnownSchemas, Sink, SinkError, TableReport};
 pub use table::{Column, ColumnType, TableId, TableSchema};
+pub use truncate::{Truncate, TruncateReach, Truncated};

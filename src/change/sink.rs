@@ -92,6 +92,10 @@ pub struct TableReport {
     pub upserted: u64,
     /// Keys deleted, after folding.
     pub deleted: u64,
+    /// Deletes of rows without key of which the sink had none: they did nothing.
+    pub unmatched_deletes: u64,
+    /// Whether a truncate emptied the table.
+    pub truncated: bool,
     /// Rows appended (raw table).
     pub appended: u64,
     /// Cells that were absent and whose row did not exist: stored as null.

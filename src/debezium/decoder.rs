@@ -211,6 +211,7 @@ impl Decoder {
             partition: self.partitions.in_batch(at),
             offset: record.offset,
             source_micros: micros.unwrap_or(0),
+            lsn: source.order(),
         };
         let layout = if let Some(schema) = &opened.schema {
             let layout = known.layout(schema, &key.names, source, &mut self.tables)?;
@@ -292,7 +293,7 @@ impl Decoder {
         }
         let operation = Operation::Delete;
         let partition = self.partitions.in_batch(at);
-        let change = Change { operation, partition, offset: record.offset, source_micros: 0 };
+        let change = Change { operation, partition, offset: record.offset, source_micros: 0, lsn: 0 };
         self.tables.push(&layout, key.text, change, &self.placeholder).map_err(RowFault::strict)?;
         if predecessor == Predecessor::Other {
             let raw = RawRow {

@@ -139,12 +139,14 @@ impl CurrentTable {
                 return Ok((TableReport::default(), conflicts));
             }
             let applied = self.apply(&folded, &advances, writer, merge_memory).await?;
-            if let Upserted::Committed { unresolved_absent, conflicts: resolved } = applied {
+            if let Upserted::Committed { unresolved_absent, unmatched, conflicts: resolved } = applied {
                 conflicts += resolved;
                 self.stored = Some(Instant::now());
                 let report = TableReport {
                     upserted: folded.rows.num_rows() as u64,
-                    deleted: folded.deletes.num_rows() as u64,
+                    deleted: folded.deletes.num_rows() as u64 - unmatched,
+                    unmatched_deletes: unmatched,
+                    truncated: folded.truncated.is_some(),
                     unresolved_absent: folded.unresolved_absent + unresolved_absent,
                     duration: started.elapsed(),
                     version: Some(self.table.state.version() as i64),
@@ -260,12 +262,36 @@ impl CurrentTable {
                 self.obstacle = obstacle;
             }
         }
+        if folded.is_keyless() || folded.truncated.is_some() {
+            return self.rewrite(folded, advances, writer).await;
+        }
         let merged = self.merge(folded, advances, writer, merge_memory).await?;
         Ok(if merged {
-            Upserted::Committed { unresolved_absent: 0, conflicts: 0 }
+            Upserted::Committed { unresolved_absent: 0, unmatched: 0, conflicts: 0 }
         } else {
             Upserted::Changed
         })
+    }
+
+    /// Writes touched files anew: what the library's MERGE, which compares keys, cannot do.
+    async fn rewrite(
+        &mut self,
+        folded: &Folded,
+        advances: &[Advance],
+        writer: &Writer,
+    ) -> Result<Upserted, LakeError> {
+        if let Some(reason) = mor::foreign_demand(&self.table.state, &self.schema) {
+            let what = if folded.is_keyless() { "has no key" } else { "was truncated in the source" };
+            return Err(LakeError::Refused(format!(
+                "table {} {what}, and its files cannot be written anew here: {reason}. Undo that, or move the table's folder away \
+                 and rebuild it",
+                self.id
+            )));
+        }
+        self.snapshot = None;
+        let upserted = mor::rewrite::upsert(&mut self.table, folded, advances, writer).await;
+        self.read_schema()?;
+        upserted
     }
 
     /// Merges by the library, as the next version; `false` where another writer came between.

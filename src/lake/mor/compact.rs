@@ -105,7 +105,7 @@ fn tier(bytes: i64) -> usize {
 }
 
 /// The columns of a current table as they are stored.
-fn stored_schema(schema: &TableSchema) -> SchemaRef {
+pub(super) fn stored_schema(schema: &TableSchema) -> SchemaRef {
     let source = schema.arrow().fields().iter().map(|field| field.as_ref().clone());
     let fields: Vec<Field> = source.chain(files::metadata_fields()).collect();
     Arc::new(Schema::new(fields))
@@ -126,10 +126,15 @@ impl MergeOnRead {
         if chosen.is_empty() || self.conflict == Some(version) || obstacle(&table.state, schema).is_some() {
             return Ok(false);
         }
+        // Which columns tell rows apart without a key, the newest events say.
+        if schema.key().is_empty() && self.locator.is_none() {
+            return Ok(false);
+        }
         let started = std::time::Instant::now();
         let files = DataFiles { table: table.log.table().into(), store: table.log.files() };
-        self.follow(table, schema, &files).await?;
-        let (written, keys) = self.rewrite(table, schema, &files, &chosen).await?;
+        let codec = self.codec(schema);
+        self.follow(table, &codec, &files).await?;
+        let (written, keys) = self.rewrite(table, (schema, &codec), &files, &chosen).await?;
         let now = now_millis();
         let entry = Entry::new("OPTIMIZE", &writer.id, now);
         let entry = chosen
@@ -155,6 +160,8 @@ impl MergeOnRead {
             written: written.as_ref().map(|add| add.path.as_str()),
             upserted: &keys,
             deleted: &Keys::default(),
+            cuts: &[],
+            emptied: false,
             gone: &chosen,
         });
         tracing::debug!(table = table.log.table(), files = chosen.len(), rows, elapsed = ?started.elapsed(), "compacted");
@@ -165,14 +172,14 @@ impl MergeOnRead {
     async fn rewrite(
         &mut self,
         table: &Table,
-        schema: &Arc<TableSchema>,
+        (schema, codec): (&Arc<TableSchema>, &KeyCodec),
         files: &DataFiles,
         chosen: &[String],
     ) -> Result<(Option<Add>, Vec<Keys>), LakeError> {
         let refused = |error: ArrowError| {
             LakeError::Refused(format!("table {} cannot be compacted: {error}", files.table))
         };
-        let (columns, codec) = (stored_schema(schema), KeyCodec::new(schema));
+        let columns = stored_schema(schema);
         let mut out = RowWriter::new(&columns).map_err(refused)?;
         let mut keys = Vec::new();
         let mut bounds: Vec<Vec<ArrayRef>> = vec![Vec::new(); schema.key().len()];
@@ -189,7 +196,7 @@ impl MergeOnRead {
                 first += rows;
                 let of_key: Vec<ArrayRef> =
                     schema.key().iter().filter_map(|&index| batch.columns().get(index).cloned()).collect();
-                keys.push(codec.encode(&of_key).map_err(refused)?);
+                keys.push(codec.encode(&codec.columns_of(&batch)).map_err(refused)?);
                 for (bounds, column) in bounds.iter_mut().zip(of_key) {
                     bounds.push(column);
                 }
@@ -211,7 +218,11 @@ impl MergeOnRead {
 }
 
 /// The rows of a batch that are not deleted; `first` is the ordinal of its first row.
-fn live(batch: &RecordBatch, first: u64, deleted: &RoaringTreemap) -> Result<RecordBatch, ArrowError> {
+pub(super) fn live(
+    batch: &RecordBatch,
+    first: u64,
+    deleted: &RoaringTreemap,
+) -> Result<RecordBatch, ArrowError> {
     let rows = batch.num_rows() as u64;
     if deleted.range_cardinality(first..first + rows) == 0 {
         return Ok(batch.clone());

@@ -17,6 +17,9 @@ mod keys;
 mod locate;
 mod plan;
 mod reader;
+pub(super) mod rewrite;
+mod scan;
+mod stacks;
 mod vectors;
 
 use std::path::PathBuf;
@@ -27,7 +30,8 @@ use self::files::{DataFiles, stored_rows};
 use self::home::Home;
 use self::keys::{KeyCodec, Keys};
 use self::locate::{Locator, OwnCommit, identity};
-use self::plan::{Cells, Plan, with_stored_cells};
+use self::plan::{Cells, Emptied, Plan, with_stored_cells};
+use self::stacks::Found;
 use self::vectors::Vectors;
 use super::action::{Add, Entry};
 use super::create::DELETION_VECTORS;
@@ -36,8 +40,10 @@ use super::log::Outcome;
 use super::now_millis;
 use super::state::TableState;
 use super::table::{ATTEMPTS, Advance, Table, Writer, txns};
-use crate::change::{Folded, Policies, TableId, TablePolicy, TableSchema, WriteMode};
+use crate::change::{Folded, Policies, TableId, TablePolicy, TableSchema, Truncated, WriteMode};
 use crate::failpoint;
+use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
 use bytes::Bytes;
 
 /// Folder of the indexes in a local lake. No table may lie there.
@@ -97,8 +103,9 @@ impl Upserts {
 /// How a batch ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Upserted {
-    /// The batch is in the table. Absent cells of rows that were not there are null; how many.
-    Committed { unresolved_absent: u64, conflicts: u64 },
+    /// The batch is in the table. Absent cells of rows that were not there are null, how many; and deletes of rows
+    /// without key that were not there have done nothing, how many.
+    Committed { unresolved_absent: u64, unmatched: u64, conflicts: u64 },
     /// Another writer changed the table's definition: fold the batch again.
     Changed,
 }
@@ -109,6 +116,8 @@ pub(super) struct MergeOnRead {
     index_root: PathBuf,
     locator: Option<Locator>,
     vectors: Vectors,
+    /// Names of columns that tell rows of a table without key apart; `None` until a batch has said so: all.
+    compared: Option<Vec<String>>,
     /// The version at which compaction met another writer.
     conflict: Option<u64>,
 }
@@ -124,21 +133,59 @@ struct Upsert<'a> {
     written: Option<Add>,
 }
 
+impl<'a> Upsert<'a> {
+    fn new(
+        table: &Table,
+        folded: &'a Folded,
+        advances: &'a [Advance],
+        codec: &KeyCodec,
+    ) -> Result<Self, LakeError> {
+        let refused = |error| LakeError::Refused(format!("keys of table {}: {error}", table.log.table()));
+        let keys = |rows: &RecordBatch| codec.encode(&codec.columns_of(rows)).map_err(refused);
+        Ok(Self {
+            folded,
+            advances,
+            upserted: keys(&folded.rows)?,
+            deleted: keys(&folded.deletes)?,
+            files: DataFiles { table: table.log.table().into(), store: table.log.files() },
+            written: None,
+        })
+    }
+
+    fn refused(&self, error: &ArrowError) -> LakeError {
+        LakeError::Refused(format!("table {} cannot take this batch: {error}", self.files.table))
+    }
+
+    /// Deletes of rows without key that find nothing where nothing is stored.
+    fn unmatched_without_rows(&self) -> u64 {
+        if self.folded.is_keyless() { self.folded.deletes.num_rows() as u64 } else { 0 }
+    }
+}
+
 /// A commit that is ready for its attempt.
 struct Prepared {
     entry: Bytes,
     plan: Plan,
+    /// In a table without key, the rows that its deletes mean.
+    found: Found,
     unresolved_absent: u64,
 }
 
 impl MergeOnRead {
     fn new(index_root: PathBuf, vector_memory: usize) -> Self {
-        Self { index_root, locator: None, vectors: Vectors::new(vector_memory), conflict: None }
+        Self {
+            index_root,
+            locator: None,
+            vectors: Vectors::new(vector_memory),
+            compared: None,
+            conflict: None,
+        }
     }
 
     /// Takes over what was kept for the same table, to be compared with the log as if it had just been opened.
     pub(super) fn take_over(&mut self, old: Self) {
         self.locator = old.locator;
+        self.compared = old.compared;
         self.vectors = old.vectors;
         if let Some(locator) = &mut self.locator {
             locator.distrust();
@@ -153,36 +200,27 @@ impl MergeOnRead {
         advances: &[Advance],
         writer: &Writer,
     ) -> Result<Upserted, LakeError> {
-        let codec = KeyCodec::new(&folded.schema);
-        let refused = |error| LakeError::Refused(format!("keys of table {}: {error}", table.log.table()));
-        let of_rows: Vec<_> = folded
-            .schema
-            .key()
-            .iter()
-            .filter_map(|&index| folded.rows.columns().get(index).cloned())
-            .collect();
-        let mut upsert = Upsert {
-            folded,
-            advances,
-            upserted: codec.encode(&of_rows).map_err(refused)?,
-            deleted: codec.encode(folded.deletes.columns()).map_err(refused)?,
-            files: DataFiles { table: table.log.table().into(), store: table.log.files() },
-            written: None,
-        };
+        let names = |&column: &usize| Some(folded.schema.columns().get(column)?.name.to_string());
+        self.compared = folded.is_keyless().then(|| folded.compared.iter().filter_map(names).collect());
+        let codec = KeyCodec::new(&folded.schema, &folded.compared);
+        let mut upsert = Upsert::new(table, folded, advances, &codec)?;
         for attempt in 0..ATTEMPTS {
-            self.follow(table, &folded.schema, &upsert.files).await?;
+            self.follow(table, &codec, &upsert.files).await?;
             let prepared = self.prepare(table, &mut upsert, writer).await?;
-            let committed =
-                |unresolved_absent| Upserted::Committed { unresolved_absent, conflicts: u64::from(attempt) };
+            let committed = |unresolved_absent, unmatched| Upserted::Committed {
+                unresolved_absent,
+                unmatched,
+                conflicts: u64::from(attempt),
+            };
             if table.commit(prepared.entry.clone()).await? == Outcome::Committed {
                 failpoint::hit("lake.before_index");
-                let unresolved_absent = prepared.unresolved_absent;
+                let (unresolved, unmatched) = (prepared.unresolved_absent, prepared.found.unmatched);
                 self.committed(table, &upsert, prepared);
-                return Ok(committed(unresolved_absent));
+                return Ok(committed(unresolved, unmatched));
             }
             let found = table.catch_up(writer, advances).await?;
             if table.has(advances) {
-                return Ok(committed(0));
+                return Ok(committed(0, 0));
             }
             if found.metadata {
                 return Ok(Upserted::Changed);
@@ -191,19 +229,20 @@ impl MergeOnRead {
         Err(LakeError::Busy { table: table.log.table().to_owned(), attempts: ATTEMPTS })
     }
 
+    /// How rows of `schema` are told apart.
+    fn codec(&self, schema: &TableSchema) -> KeyCodec {
+        let all = || (0..schema.columns().len()).collect();
+        let named = |names: &Vec<String>| names.iter().filter_map(|name| schema.index_of(name)).collect();
+        KeyCodec::new(schema, &self.compared.as_ref().map_or_else(all, named))
+    }
+
     /// Opens the index where it is not open yet, and brings it to the table's version.
-    async fn follow(
-        &mut self,
-        table: &Table,
-        schema: &TableSchema,
-        files: &DataFiles,
-    ) -> Result<(), LakeError> {
-        let codec = KeyCodec::new(schema);
-        let identity = identity(&table.state, &codec);
+    async fn follow(&mut self, table: &Table, codec: &KeyCodec, files: &DataFiles) -> Result<(), LakeError> {
+        let identity = identity(&table.state, codec);
         let mut locator = match self.locator.take().filter(|locator| locator.is_of(&identity)) {
             Some(locator) => locator,
             None => Home::acquire(&self.index_root, table.log.table())
-                .and_then(|home| Locator::open(home, identity, codec))
+                .and_then(|home| Locator::open(home, identity, codec.clone()))
                 .map_err(|error| locate::failed(table.log.table(), &error))?,
         };
         // After an error it is opened again, and what it misses is read from the log.
@@ -219,21 +258,11 @@ impl MergeOnRead {
         upsert: &mut Upsert<'_>,
         writer: &Writer,
     ) -> Result<Prepared, LakeError> {
-        let plan = match &self.locator {
-            Some(locator) if !table.state.files().is_empty() => {
-                let upserted = locator.locate(&upsert.upserted)?;
-                let deleted = locator.locate(&upsert.deleted)?;
-                plan::resolve(table, locator, &mut self.vectors, &*upsert.files.store, &upserted, &deleted)
-                    .await?
-            }
-            _ => Plan::default(),
-        };
+        let (plan, found) = self.find(table, upsert).await?;
         let Cells { columns, depends, unresolved } =
             with_stored_cells(upsert.folded, &plan, &upsert.files).await?;
         if upsert.folded.rows.num_rows() > 0 && (upsert.written.is_none() || depends) {
-            let rows = stored_rows(upsert.folded, columns).map_err(|error| {
-                LakeError::Refused(format!("table {} cannot take this batch: {error}", upsert.files.table))
-            })?;
+            let rows = stored_rows(upsert.folded, columns).map_err(|error| upsert.refused(&error))?;
             upsert.written = Some(upsert.files.write(rows, &upsert.folded.schema).await?);
             failpoint::hit("lake.after_data_files");
         }
@@ -241,7 +270,30 @@ impl MergeOnRead {
         let entry = upsert.written.iter().fold(entry, Entry::add);
         let (entry, plan) = plan.write_vectors(entry, &upsert.files).await?;
         let entry = txns(upsert.advances).fold(entry, |entry, txn| entry.txn(&txn)).into_bytes();
-        Ok(Prepared { entry, plan, unresolved_absent: unresolved })
+        Ok(Prepared { entry, plan, found, unresolved_absent: unresolved })
+    }
+
+    /// The rows that go, as the index and the table's truncate say.
+    async fn find(&mut self, table: &Table, upsert: &Upsert<'_>) -> Result<(Plan, Found), LakeError> {
+        let nothing = || Found { unmatched: upsert.unmatched_without_rows(), ..Found::default() };
+        let Some(locator) = self.locator.as_ref().filter(|_| !table.state.files().is_empty()) else {
+            return Ok((Plan::default(), nothing()));
+        };
+        let emptied = match upsert.folded.truncated {
+            Some(Truncated::All) => return Ok((Plan::everything(table), nothing())),
+            Some(truncated) => scan::emptied(table, &upsert.files, truncated).await?,
+            None => Emptied::new(),
+        };
+        let (vectors, store) = (&mut self.vectors, &*upsert.files.store);
+        if upsert.folded.is_keyless() {
+            let found = stacks::find(table, locator, vectors, store, &upsert.deleted, &emptied).await?;
+            let rows: Vec<_> = found.addresses.iter().copied().map(Some).collect();
+            let plan = plan::resolve(table, locator, vectors, store, (&[], &rows), &emptied).await?;
+            return Ok((plan, found));
+        }
+        let (upserted, deleted) = (locator.locate(&upsert.upserted)?, locator.locate(&upsert.deleted)?);
+        let plan = plan::resolve(table, locator, vectors, store, (&upserted, &deleted), &emptied).await?;
+        Ok((plan, Found::default()))
     }
 
     /// Lets index and vectors follow a commit. The batch is in the table whatever happens here.
@@ -261,6 +313,8 @@ impl MergeOnRead {
             written: upsert.written.as_ref().map(|add| add.path.as_str()),
             upserted: std::slice::from_ref(&upsert.upserted),
             deleted: &upsert.deleted,
+            cuts: &prepared.found.cuts,
+            emptied: upsert.folded.truncated == Some(Truncated::All),
             gone: &gone,
         });
     }
@@ -276,17 +330,20 @@ impl MergeOnRead {
 }
 
 /// Why a table cannot be written by deletion vectors, or `None` where it can.
-///
-/// What a table asks of its writers beyond rows and vectors is left to the library.
 pub(super) fn obstacle(state: &TableState, schema: &TableSchema) -> Option<String> {
-    let metadata = state.metadata();
-    let set = |name: &str| metadata.configuration.get(name).map(String::as_str);
+    let set = |name: &str| state.metadata().configuration.get(name).map(String::as_str);
     let has_feature = state.protocol().is_some_and(|protocol| {
         protocol.writer_features.iter().flatten().any(|feature| feature == "deletionVectors")
     });
     if !has_feature || set(DELETION_VECTORS) != Some("true") {
         return Some(format!("it was created without deletion vectors ({DELETION_VECTORS})"));
     }
+    foreign_demand(state, schema)
+}
+
+/// What a table asks of its writers beyond rows and vectors, which is left to the library.
+pub(super) fn foreign_demand(state: &TableState, schema: &TableSchema) -> Option<String> {
+    let metadata = state.metadata();
     if !metadata.partition_columns.is_empty() {
         return Some("it is partitioned".to_owned());
     }
