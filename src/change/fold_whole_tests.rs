@@ -84,8 +84,8 @@ fn operations() -> impl Strategy<Value = Operation> {
 }
 
 fn changes() -> impl Strategy<Value = Vec<Change>> {
-    let change = (operations(), 0..3_i64, prop::option::of(0..2_i64));
-    prop::collection::vec(change, 0..30).prop_map(|all| {
+    let parts = (operations(), 0..3_i64, prop::option::of(0..2_i64));
+    prop::collection::vec(parts, 0..30).prop_map(|all| {
         let with_place = |(at, (operation, a, b)): (usize, (Operation, i64, Option<i64>))| {
             change(operation, a, b, at as i64 + 1)
         };
@@ -127,7 +127,7 @@ proptest! {
     ) {
         // One partition has the truncates, another the rows: the truncates are read at the end.
         let (truncates, mut rows): (Vec<Change>, Vec<Change>) =
-            changes.iter().partition(|change| change.operation == Operation::Truncate);
+            changes.iter().copied().partition(|change| change.operation == Operation::Truncate);
         let mut expected = BTreeMap::new();
         for change in &changes {
             match change.operation {

@@ -77,10 +77,7 @@ impl Source<'_> {
     /// Place in the source's log; 0 where the event does not say. Rows of an incremental snapshot have no `lsn`, but the
     /// `sequence` says where the stream stood when they were sent: `["<last commit>","<event>"]`, either may be null.
     pub(super) fn order(&self) -> i64 {
-        self.lsn
-            .0
-            .or_else(|| self.sequence.as_ref().and_then(|sequence| last_of(sequence.as_str())))
-            .unwrap_or(0)
+        self.lsn.0.or_else(|| last_of(self.sequence?.get())).unwrap_or(0)
     }
 }
 

@@ -231,9 +231,11 @@ impl MergeOnRead {
 
     /// How rows of `schema` are told apart.
     fn codec(&self, schema: &TableSchema) -> KeyCodec {
-        let all = || (0..schema.columns().len()).collect();
-        let named = |names: &Vec<String>| names.iter().filter_map(|name| schema.index_of(name)).collect();
-        KeyCodec::new(schema, &self.compared.as_ref().map_or_else(all, named))
+        let compared: Vec<usize> = match &self.compared {
+            Some(names) => names.iter().filter_map(|name| schema.index_of(name)).collect(),
+            None => (0..schema.columns().len()).collect(),
+        };
+        KeyCodec::new(schema, &compared)
     }
 
     /// Opens the index where it is not open yet, and brings it to the table's version.
