@@ -101,6 +101,9 @@ pub struct Batch {
     pub records: u64,
     /// Newest commit time of the source in the batch, microseconds since 1970 UTC.
     pub newest_source_micros: Option<i64>,
+    /// The newest time at which the connector is known to have been alive, milliseconds since 1970 UTC: when it sent a
+    /// change or a heartbeat.
+    pub alive_millis: Option<i64>,
 }
 
 /// Why a record could not become a change.
@@ -118,6 +121,10 @@ pub enum RecordErrorKind {
     InvalidValue,
     /// The schema block cannot be understood.
     InvalidSchema,
+    /// The table was truncated, and its policy is to stop then, or the truncate cannot be applied to it.
+    Truncate,
+    /// The table has no key, and its policy is to stop then, or the event does not say which row it means.
+    Keyless,
 }
 
 impl RecordErrorKind {
@@ -130,7 +137,14 @@ impl RecordErrorKind {
             Self::MissingKey => "missing_key",
             Self::InvalidValue => "invalid_value",
             Self::InvalidSchema => "invalid_schema",
+            Self::Truncate => "truncate",
+            Self::Keyless => "keyless",
         }
+    }
+
+    /// Whether the record is good, and it is the table that cannot go on: such a record is never put aside.
+    pub fn stops_table(self) -> bool {
+        matches!(self, Self::Truncate | Self::Keyless)
     }
 }
 

@@ -87,8 +87,20 @@ fn debezium(reader: &mut Reader<'_>, root: &mut Section) -> Option<Debezium> {
     let mut section = reader.section(root, "debezium");
     let key = "unavailable_value_placeholder";
     let unavailable_value_placeholder = checked(reader, &mut section, key, names::placeholder);
+    let flattened_prefix = checked(reader, &mut section, "flattened_prefix", names::prefix);
+    let topics: Vec<String> = reader.take(&mut section, "flattened_topics").unwrap_or_default();
+    let path = section.key("flattened_topics");
+    for (index, topic) in topics.iter().enumerate() {
+        if let Err(message) = names::topic(topic) {
+            reader.problem(&format!("{path}[{index}]"), message);
+        }
+    }
     reader.finish(&section);
-    Some(Debezium { unavailable_value_placeholder: unavailable_value_placeholder? })
+    Some(Debezium {
+        unavailable_value_placeholder: unavailable_value_placeholder?,
+        flattened_prefix: flattened_prefix?,
+        flattened_topics: topics,
+    })
 }
 
 fn connect(reader: &mut Reader<'_>, root: &mut Section) -> Option<Connect> {
@@ -221,7 +233,15 @@ fn tables(reader: &mut Reader<'_>, root: &mut Section, defaults: &TablePolicy) -
             let policy = policy(reader, &mut section, defaults);
             let types = reader.map(&mut section, "types", |_, raw| TypeName::from_setting(raw));
             reader.finish(&section);
-            Some(Table { source: source?, policy: policy?, types: types? })
+            let sources: Vec<String> =
+                reader.take_or(&mut section, "sources", Vec::new()).unwrap_or_default();
+            let path = section.key("sources");
+            for (index, name) in sources.iter().enumerate() {
+                if let Err(message) = names::source_or_pattern(name) {
+                    reader.problem(&format!("{path}[{index}]"), message);
+                }
+            }
+            Some(Table { source: source?, sources, policy: policy?, types: types? })
         })
         .collect();
     read.into_iter().collect()

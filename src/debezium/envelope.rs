@@ -22,6 +22,9 @@ pub(super) struct Envelope<'a> {
     pub(super) source: Option<Source<'a>>,
     #[serde(borrow, default)]
     pub(super) op: Option<Text<'a>>,
+    /// When the connector sent it; of a heartbeat the only member.
+    #[serde(default)]
+    pub(super) ts_ms: Integer,
 }
 
 /// Where an event comes from. Absent and null members are `None`.
@@ -34,13 +37,13 @@ pub(super) struct Source<'a> {
     #[serde(borrow, default)]
     pub(super) table: Option<Text<'a>>,
     #[serde(default)]
-    ts_ms: Integer,
+    pub(super) ts_ms: Integer,
     #[serde(default)]
-    ts_us: Integer,
+    pub(super) ts_us: Integer,
     #[serde(default)]
     pub(super) lsn: Integer,
     #[serde(borrow, default)]
-    sequence: Option<&'a RawValue>,
+    pub(super) sequence: Option<&'a RawValue>,
     #[serde(rename = "txId", default)]
     pub(super) tx_id: Integer,
     #[serde(borrow, default)]

@@ -13,6 +13,7 @@
 mod bare;
 mod block;
 mod cell;
+mod changes;
 mod columns;
 mod configured;
 mod connect;
@@ -20,20 +21,26 @@ mod decimal;
 mod decoder;
 mod envelope;
 mod fault;
+mod flattened;
 mod instant;
 mod key;
 mod partitions;
 mod placeholder;
 mod raw_rows;
 mod record;
+mod routes;
 mod row;
 mod tables;
 #[cfg(test)]
 mod tests;
 mod topic;
+mod truncate;
 mod wire;
 
 pub use configured::{ConfiguredType, ConfiguredTypeError};
 pub use decoder::Decoder;
+pub use flattened::{DEFAULT_PREFIX, FlattenedOptions, TopicNames};
 pub use placeholder::DEFAULT_PLACEHOLDER;
 pub use record::{DecoderOptions, KnownSchemas, Outcome, RecordRef};
+pub use routes::{RouteError, Routes};
+pub use truncate::Drained;

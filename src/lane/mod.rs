@@ -9,6 +9,7 @@
 
 mod attempt;
 mod backoff;
+mod barrier;
 mod decode;
 mod observe;
 mod positions;
@@ -172,19 +173,13 @@ impl<S: Sink> Lane<S> {
         // Markers and at most one batch, which needs the permit: the bound on memory is the permit.
         let (sender, staged) = mpsc::channel(16);
         let decoder = Decoder::new(self.options.decoder.clone(), self.sink.known_schemas());
-        // Not an owner: a decoding thread that ends late must not be the one who closes the consumer, unseen.
-        let pausing = Arc::downgrade(consumer);
         let stage = DecodeStage::new(
             decoder,
             self.options.batch,
             sender,
             Arc::new(Semaphore::new(1)),
             tokio::runtime::Handle::current(),
-            Box::new(move |topic| {
-                if let Some(consumer) = pausing.upgrade() {
-                    consumer.pause_topic(topic);
-                }
-            }),
+            Box::new(Arc::downgrade(consumer)),
         );
         let thread = std::thread::spawn(move || stage.run(&events));
         (staged, thread)

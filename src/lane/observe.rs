@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::LaneEnd;
 use crate::admin::metrics::Metrics;
 use crate::admin::status::{LaneBoard, LaneState, PartitionState, now};
-use crate::change::{Batch, CommitReport, Operation, RecordError, TopicPartition};
+use crate::change::{Batch, ChangeBatch, CommitReport, Operation, RecordError, TopicPartition};
 use crate::kafka::Lag;
 
 /// The metrics and the board of one lane.
@@ -97,6 +97,10 @@ impl Observer {
             self.metrics.filtered.with_label_values(&[self.lane.as_str(), reason]).inc_by(*count);
         }
         self.metrics.bytes.with_label_values(&[&self.lane]).inc_by(batch.bytes);
+        if let Some(millis) = batch.alive_millis {
+            let alive = self.metrics.source_alive.with_label_values(&[&self.lane]);
+            alive.set(alive.get().max(millis as f64 / 1e3));
+        }
         self.metrics.batch_rows.with_label_values(&[&self.lane]).observe(batch.records as f64);
         self.stage("decode", decoding);
     }
@@ -144,8 +148,19 @@ impl Observer {
     fn operations(&self, batch: &Batch, report: &CommitReport) {
         for changes in batch.changes.iter().filter(|changes| !report.stopped.contains_key(&changes.table)) {
             let table = changes.table.to_string();
-            for operation in [Operation::Create, Operation::Update, Operation::Delete, Operation::Read] {
-                let count = changes.operations.iter().filter(|each| **each == operation).count();
+            for operation in [
+                Operation::Create,
+                Operation::Update,
+                Operation::Delete,
+                Operation::Read,
+                Operation::Truncate,
+            ] {
+                // An update without key is two changes of one record, the first of which deletes the row before.
+                let is_record = |row: &usize| {
+                    changes.operations.get(*row) == Some(&operation)
+                        && (operation != Operation::Delete || !is_first_half(changes, *row))
+                };
+                let count = (0..changes.len()).filter(is_record).count();
                 if count > 0 {
                     let labels = [self.lane.as_str(), table.as_str(), operation.code()];
                     self.metrics.records.with_label_values(&labels).inc_by(count as u64);
@@ -211,4 +226,10 @@ impl Observer {
             self.metrics.lag.with_label_values(&[&self.lane, partition.topic.as_ref(), &number]).set(behind);
         }
     }
+}
+
+/// Whether a change is the first of two that one record has made.
+fn is_first_half(changes: &ChangeBatch, row: usize) -> bool {
+    let place = |row: usize| changes.offsets.get(row).zip(changes.partitions.get(row));
+    place(row).is_some() && place(row) == place(row + 1)
 }
