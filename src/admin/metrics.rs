@@ -55,6 +55,8 @@ pub struct Metrics {
     pub conflicts: IntCounterVec,
     /// Cells that the source left out as unchanged, of rows that the sink did not have: stored as null.
     pub unresolved_absent: IntCounterVec,
+    /// Deletes of keys that a table of the lake did not have: nothing was written.
+    pub unknown_deletes: IntCounterVec,
     resident_memory: Gauge,
 }
 
@@ -106,6 +108,11 @@ impl Metrics {
             unresolved_absent: r.counter(
                 "unresolved_absent_total",
                 "Absent cells stored as null",
+                LANE_TABLE,
+            )?,
+            unknown_deletes: r.counter(
+                "unknown_deletes_total",
+                "Deletes of keys that the table did not have",
                 LANE_TABLE,
             )?,
             resident_memory: r.resident_memory()?,

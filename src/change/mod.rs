@@ -21,9 +21,12 @@ pub mod raw;
 mod sink;
 mod table;
 mod truncate;
+pub mod versions;
+#[cfg(test)]
+mod versions_tests;
 
 pub use batch::{Batch, ChangeBatch, Operation, RecordError, RecordErrorKind};
-pub use fold::{Folded, fold};
+pub use fold::{Folded, fold, fold_with};
 pub use policy::{
     DeleteMode, Keyless, OnError, OnTruncate, Policies, SchemaChange, TableMode, TablePolicy, WriteMode,
 };
@@ -31,3 +34,4 @@ pub use position::{Progress, Span, StoredPosition, TopicIdentity, TopicPartition
 pub use sink::{CommitReport, KnownSchemas, Sink, SinkError, TableReport};
 pub use table::{Column, ColumnType, TableId, TableSchema};
 pub use truncate::{Truncate, TruncateReach, Truncated};
+pub use versions::Versions;

@@ -92,14 +92,14 @@ pub struct TableReport {
     pub upserted: u64,
     /// Keys deleted, after folding.
     pub deleted: u64,
-    /// Deletes of rows without key of which the sink had none: they did nothing.
-    pub unmatched_deletes: u64,
     /// Whether a truncate emptied the table.
     pub truncated: bool,
     /// Rows appended (raw table).
     pub appended: u64,
     /// Cells that were absent and whose row did not exist: stored as null.
     pub unresolved_absent: u64,
+    /// Deletes of keys that the sink did not have, where it can tell: nothing was written.
+    pub unknown_deletes: u64,
     /// Time the commit took.
     pub duration: std::time::Duration,
     /// Version of the table after it, where the sink has versions.

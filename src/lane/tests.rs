@@ -55,7 +55,7 @@ fn lane() -> Lane<Remembering> {
         decoder: DecoderOptions::default(),
         batch: BatchLimits { max_delay: Duration::from_secs(1), max_rows: 10, max_bytes: 1000 },
         until_caught_up: false,
-        policies: Policies::default(),
+        policies: crate::change::Policies::default(),
     };
     let observer = Observer::new("test", Metrics::new().unwrap(), StatusBoard::default().lane("test"));
     Lane::new(options, Remembering::default(), observer, watch::channel(false).1)

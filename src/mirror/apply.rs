@@ -24,7 +24,7 @@ pub(super) async fn write(
     let Writer { client, buffer, transaction, prepared } = writer;
     let source_columns = folded.schema.columns().len();
     let statements = Statements::new(&prepared.plan, source_columns);
-    let unmatched_before = report.unmatched_deletes;
+    let unmatched_before = report.unknown_deletes;
     if let Some(truncated) = folded.truncated {
         client.batch_execute(&statements.empty(truncated)).await?;
         report.truncated = true;
@@ -35,7 +35,7 @@ pub(super) async fn write(
         prepared.keys.fill(client, transaction, &encoder, 0..deletes, buffer).await?;
         if folded.is_keyless() {
             let deleted = client.simple_query(&statements.delete_rows(&prepared.keys.name)).await?;
-            report.unmatched_deletes += (deletes as u64).saturating_sub(affected(&deleted));
+            report.unknown_deletes += (deletes as u64).saturating_sub(affected(&deleted));
         } else {
             client.batch_execute(&statements.delete(&prepared.keys.name)).await?;
         }
@@ -63,7 +63,7 @@ pub(super) async fn write(
         client.batch_execute(&statements.upsert(&prepared.rows.name, &absent)).await?;
     }
     report.upserted += rows as u64;
-    report.deleted += (deletes as u64).saturating_sub(report.unmatched_deletes - unmatched_before);
+    report.deleted += (deletes as u64).saturating_sub(report.unknown_deletes - unmatched_before);
     report.unresolved_absent += folded.unresolved_absent;
     Ok(())
 }

@@ -29,6 +29,7 @@ mod cli_check;
 mod demo;
 mod evolve;
 mod faults;
+mod history;
 mod instances;
 mod kill;
 mod mirror;
