@@ -26,6 +26,9 @@ pub const ALL: [&str; 12] = [
     "lane.after_kafka_commit",
 ];
 
+/// Places that not every batch passes: change data of tables that have it, and upkeep.
+pub const UPKEEP: [&str; 3] = ["lake.after_change_data", "lake.before_compaction", "lake.in_vacuum"];
+
 struct Armed {
     name: String,
     remaining: AtomicU64,

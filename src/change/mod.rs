@@ -31,7 +31,9 @@ pub use policy::{
     DeleteMode, Keyless, OnError, OnTruncate, Policies, SchemaChange, TableMode, TablePolicy, WriteMode,
 };
 pub use position::{Progress, Span, StoredPosition, TopicIdentity, TopicPartition};
-pub use sink::{CommitReport, KnownSchemas, Sink, SinkError, TableReport};
-pub use table::{Column, ColumnType, TableId, TableSchema};
+pub use sink::{
+    CommitReport, KnownSchemas, Sink, SinkError, SinkFigures, TableFigures, TableReport, Written,
+};
+pub use table::{Column, ColumnType, Shape, TableId, TableSchema};
 pub use truncate::{Truncate, TruncateReach, Truncated};
 pub use versions::Versions;

@@ -39,6 +39,51 @@ pub trait Sink: Send + 'static {
     /// Work between batches: compaction, checkpoints, clean-up. Bounded; called when the lane is idle and every
     /// few commits.
     fn maintain(&mut self) -> impl Future<Output = Result<(), SinkError>> + Send;
+
+    /// What the sink's tables are like now, and what was written since the last call: for the metrics.
+    fn figures(&mut self) -> SinkFigures {
+        SinkFigures::default()
+    }
+}
+
+/// What a sink's tables are like.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SinkFigures {
+    /// By table.
+    pub tables: BTreeMap<String, TableFigures>,
+    /// Files that the vacuum removed since the last call.
+    pub vacuumed_files: u64,
+    /// And their bytes.
+    pub vacuumed_bytes: u64,
+}
+
+/// What one table is like, and what was written to it since the last call.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TableFigures {
+    /// Files of the newest version.
+    pub live_files: u64,
+    /// Their bytes.
+    pub live_bytes: u64,
+    /// Rows and files of batches.
+    pub batches: Written,
+    /// What compaction wrote anew.
+    pub compaction: Written,
+}
+
+/// Rows and bytes of files that were written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Rows.
+    pub rows: u64,
+    /// Bytes of data files and of deletion vectors.
+    pub bytes: u64,
+}
+
+impl std::ops::AddAssign for Written {
+    fn add_assign(&mut self, other: Self) {
+        self.rows += other.rows;
+        self.bytes += other.bytes;
+    }
 }
 
 /// Why a commit did not happen, by what the lane does about it.

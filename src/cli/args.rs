@@ -1,6 +1,7 @@
 //! The command line as `clap` reads it: every command, flag and example.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -43,6 +44,10 @@ pub enum Command {
     Tables(TablesArgs),
     /// Show the commits of a table
     History(HistoryArgs),
+    /// Put small files of the lake's tables together
+    Optimize(OptimizeArgs),
+    /// Remove files that no version needs which somebody may still read
+    Vacuum(VacuumArgs),
     /// Ask the running daemon how it is
     Status(StatusArgs),
     /// Write shell completions to standard output
@@ -175,6 +180,10 @@ pub struct CheckArgs {
     #[arg(long, hide = true, conflicts_with_all = ["connect", "print"])]
     pub print_reference: bool,
 
+    /// Print what becomes of each Postgres type, in Markdown
+    #[arg(long, hide = true, conflicts_with_all = ["connect", "print", "print_reference"])]
+    pub print_types: bool,
+
     /// Format of the findings
     #[arg(long, value_name = "FORMAT", default_value = "human")]
     pub output: ReportFormat,
@@ -233,6 +242,64 @@ pub struct HistoryArgs {
     /// The table, by its folder's name
     #[arg(value_name = "TABLE")]
     pub table: String,
+
+    /// Format of the rows
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    pub output: RowsFormat,
+
+    /// Settings.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+/// `alluvium optimize`
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Put small files of the lake's tables together, and leave deleted rows behind, until nothing is left to \
+                  do. The daemon does so by itself between batches, except for copy-on-write tables; both may run at \
+                  the same time. Versions stay readable, and what was replaced goes with the vacuum.",
+    after_help = "EXAMPLES:\n  alluvium optimize\n  alluvium optimize orders cdc_events --output json"
+)]
+pub struct OptimizeArgs {
+    /// The tables, by their folders' names [default: all]
+    #[arg(value_name = "TABLE")]
+    pub tables: Vec<String>,
+
+    /// Format of the rows
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    pub output: RowsFormat,
+
+    /// Settings.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+/// `alluvium vacuum`
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Remove files of the lake's tables that no version needs which somebody may still read: data files and \
+                  deletion vectors that left the table before the retention, change data of older versions, what is left \
+                  of commits that never happened, and expired log entries. The daemon does so by itself every \
+                  `lake.vacuum_interval`; both may run at the same time.",
+    after_help = "EXAMPLES:\n  alluvium vacuum --dry-run           what would be removed, of all tables\n  \
+                  alluvium vacuum orders cdc_events\n  alluvium vacuum --retention 1h --force     nobody reads older versions"
+)]
+pub struct VacuumArgs {
+    /// The tables, by their folders' names [default: all]
+    #[arg(value_name = "TABLE")]
+    pub tables: Vec<String>,
+
+    /// Remove nothing, show what would be
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Keep what versions of this age need [default: lake.vacuum_retention]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub retention: Option<Duration>,
+
+    /// Also with a retention that is shorter than the configured one
+    #[arg(long, requires = "retention")]
+    pub force: bool,
 
     /// Format of the rows
     #[arg(long, value_name = "FORMAT", default_value = "table")]

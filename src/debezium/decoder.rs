@@ -18,10 +18,12 @@ use super::bare::{self, TypeSources};
 use super::envelope::{self, Source};
 use super::fault::{Decoded, Fault};
 use super::key::RecordKey;
+use super::modes::Modes;
 use super::partitions::{Partitions, Predecessor};
 use super::placeholder::Placeholder;
 use super::raw_rows::{RawRow, RawRows};
 use super::record::{DecoderOptions, KnownSchemas, Outcome, RecordRef};
+use super::refine::Refinements;
 use super::row::{Layout, RowFault};
 use super::tables::{Change, Tables};
 use super::topic::{Opened, Topic, names, table_of};
@@ -76,8 +78,8 @@ impl Decoder {
     /// next span of the partition begins there, and what came before is forgotten.
     pub fn begin_partition(&mut self, partition: TopicPartition, position: i64) {
         let topic = Arc::clone(&partition.topic);
-        let (topics, index) = (&mut self.topics, &mut self.topic_index);
-        self.partitions.begin(partition, position, || topic_of(topics, index, &topic));
+        let (topics, index, modes) = (&mut self.topics, &mut self.topic_index, self.options.modes);
+        self.partitions.begin(partition, position, || topic_of(topics, index, &topic, modes));
     }
 
     /// Says that no record of `partition` lies before `next` but those that were given: the running batch ends there.
@@ -91,8 +93,8 @@ impl Decoder {
     /// # Errors
     /// Where the record cannot become a change: it has then left nothing behind, and the batch ends before it.
     pub fn push(&mut self, record: RecordRef<'_>, identity: &TopicIdentity) -> Result<Outcome, RecordError> {
-        let (topics, index) = (&mut self.topics, &mut self.topic_index);
-        let at = self.partitions.locate(&record, || topic_of(topics, index, record.topic));
+        let (topics, index, modes) = (&mut self.topics, &mut self.topic_index, self.options.modes);
+        let at = self.partitions.locate(&record, || topic_of(topics, index, record.topic, modes));
         let outcome = self.decode(&record, at).map_err(|fault| RecordError {
             partition: TopicPartition::new(Arc::clone(record.topic), record.partition),
             offset: record.offset,
@@ -214,7 +216,8 @@ impl Decoder {
             lsn: source.order(),
         };
         let layout = if let Some(schema) = &opened.schema {
-            let layout = known.layout(schema, &key.names, source, &mut self.tables)?;
+            let refinements = Refinements { known: self.known.as_ref(), configured: &self.options.types };
+            let layout = known.layout(schema, &key.names, source, &mut self.tables, refinements)?;
             self.tables.push(&layout, text, change, &self.placeholder).map_err(RowFault::strict)?;
             layout
         } else {
@@ -253,9 +256,13 @@ impl Decoder {
         }
         let table = table_of(event.source);
         let known = self.known.schema(&table);
+        let modes = self.options.modes;
+        let source = self.options.source.as_ref().and_then(|source| source.of(&table, modes));
         let types = TypeSources {
             configured: self.options.types.get(&table.to_string()),
+            source: source.as_ref(),
             known: known.as_deref(),
+            modes,
             placeholder: &self.placeholder,
         };
         let guessed = bare::layout(&table, slot, before.as_deref(), &event.key.names, event.text, types)?;
@@ -369,11 +376,16 @@ fn topic_at(topics: &mut [Topic], index: usize) -> Decoded<&mut Topic> {
     topics.get_mut(index).ok_or_else(|| Fault::new(RecordErrorKind::NotAnEvent, "the decoder lost its topic"))
 }
 
-fn topic_of(topics: &mut Vec<Topic>, index: &mut HashMap<Arc<str>, usize>, name: &Arc<str>) -> usize {
+fn topic_of(
+    topics: &mut Vec<Topic>,
+    index: &mut HashMap<Arc<str>, usize>,
+    name: &Arc<str>,
+    modes: Modes,
+) -> usize {
     if let Some(&topic) = index.get(name) {
         return topic;
     }
-    topics.push(Topic::new(name));
+    topics.push(Topic::new(name, modes));
     index.insert(Arc::clone(name), topics.len() - 1);
     topics.len() - 1
 }

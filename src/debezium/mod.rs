@@ -11,6 +11,7 @@
 //! 4. No input makes it panic, and no error text holds row values.
 
 mod bare;
+mod bits;
 mod block;
 mod cell;
 mod columns;
@@ -20,13 +21,19 @@ mod decimal;
 mod decoder;
 mod envelope;
 mod fault;
+mod geometric;
 mod instant;
+mod iso;
 mod key;
+mod modes;
 mod partitions;
 mod placeholder;
 mod raw_rows;
 mod record;
+mod refine;
 mod row;
+mod source_type;
+mod structured;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -35,5 +42,6 @@ mod wire;
 
 pub use configured::{ConfiguredType, ConfiguredTypeError};
 pub use decoder::Decoder;
+pub use modes::{Binary, Decimals, Modes, Times};
 pub use placeholder::DEFAULT_PLACEHOLDER;
-pub use record::{DecoderOptions, KnownSchemas, Outcome, RecordRef};
+pub use record::{DecoderOptions, KnownSchemas, Outcome, RecordRef, SourceTypes};

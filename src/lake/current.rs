@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use deltalake::DeltaTable;
 
 use super::action::Entry;
+use super::compaction::Pressure;
 use super::create::{self, TableProperties};
 use super::error::LakeError;
 use super::evolve::{self, Change};
 use super::location::collision;
 use super::log::{Log, Outcome};
-use super::mor::{self, Done, MergeOnRead, Pressure, Upserted, Upserts};
+use super::mor::{self, Done, MergeOnRead, Upserted, Upserts};
 use super::progress::Positions;
 use super::schema::{DeltaSchema, PIPELINE, table_schema};
 use super::shape::Shape;
@@ -204,6 +205,18 @@ impl CurrentTable {
             }
         }
         Ok(())
+    }
+
+    /// Brings the properties of a table that exists to what the settings say.
+    pub(super) async fn keep_properties(
+        &mut self,
+        properties: &TableProperties,
+        feed: bool,
+        writer: &Writer,
+    ) -> Result<(), LakeError> {
+        let before = self.table.state.version();
+        self.table.keep_properties(properties, feed, writer).await?;
+        if self.table.state.version() == before { Ok(()) } else { self.read_schema() }
     }
 
     /// Makes a step of compaction, if one is due; says whether it did.

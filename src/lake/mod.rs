@@ -9,32 +9,40 @@
 //! | module | idea |
 //! |---|---|
 //! | [`location`] | the root, the folders, `lake.layout` |
-//! | [`log`] | reading and writing `_delta_log`, nothing else does |
+//! | [`log`], [`listing`] | reading and writing `_delta_log`, nothing else does |
 //! | [`state`] | a table at a version, brought forward by commits |
 //! | [`table`] | log and state together: the rule of every commit |
 //! | [`current`], [`upsert`] | a batch into a current table, by MERGE |
 //! | [`mor`], [`index`] | the same by deletion vectors, and where each key's row lies |
-//! | [`raw`] | appends to `cdc_events` |
+//! | [`raw`], [`raw_compact`] | appends to `cdc_events`, and its small files put together |
 //! | [`schema`], [`create`], [`evolve`] | types, new tables, new columns |
 //! | [`shape`], [`soft`], [`history`] | what rows have besides the source's columns; deleted rows that stay; tables of versions |
-//! | [`maintenance`] | checkpoints and expired log entries |
+//! | [`properties`] | what the settings say about tables that exist |
+//! | [`maintenance`] | checkpoints |
+//! | [`compaction`] | which files are put together, and when |
+//! | [`vacuum`] | files that no version needs any more, and expired log entries |
+//! | [`upkeep`] | the same by hand |
 //! | [`read`] | the lake as a reader sees it: SQL, versions, history |
 
 mod action;
 mod checkpoint;
+mod compaction;
 mod create;
 mod current;
 mod error;
 mod evolve;
 mod history;
 mod index;
+mod listing;
 mod location;
 mod log;
 mod maintenance;
 mod mor;
 mod options;
 mod progress;
+mod properties;
 mod raw;
+mod raw_compact;
 pub mod read;
 mod schema;
 mod shape;
@@ -43,7 +51,9 @@ mod state;
 mod table;
 #[cfg(test)]
 mod tests;
+pub mod upkeep;
 mod upsert;
+mod vacuum;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -51,6 +61,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use futures::{FutureExt, StreamExt, stream};
 
+pub use self::schema::delta_type;
 pub use error::LakeError;
 pub use location::{DEFAULT_LAYOUT, check_layout, folder};
 pub use mor::UpsertOptions;
@@ -58,17 +69,19 @@ pub use options::LakeOptions;
 pub use progress::{app_id, parse_app_id};
 
 use crate::change::{
-    Batch, ChangeBatch, CommitReport, KnownSchemas, Progress, Sink, SinkError, Span, TableId, TableReport,
-    TableSchema, TopicPartition,
+    Batch, ChangeBatch, CommitReport, KnownSchemas, Progress, Sink, SinkError, SinkFigures, Span,
+    TableFigures, TableId, TableReport, TableSchema, TopicPartition,
 };
+use compaction::Pressure;
 use create::TableProperties;
 use current::{CurrentTable, topics_of};
 use location::Location;
 use log::Log;
-use mor::{Pressure, Upserts};
+use mor::Upserts;
 use progress::Positions;
 use raw::RawTable;
 use table::Writer;
+use vacuum::Sweeper;
 
 /// Tables that are opened or merged at the same time; each merge may use its own share of memory.
 const CONCURRENCY: usize = 4;
@@ -81,6 +94,7 @@ pub struct Lake {
     writer: Writer,
     properties: TableProperties,
     upserts: Upserts,
+    sweeper: Sweeper,
     tables: HashMap<TableId, CurrentTable>,
     raw: Option<RawTable>,
     stopped: HashMap<TableId, Stopped>,
@@ -121,8 +135,10 @@ impl Lake {
             writer: Writer { pipeline: options.pipeline.clone(), id: uuid::Uuid::new_v4().to_string() },
             properties: TableProperties {
                 pipeline: options.pipeline.clone(),
-                log_retention: format!("interval {} seconds", options.log_retention.as_secs()),
+                log_retention: options.log_retention,
+                file_retention: vacuum::known_for(options.vacuum_retention),
             },
+            sweeper: Sweeper::new(&options),
             upserts: Upserts::new(
                 options.upserts.clone(),
                 options.policies.clone(),
@@ -231,7 +247,17 @@ impl Lake {
             None => RawTable::open_or_create(log, &self.properties, &self.writer).await?,
         };
         let name = raw.table.log.table().to_owned();
+        if let Err(error) = raw.table.keep_properties(&self.properties, false, &self.writer).await {
+            self.raw = Some(raw);
+            return Err(error);
+        }
         let result = raw.commit(batch, rows, stopped, &self.writer).await;
+        // The batch is in the table; what fails now is tried again with the next one.
+        if result.is_ok()
+            && let Err(error) = raw.compact(&self.writer, Pressure::Busy).await
+        {
+            tracing::warn!(table = name, %error, "compaction failed");
+        }
         self.raw = Some(raw);
         let (table, conflicts) = result?;
         report.tables.insert(name, table);
@@ -315,6 +341,10 @@ impl Lake {
         };
         match opened {
             Ok(mut table) => {
+                let feed = self.options.policies.of(&id).change_data_feed;
+                if let Err(error) = table.keep_properties(&self.properties, feed, &self.writer).await {
+                    return Outcome { id, table: Some(table), result: Err(error) };
+                }
                 let result = table.commit(batch, &changes, &self.writer, memory).await;
                 // The batch is in the table; what fails now is tried again with the next one.
                 if result.is_ok()
@@ -394,6 +424,7 @@ impl Sink for Lake {
     async fn commit(&mut self, batch: &Batch) -> Result<CommitReport, SinkError> {
         let report = self.commit_batch(batch).await?;
         // While batches are waiting, nobody calls `maintain`.
+        self.sweeper.run_if_due(&self.location, &self.options);
         if let Err(error) = self.checkpoints(2).await {
             tracing::warn!(%error, "maintenance failed, trying again with the next batch");
         }
@@ -411,11 +442,23 @@ impl Sink for Lake {
     }
 
     async fn maintain(&mut self) -> Result<(), SinkError> {
+        self.sweeper.run_if_due(&self.location, &self.options);
         self.store_passed().await?;
         for table in self.tables.values_mut() {
             table.compact(&self.writer, Pressure::Idle).await?;
         }
+        if let Some(raw) = &mut self.raw {
+            raw.compact(&self.writer, Pressure::Idle).await?;
+        }
         Ok(self.checkpoints(1).await?)
+    }
+
+    fn figures(&mut self) -> SinkFigures {
+        let current = self.tables.iter_mut().map(|(id, table)| (id.to_string(), table.table.figures()));
+        let mut tables: BTreeMap<String, TableFigures> = current.collect();
+        tables.extend(self.raw.iter_mut().map(|raw| (raw.table.log.table().to_owned(), raw.table.figures())));
+        let (vacuumed_files, vacuumed_bytes) = self.sweeper.take_swept();
+        SinkFigures { tables, vacuumed_files, vacuumed_bytes }
     }
 }
 

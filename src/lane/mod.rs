@@ -74,6 +74,8 @@ pub struct Lane<S> {
     stop: watch::Receiver<bool>,
     backoff: Backoff,
     stopped_tables: BTreeSet<String>,
+    /// When a commit last told what the sink's tables are like.
+    told: Instant,
     /// Called after each commit with the positions that became durable.
     on_commit: Option<OnCommit>,
 }
@@ -85,7 +87,8 @@ impl<S: Sink> Lane<S> {
     /// A lane that stops when `stop` becomes true.
     pub fn new(options: LaneOptions, sink: S, observer: Observer, stop: watch::Receiver<bool>) -> Self {
         let (backoff, stopped_tables) = (Backoff::default(), BTreeSet::new());
-        Self { options, sink, observer, stop, backoff, stopped_tables, on_commit: None }
+        let told = Instant::now();
+        Self { options, sink, observer, stop, backoff, stopped_tables, told, on_commit: None }
     }
 
     /// Has `on_commit` called after each commit.
@@ -204,6 +207,7 @@ impl<S: Sink> Lane<S> {
                     None => Err(attempt.decoding_ended()),
                 },
                 _ = maintenance.tick() => {
+                    self.observer.figures(&self.sink.figures());
                     self.observer.positions(&[], &attempt.consumer.lag());
                     self.observer.kafka_errors(&attempt.consumer.errors(), &mut attempt.kafka_errors);
                     self.maintain().await
@@ -339,6 +343,11 @@ impl<S: Sink> Lane<S> {
             on_commit(&durable);
         }
         self.observer.committed(batch, report);
+        // While batches are waiting nothing else tells.
+        if self.told.elapsed() >= MAINTENANCE_INTERVAL {
+            self.told = Instant::now();
+            self.observer.figures(&self.sink.figures());
+        }
         self.observer.positions(&durable, &attempt.consumer.lag());
     }
 

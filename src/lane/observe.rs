@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::LaneEnd;
 use crate::admin::metrics::Metrics;
 use crate::admin::status::{LaneBoard, LaneState, PartitionState, now};
-use crate::change::{Batch, CommitReport, Operation, RecordError, TopicPartition};
+use crate::change::{Batch, CommitReport, Operation, RecordError, SinkFigures, TopicPartition};
 use crate::kafka::Lag;
 
 /// The metrics and the board of one lane.
@@ -140,6 +140,22 @@ impl Observer {
             state.deleted += done.deleted;
             state.appended += done.appended;
         }
+    }
+
+    /// What the sink's tables are like, and what was written to them.
+    pub(super) fn figures(&self, figures: &SinkFigures) {
+        let lane = self.lane.as_str();
+        for (table, of) in &figures.tables {
+            self.metrics.table_live_files.with_label_values(&[lane, table]).set(of.live_files as i64);
+            self.metrics.table_bytes.with_label_values(&[lane, table]).set(of.live_bytes as i64);
+            for (by, written) in [("batches", of.batches), ("compaction", of.compaction)] {
+                let labels = [lane, table.as_str(), by];
+                self.metrics.file_rows.with_label_values(&labels).inc_by(written.rows);
+                self.metrics.file_bytes.with_label_values(&labels).inc_by(written.bytes);
+            }
+        }
+        self.metrics.vacuumed_files.with_label_values(&[lane]).inc_by(figures.vacuumed_files);
+        self.metrics.vacuumed_bytes.with_label_values(&[lane]).inc_by(figures.vacuumed_bytes);
     }
 
     fn operations(&self, batch: &Batch, report: &CommitReport) {

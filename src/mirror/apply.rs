@@ -74,7 +74,7 @@ fn delete_encoder<'a>(statements: &Statements<'a>, folded: &'a Folded) -> Result
     for column in statements.compared() {
         let at = folded.compared.iter().position(|&field| field == column.field);
         if let Some(array) = at.and_then(|at| folded.deletes.columns().get(at)) {
-            encoder.column(&column.name, column.wire, column.limit, array)?;
+            encoder.column(&column.name, &column.wire, column.limit, array)?;
         }
     }
     Ok(encoder)
@@ -89,7 +89,7 @@ fn row_encoder<'a>(
     let mut encoder = RowEncoder::default();
     for column in statements.staged() {
         match folded.rows.columns().get(column.field) {
-            Some(array) => encoder.column(&column.name, column.wire, column.limit, array)?,
+            Some(array) => encoder.column(&column.name, &column.wire, column.limit, array)?,
             None if column.field == source_columns => encoder.operations(&folded.operations),
             None => encoder.source_times(&folded.source_micros),
         }
@@ -135,7 +135,7 @@ pub(super) async fn append_raw(
         if column.field == raw::column::INGESTED_AT {
             encoder.instant(&column.name, now);
         } else if let Some(array) = batch.columns().get(column.field) {
-            encoder.column(&column.name, column.wire, column.limit, array)?;
+            encoder.column(&column.name, &column.wire, column.limit, array)?;
         }
     }
     let rows = rows.iter().copied();

@@ -15,12 +15,15 @@
 //! hand, and such columns are left alone.
 
 mod apply;
+mod assign;
 mod catalog;
 mod connection;
 mod copy;
 mod names;
+mod native;
 mod numeric;
 mod options;
+mod pairs;
 mod plan;
 mod progress;
 mod session;
@@ -35,7 +38,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use catalog::columns_of;
+pub use native::created_type;
 pub use options::{ConnectionUrl, MirrorError, MirrorOptions};
+pub use types::{TargetType, oid};
 
 use self::catalog::Catalog;
 use self::connection::Endpoint;

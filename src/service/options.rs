@@ -7,6 +7,7 @@ use crate::kafka::{ConsumerOptions, OnDataLoss};
 use crate::lake::{LakeOptions, UpsertOptions};
 use crate::lane::{BatchLimits, LaneOptions};
 use crate::mirror::MirrorOptions;
+use crate::source::SourceCatalog;
 
 /// The lake of these settings.
 pub fn lake(settings: &Settings) -> LakeOptions {
@@ -55,6 +56,8 @@ pub(super) fn lane(settings: &Settings, name: &str, raw: bool, mode: &Mode) -> L
             raw,
             placeholder: settings.debezium.unavailable_value_placeholder.clone(),
             types: settings.column_types(),
+            modes: settings.debezium.modes(),
+            source: settings.source.url.as_ref().and_then(|url| SourceCatalog::types(url.reveal())),
         },
         batch: BatchLimits {
             max_delay: settings.batch.max_delay,

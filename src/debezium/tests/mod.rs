@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod fuzz;
 mod generated;
 mod input;
 mod kinds;
+mod known;
+mod mutate;
 mod recorded;
 mod rows;
 

@@ -10,8 +10,9 @@
 //! Invariants: a key has at most one live row; a commit of ours only ever deletes rows of files that are live at the
 //! version before; the Delta commit comes first, the index follows.
 
+pub(super) mod changes;
 mod compact;
-mod files;
+pub(super) mod files;
 mod history;
 mod home;
 mod keys;
@@ -26,14 +27,17 @@ mod vectors;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub(super) use self::compact::Pressure;
+use self::compact::Compacted;
+pub(super) use self::compact::step_without_index;
 use self::files::{DataFiles, stored_rows};
 use self::home::Home;
 use self::keys::{KeyCodec, Keys};
 use self::locate::{Locator, OwnCommit, identity};
 use self::plan::{Cells, Emptied, Plan, with_stored_cells};
 use self::vectors::Vectors;
+pub(super) use self::vectors::path as vector_path;
 use super::action::{Add, Entry};
+use super::compaction::Background;
 use super::create::DELETION_VECTORS;
 use super::error::LakeError;
 use super::log::Outcome;
@@ -130,6 +134,8 @@ pub(super) struct MergeOnRead {
     compared: Option<Vec<String>>,
     /// The version at which compaction met another writer.
     conflict: Option<u64>,
+    /// A large step of compaction that is being read and written.
+    compacting: Option<Background<Compacted>>,
 }
 
 /// What is being brought into the table, with its keys.
@@ -144,6 +150,9 @@ struct Upsert<'a> {
     written: Option<Add>,
     /// Keys of the rows that were written, where they are not all of the batch's.
     written_keys: Option<Keys>,
+    /// The rows that were written and where each of the batch's went, where the table has a change data feed.
+    change: Option<(RecordBatch, Vec<Option<usize>>)>,
+    has_feed: bool,
 }
 
 impl<'a> Upsert<'a> {
@@ -164,6 +173,9 @@ impl<'a> Upsert<'a> {
             files: DataFiles { table: table.log.table().into(), store: table.log.files() },
             written: None,
             written_keys: None,
+            change: None,
+            // What a commit without a file of changes removes and adds is its change, as readers see it.
+            has_feed: folded.truncated.is_none() && changes::has_feed(table.state.metadata()),
         })
     }
 
@@ -174,6 +186,7 @@ impl<'a> Upsert<'a> {
         };
         let mut rows = stored_rows(self.folded, columns, self.shape).map_err(refused)?;
         let all = rows.num_rows();
+        let mut places: Vec<Option<usize>> = (0..all).map(Some).collect();
         if let Some(of_stored) = &self.folded.of_stored {
             let stored = plan.replacing();
             let keep: BooleanArray = of_stored
@@ -182,11 +195,14 @@ impl<'a> Upsert<'a> {
                 .map(|(row, only)| Some(!only || stored.contains(&row)))
                 .collect();
             rows = filter_record_batch(&rows, &keep).map_err(refused)?;
+            let mut next = 0..;
+            places = keep.iter().map(|keep| keep.unwrap_or(false).then(|| next.next()).flatten()).collect();
             let codec = KeyCodec::new(&self.folded.schema, &self.folded.compared);
             let keys = codec.encode(&codec.columns_of(&rows));
             self.written_keys = Some(keys.map_err(refused)?);
         }
         let unknown = all - rows.num_rows();
+        self.change = self.has_feed.then(|| (rows.clone(), places));
         self.written = None;
         if rows.num_rows() > 0 {
             self.written = Some(self.files.write(rows, &self.folded.schema).await?);
@@ -213,6 +229,7 @@ impl MergeOnRead {
             vectors: Vectors::new(vector_memory),
             compared: None,
             conflict: None,
+            compacting: None,
         }
     }
 
@@ -304,6 +321,13 @@ impl MergeOnRead {
         }
         let entry = Entry::new("MERGE", &writer.id, now_millis());
         let entry = upsert.written.iter().fold(entry, Entry::add);
+        let entry = if upsert.has_feed {
+            let columns = upsert.shape.stored(&upsert.folded.schema);
+            let rows = upsert.change.as_ref().map(|(rows, places)| (rows, places.as_slice()));
+            changes::write(entry, &upsert.files, &columns, &plan, rows).await?
+        } else {
+            entry
+        };
         let (entry, plan) = plan.write_vectors(entry, &upsert.files).await?;
         let entry = txns(upsert.advances).fold(entry, |entry, txn| entry.txn(&txn)).into_bytes();
         let done = Done { unresolved_absent: unresolved, unknown_deletes: unknown_deletes as u64 };
@@ -396,8 +420,7 @@ pub(super) fn foreign_demand(state: &TableState, schema: &TableSchema) -> Option
     }
     let asks = metadata.configuration.iter().find(|(name, value)| {
         name.starts_with("delta.constraints.")
-            || (value.as_str() == "true"
-                && matches!(name.as_str(), "delta.enableChangeDataFeed" | "delta.appendOnly"))
+            || (value.as_str() == "true" && name.as_str() == "delta.appendOnly")
     });
     if let Some((name, _)) = asks {
         return Some(format!("it has the property {name}"));
