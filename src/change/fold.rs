@@ -5,6 +5,10 @@
 //! row after it is a replacement and inherits nothing from the row before. A truncate is a delete of everything: the
 //! changes that it takes away are left out ([`truncate`](super::truncate)), and the sink is told to empty itself first.
 //!
+//! A sink may keep deleted rows ([`DeleteMode::Soft`]). Then a delete is a row as well, all of whose cells but the key
+//! are absent: it takes the last values, of this batch or of the stored row, and never what its event says, which are
+//! values made up by the connector wherever the source logs the key alone.
+//!
 //! Tables without key are counted instead ([`keyless`]).
 
 use std::collections::HashMap;
@@ -19,7 +23,7 @@ use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
 
 use super::truncate::{self, Kept};
-use super::{ChangeBatch, Operation, TableSchema, Truncated, keyless};
+use super::{ChangeBatch, DeleteMode, Operation, TableSchema, Truncated, keyless};
 
 /// The final state of each key that a batch touches. A key is either in `rows` or in `deletes`.
 ///
@@ -42,8 +46,11 @@ pub struct Folded {
     /// Indexes of the columns that say which row a delete means: those of the key, in key order; without a key all that
     /// the events have.
     pub compared: Vec<usize>,
-    /// Keys to delete: the columns of `compared` only, in that order.
+    /// Keys to delete: the columns of `compared` only, in that order. Empty where deleted rows are kept.
     pub deletes: RecordBatch,
+    /// Where deleted rows are kept, the rows that delete what is stored and nothing of this batch: they take the cells
+    /// of a stored row even if it is marked as deleted, and where none is stored they are not to be written.
+    pub of_stored: Option<BooleanBuffer>,
     /// Changes that went in.
     pub changes: usize,
     /// Cells whose value the batch says to be unchanged, of a row that the same batch says to be new: null in `rows`.
@@ -51,6 +58,16 @@ pub struct Folded {
 }
 
 impl Folded {
+    /// Rows that exist in the source.
+    pub fn upserted(&self) -> usize {
+        self.operations.iter().filter(|operation| operation.is_upsert()).count()
+    }
+
+    /// Keys that do not, whether their rows go or stay as deleted ones.
+    pub fn deleted(&self) -> usize {
+        self.deletes.num_rows() + self.operations.len() - self.upserted()
+    }
+
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.rows.num_rows() == 0 && self.deletes.num_rows() == 0 && self.truncated.is_none()
@@ -74,7 +91,21 @@ pub fn fold(
     batches: &[&ChangeBatch],
     keep: impl Fn(u32, i64) -> bool,
 ) -> Result<Folded, ArrowError> {
+    fold_with(DeleteMode::Hard, schema, batches, keep)
+}
+
+/// The same for a sink that does with deleted rows what `mode` says.
+///
+/// # Errors
+/// As [`fold`].
+pub fn fold_with(
+    mode: DeleteMode,
+    schema: &Arc<TableSchema>,
+    batches: &[&ChangeBatch],
+    keep: impl Fn(u32, i64) -> bool,
+) -> Result<Folded, ArrowError> {
     let input = Input::concat(schema, batches, keep)?;
+    let is_delete = |index: u32| !input.operations[index as usize].is_upsert();
     let (compared, chain, upserts, deletes) = if schema.key().is_empty() {
         let compared = keyless::compared(schema, batches);
         let cells: Vec<ArrayRef> =
@@ -83,17 +114,23 @@ pub fn fold(
         (compared, vec![NONE; input.operations.len()], upserts, deletes)
     } else {
         let Chain { chain, last_of_each_key } = input.chain()?;
-        let (upserts, deletes) =
-            last_of_each_key.iter().partition(|&&index| input.operations[index as usize].is_upsert());
+        let (upserts, deletes): (Vec<u32>, Vec<u32>) =
+            last_of_each_key.iter().partition(|&&index| mode == DeleteMode::Soft || !is_delete(index));
         (schema.key().to_vec(), chain, upserts, deletes)
     };
+    let keeps_deleted = upserts.iter().any(|&index| is_delete(index));
+    let of_stored = keeps_deleted
+        .then(|| upserts.iter().map(|&index| deletes_what_is_stored(index, &input.operations, &chain)))
+        .map(Iterator::collect);
 
     let mut unresolved_absent = 0;
     let mut columns = Vec::with_capacity(input.columns.len());
     let mut absent = Vec::with_capacity(input.columns.len());
     let plain = UInt32Array::from(upserts.clone());
-    for (column, mask) in input.columns.iter().zip(&input.absent) {
-        let Some(mask) = mask else {
+    for (index, (column, mask)) in input.columns.iter().zip(&input.absent).enumerate() {
+        let of_deletes =
+            (keeps_deleted && !schema.key().contains(&index)).then(|| input.cells_of_deletes(mask));
+        let Some(mask) = of_deletes.as_ref().or(mask.as_ref()) else {
             columns.push(take(column, &plain, None)?);
             absent.push(None);
             continue;
@@ -119,13 +156,14 @@ pub fn fold(
         truncated: input.truncated,
         compared,
         deletes: with_rows(key_schema, key_columns, deletes.len())?,
+        of_stored,
         changes: input.changes,
         unresolved_absent,
     })
 }
 
 /// A batch that also works without columns.
-fn with_rows(
+pub(super) fn with_rows(
     schema: arrow::datatypes::SchemaRef,
     columns: Vec<ArrayRef>,
     rows: usize,
@@ -134,19 +172,19 @@ fn with_rows(
 }
 
 /// All changes that count, aligned to one schema and put one behind the other.
-struct Input<'a> {
+pub(super) struct Input<'a> {
     schema: &'a TableSchema,
-    operations: Vec<Operation>,
-    source_micros: Vec<i64>,
-    columns: Vec<ArrayRef>,
-    absent: Vec<Option<BooleanBuffer>>,
+    pub(super) operations: Vec<Operation>,
+    pub(super) source_micros: Vec<i64>,
+    pub(super) columns: Vec<ArrayRef>,
+    pub(super) absent: Vec<Option<BooleanBuffer>>,
     /// Changes that count, those that a truncate took away among them.
     changes: usize,
     truncated: Option<Truncated>,
 }
 
 impl<'a> Input<'a> {
-    fn concat(
+    pub(super) fn concat(
         schema: &'a Arc<TableSchema>,
         batches: &[&ChangeBatch],
         keep: impl Fn(u32, i64) -> bool,
@@ -206,8 +244,14 @@ impl<'a> Input<'a> {
         Ok(Self { schema, operations, source_micros, columns, absent, changes, truncated })
     }
 
+    /// A column's mask with the cells of deletes added: they are absent, too.
+    fn cells_of_deletes(&self, mask: &Option<BooleanBuffer>) -> BooleanBuffer {
+        let deletes: BooleanBuffer = self.operations.iter().map(|operation| !operation.is_upsert()).collect();
+        mask.as_ref().map_or(deletes.clone(), |mask| mask | &deletes)
+    }
+
     /// Links each change to the one before it with the same key.
-    fn chain(&self) -> Result<Chain, ArrowError> {
+    pub(super) fn chain(&self) -> Result<Chain, ArrowError> {
         let keys: Vec<ArrayRef> =
             self.schema.key().iter().map(|&key| Arc::clone(&self.columns[key])).collect();
         let fields = keys.iter().map(|key| SortField::new(key.data_type().clone())).collect();
@@ -228,21 +272,21 @@ impl<'a> Input<'a> {
 }
 
 /// No earlier change of that key in the batch.
-const NONE: u32 = u32::MAX;
+pub(super) const NONE: u32 = u32::MAX;
 
-struct Chain {
-    chain: Vec<u32>,
+pub(super) struct Chain {
+    pub(super) chain: Vec<u32>,
     last_of_each_key: Vec<u32>,
 }
 
-struct Resolved {
-    indices: UInt32Array,
-    absent: BooleanBuffer,
-    unresolved: u64,
+pub(super) struct Resolved {
+    pub(super) indices: UInt32Array,
+    pub(super) absent: BooleanBuffer,
+    pub(super) unresolved: u64,
 }
 
 /// For each row the change that its cell is taken from.
-fn resolve_absent(
+pub(super) fn resolve_absent(
     upserts: &[u32],
     operations: &[Operation],
     chain: &[u32],
@@ -264,7 +308,7 @@ fn resolve_absent(
                     still_absent.append(true);
                     return row;
                 }
-                if !operations[before as usize].is_upsert() {
+                if operations[at as usize].is_upsert() && !operations[before as usize].is_upsert() {
                     unresolved += 1;
                     still_absent.append(false);
                     return row;
@@ -274,6 +318,17 @@ fn resolve_absent(
         })
         .collect();
     Resolved { indices, absent: still_absent.finish(), unresolved }
+}
+
+/// Whether a change is a delete with nothing but deletes of its key before it in the batch.
+fn deletes_what_is_stored(mut at: u32, operations: &[Operation], chain: &[u32]) -> bool {
+    while at != NONE {
+        if operations[at as usize].is_upsert() {
+            return false;
+        }
+        at = chain[at as usize];
+    }
+    true
 }
 
 /// The absent mask of a column over several batches, built only once one of them has one.

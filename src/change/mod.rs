@@ -15,19 +15,28 @@ mod fold_tests;
 #[cfg(test)]
 mod fold_whole_tests;
 mod keyless;
+mod linked;
 pub mod policy;
 mod position;
+pub mod quarantine;
 pub mod raw;
 mod sink;
 mod table;
 mod truncate;
+pub mod versions;
+#[cfg(test)]
+mod versions_tests;
 
 pub use batch::{Batch, ChangeBatch, Operation, RecordError, RecordErrorKind};
-pub use fold::{Folded, fold};
+pub use fold::{Folded, fold, fold_with};
 pub use policy::{
     DeleteMode, Keyless, OnError, OnTruncate, Policies, SchemaChange, TableMode, TablePolicy, WriteMode,
 };
 pub use position::{Progress, Span, StoredPosition, TopicIdentity, TopicPartition};
-pub use sink::{CommitReport, KnownSchemas, Sink, SinkError, TableReport};
-pub use table::{Column, ColumnType, TableId, TableSchema};
+pub use sink::{
+    CommitReport, KnownSchemas, RefusedChange, Sink, SinkError, SinkFigures, TableFigures, TableReport,
+    Written,
+};
+pub use table::{Column, ColumnType, Shape, TableId, TableSchema};
 pub use truncate::{Truncate, TruncateReach, Truncated};
+pub use versions::Versions;

@@ -39,7 +39,7 @@ async fn ask(url: &str) -> Result<Status, String> {
 }
 
 /// An error with its causes: reqwest's own text leaves the reason out.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -70,6 +70,10 @@ fn lanes(lanes: &[LaneStatus]) -> Result<RecordBatch, ArrowError> {
         ("lane", text(lanes.iter().map(|lane| Some(lane.lane.clone())))),
         ("state", text(lanes.iter().map(|lane| Some(lane.state.name().to_owned())))),
         ("records", Arc::new(lanes.iter().map(|lane| lane.records).collect::<UInt64Array>())),
+        (
+            "quarantined",
+            Arc::new(lanes.iter().map(|lane| lane.quarantine.values().sum::<u64>()).collect::<UInt64Array>()),
+        ),
         ("last_commit", text(lanes.iter().map(|lane| lane.last_commit.clone()))),
         ("last_error", text(errors)),
     ])

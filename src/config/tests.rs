@@ -207,7 +207,7 @@ fn every_kind_of_problem_has_its_message_and_place() {
         ("lake.uri = 's3:///path'",
          "2: lake.uri: `s3:///path` names no bucket: a local path or s3://bucket/path".into()),
         ("'a[999999999]' = 1",
-         "2: a[999999999]: unknown key; known are pipeline, kafka, batch, lake, defaults, mirrors, source, tables, admin, \
+         "2: a[999999999]: unknown key; known are pipeline, kafka, debezium, batch, lake, defaults, mirrors, source, connect, quarantine, tables, admin, \
           shutdown".into()),
         ("lake.uri = ''", "2: lake.uri: nothing to write to: set lake.uri or add a [mirrors.NAME]".into()),
         ("lake.current_tables = 1", "2: lake.current_tables: expected true or false, found a number".into()),
@@ -251,9 +251,9 @@ fn every_kind_of_problem_has_its_message_and_place() {
         ("[[tables]]\nsource = 'a.cdc_events'",
          "3: tables[0].source: `a.cdc_events` would share the folder `cdc_events` with the raw table: set \
           lake.raw_table or lake.layout".into()),
-        ("[[tables]]\nsource = 'a.b'\n[tables.types]\nx = 'decimal(5,6)'",
-         "5: tables[0].types.x: `decimal(5,6)` does not say the digits of a decimal: write decimal(p,s) with 1 <= p <= \
-          1000 and 0 <= s <= p, for example decimal(10,2)".into()),
+        ("[[tables]]\nsource = 'a.b'\n[tables.types]\nx = 'decimal(5,1001)'",
+         "5: tables[0].types.x: `decimal(5,1001)` does not say the digits of a decimal: write decimal(p,s) with 1 <= p <= \
+          1000 and -1000 <= s <= 1000, for example decimal(10,2)".into()),
         ("[[tables]]\nsource = 'a.b'\ndelete = 'soft'",
          "4: tables[0].delete: unknown key; known are source, write, types".into()),
         ("tables = 1", "2: tables: expected a list of tables, found a number".into()),
@@ -342,4 +342,15 @@ fn yaml_problems_have_their_line() {
 fn tables_with_a_layout_that_separates_them_are_accepted() {
     let text = "lake.layout = '{schema}/{table}'\n[[tables]]\nsource = 'a.t'\n[[tables]]\nsource = 'b.t'";
     assert_eq!(Case::toml(text).settings().tables.len(), 2);
+}
+
+#[test]
+fn a_history_says_what_it_cannot_be() {
+    let table = "[[tables]]\nsource = 'public.orders'\nmode = 'history'\n";
+    assert_eq!(Case::toml(table).problems(), "none");
+    let problems =
+        Case::toml(&format!("{table}write = 'copy-on-write'\nchange_data_feed = true\n")).problems();
+    for expected in ["set write = \"merge-on-read\"", "set change_data_feed = false"] {
+        assert!(problems.contains("tables[0].mode") && problems.contains(expected), "{problems}");
+    }
 }

@@ -17,6 +17,7 @@ use super::fault::{Decoded, Fault};
 use super::key::KeyNames;
 use super::raw_rows::RawRow;
 use super::record::{Outcome, RecordRef};
+use super::refine::Refinements;
 use super::row::{Layout, RowFault};
 use super::tables::Change;
 use super::topic::{Opened, names, table_of};
@@ -66,6 +67,7 @@ impl Decoder {
                     after.ok_or_else(|| without_row(operation, "after"))?
                 };
                 let layout = self.push_row(&event, operation, text)?;
+                self.judge(record, topic, operation, key.text, &layout)?;
                 self.push_raw(&RawRow { key: Some(key.text), ..raw }, Some(&layout))?;
                 self.keep(&event, layout);
                 Outcome::Change(operation)
@@ -168,7 +170,9 @@ impl Decoder {
         let Some(schema) = &event.opened.schema else { return self.push_bare(event, change, text) };
         let known = topic_at(&mut self.topics, event.topic)?;
         let from = (event.source, &self.options.routes);
-        let layout = known.layout(event.opened, schema, &event.key_names, from, &mut self.tables)?;
+        let refinements = Refinements { known: self.known.as_ref(), configured: &self.options.types };
+        let layout =
+            known.layout(event.opened, schema, &event.key_names, from, &mut self.tables, refinements)?;
         self.tables.push(&layout, text, change, &self.placeholder).map_err(RowFault::strict)?;
         Ok(layout)
     }
@@ -195,8 +199,12 @@ impl Decoder {
         let source = table_of(event.source);
         let table = self.options.routes.of(&source).unwrap_or_else(|| source.clone());
         let known = self.known.schema(&table);
+        let modes = self.options.modes;
+        let in_source = self.options.source.as_ref().and_then(|types| types.of(&source, modes));
         let types = TypeSources {
             configured: self.options.types.get(&table.to_string()),
+            source: in_source.as_ref(),
+            modes,
             known: known.as_deref(),
             placeholder: &self.placeholder,
             metadata_prefix: prefix.as_ref(),

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use crate::change::{Batch, Operation, RecordError, RecordErrorKind, TopicIdentity, TopicPartition};
 use arrow::error::ArrowError;
 
+use super::aside::Aside;
 use super::envelope::{self, Source};
 use super::fault::{Decoded, Fault};
 use super::partitions::{Partitions, Predecessor};
@@ -35,6 +36,7 @@ pub struct Decoder {
     pub(super) tables: Tables,
     raw: RawRows,
     pub(super) counts: Counts,
+    pub(super) aside: Aside,
 }
 
 /// Figures of the running batch.
@@ -60,6 +62,7 @@ impl Decoder {
             tables: Tables::default(),
             raw: RawRows::default(),
             counts: Counts::default(),
+            aside: Aside::default(),
         }
     }
 
@@ -105,8 +108,8 @@ impl Decoder {
         identity: &TopicIdentity,
         drained: Option<Drained>,
     ) -> Result<Outcome, RecordError> {
-        let (topics, index, options) = (&mut self.topics, &mut self.topic_index, &self.options);
-        let at = self.partitions.locate(record, || topic_of(topics, index, record.topic, options));
+        self.aside.begin(record, identity);
+        let at = self.locate(record);
         let outcome = self.decode(record, at, drained).map_err(|fault| RecordError {
             partition: TopicPartition::new(Arc::clone(record.topic), record.partition),
             offset: record.offset,
@@ -117,11 +120,33 @@ impl Decoder {
             return Ok(outcome);
         }
         let deleted = record.key.filter(|_| outcome == Outcome::Change(Operation::Delete));
-        self.partitions.accept(at, record.offset, identity, deleted);
+        self.accept(record, identity, deleted);
         self.counts.changes += usize::from(matches!(outcome, Outcome::Change(_)));
+        Ok(outcome)
+    }
+
+    fn locate(&mut self, record: &RecordRef<'_>) -> usize {
+        let (topics, index, options) = (&mut self.topics, &mut self.topic_index, &self.options);
+        self.partitions.locate(record, || topic_of(topics, index, record.topic, options))
+    }
+
+    /// Index of the topic of a record.
+    pub(super) fn partition_topic(&mut self, record: &RecordRef<'_>) -> usize {
+        let at = self.locate(record);
+        self.partitions.topic(at)
+    }
+
+    /// Has the running batch cover a record.
+    pub(super) fn accept(
+        &mut self,
+        record: &RecordRef<'_>,
+        identity: &TopicIdentity,
+        deleted: Option<&[u8]>,
+    ) {
+        let at = self.locate(record);
+        self.partitions.accept(at, record.offset, identity, deleted);
         self.counts.records += 1;
         self.counts.bytes += (record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len)) as u64;
-        Ok(outcome)
     }
 
     /// Changes in the running batch.
@@ -147,6 +172,7 @@ impl Decoder {
         let counts = std::mem::take(&mut self.counts);
         let raw = std::mem::take(&mut self.raw);
         let (partitions, spans) = self.partitions.finish();
+        let (quarantined, settled) = self.aside.finish();
         Ok(Batch {
             partitions,
             spans,
@@ -156,6 +182,10 @@ impl Decoder {
             records: counts.records,
             newest_source_micros: counts.newest_source_micros,
             alive_millis: counts.alive_millis,
+            quarantined,
+            settled,
+            originals: None,
+            replay: false,
         })
     }
 
@@ -221,6 +251,7 @@ impl Decoder {
         let partition = self.partitions.in_batch(at);
         let change = Change { operation, partition, offset: record.offset, source_micros: 0, lsn: 0 };
         self.tables.push(&layout, key.text, change, &self.placeholder).map_err(RowFault::strict)?;
+        self.judge(record, topic, operation, key.text, &layout)?;
         if predecessor == Predecessor::Other {
             let raw = RawRow {
                 operation: operation.code(),
@@ -315,7 +346,7 @@ fn topic_of(
     if let Some(&topic) = index.get(name) {
         return topic;
     }
-    topics.push(Topic::new(name, &options.flattened));
+    topics.push(Topic::new(name, options.modes, &options.flattened));
     index.insert(Arc::clone(name), topics.len() - 1);
     topics.len() - 1
 }

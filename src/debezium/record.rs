@@ -7,6 +7,7 @@ use crate::change::{Operation, Policies, TableId, TableSchema};
 
 use super::configured::ConfiguredType;
 use super::flattened::FlattenedOptions;
+use super::modes::Modes;
 use super::placeholder::DEFAULT_PLACEHOLDER;
 use super::routes::Routes;
 
@@ -25,6 +26,10 @@ pub struct RecordRef<'a> {
     pub key: Option<&'a [u8]>,
     /// Value bytes.
     pub value: Option<&'a [u8]>,
+    /// Header `__debezium.newkey`: on the delete half of a key change, the key that the row has afterwards.
+    pub new_key: Option<&'a [u8]>,
+    /// Header `__debezium.oldkey`: on the create half of a key change, the key that the row had before.
+    pub old_key: Option<&'a [u8]>,
 }
 
 /// How to decode.
@@ -42,6 +47,17 @@ pub struct DecoderOptions {
     pub flattened: FlattenedOptions,
     /// Tables that take the rows of several tables of the source.
     pub routes: Routes,
+    /// The connector's settings, where events do not say how values are written.
+    pub modes: Modes,
+    /// Who knows the types of the source's columns, for events without schema block.
+    pub source: Option<Arc<dyn SourceTypes>>,
+}
+
+/// The types of the source's columns, read from its catalog.
+pub trait SourceTypes: std::fmt::Debug + Send + Sync {
+    /// The columns of a table by name; `None` where the source cannot be asked, or does not have the table. Asked when a
+    /// table, or a column of it, is first seen; may block.
+    fn of(&self, table: &TableId, modes: Modes) -> Option<HashMap<String, ConfiguredType>>;
 }
 
 impl Default for DecoderOptions {
@@ -53,6 +69,8 @@ impl Default for DecoderOptions {
             policies: Policies::default(),
             flattened: FlattenedOptions::default(),
             routes: Routes::default(),
+            modes: Modes::default(),
+            source: None,
         }
     }
 }

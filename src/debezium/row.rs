@@ -217,7 +217,7 @@ impl<'de> Visitor<'de> for Row<'_> {
                 *self.at = At::Repeated(index);
                 return Err(A::Error::custom("column twice"));
             }
-            let cell = Cell { wire, column, placeholder: self.placeholder };
+            let cell = Cell { wire, column, placeholder: Some(self.placeholder) };
             if let Err(error) = map.next_value_seed(cell) {
                 *self.at = At::Column(index);
                 return Err(error);

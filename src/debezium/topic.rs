@@ -4,19 +4,20 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use crate::change::{Column, TableId, TableSchema};
+use crate::change::{TableId, TableSchema};
 
 use super::bare::key_indexes;
 use super::block::{Blocks, Wrapped, begins_with_schema};
-use super::connect::ConnectSchema;
+use super::connect::{ConnectSchema, Described};
 use super::envelope::{Envelope, Integer, Source, Text, or_empty};
 use super::fault::{Decoded, Fault};
 use super::flattened::{self, FlattenedOptions};
 use super::key::{KeyNames, Keys};
+use super::modes::Modes;
+use super::refine::{Refinements, refined};
 use super::routes::Routes;
 use super::row::Layout;
 use super::tables::Tables;
-use super::wire::Wire;
 
 /// Layouts kept for a topic; more are only needed where many partitioned tables share one.
 const MOST_LAYOUTS: usize = 16;
@@ -25,7 +26,7 @@ const MOST_LAYOUTS: usize = 16;
 #[derive(Debug)]
 pub(super) struct ValueSchema {
     pub(super) name: Option<String>,
-    row: Option<(Vec<Column>, Vec<Wire>)>,
+    row: Option<Described>,
     /// Whether it describes the row alone, without envelope.
     flattened: bool,
 }
@@ -53,13 +54,16 @@ pub(super) struct Topic {
     pub(super) keys: Keys,
     /// The layout of the newest row, for tombstones, which do not name their table.
     pub(super) newest: Option<Arc<Layout>>,
+    modes: Modes,
     values: Blocks<Arc<ValueSchema>>,
     layouts: Vec<(Arc<ValueSchema>, Arc<Layout>)>,
 }
 
 impl Topic {
-    pub(super) fn new(name: &Arc<str>, options: &FlattenedOptions) -> Self {
+    /// The topic of that name, written by a connector with these settings.
+    pub(super) fn new(name: &Arc<str>, modes: Modes, options: &FlattenedOptions) -> Self {
         Self {
+            modes,
             heartbeats: name.contains("__debezium-heartbeat"),
             name: Arc::clone(name),
             flattened: options.topics.matches(name),
@@ -128,8 +132,8 @@ impl Topic {
         };
         let flattened = !enveloped && block.is_struct() && of_row();
         let row = match after {
-            _ if flattened => Some(without_metadata(block.columns()?, &self.prefix)),
-            after => after.map(ConnectSchema::columns).transpose()?,
+            _ if flattened => Some(without_metadata(block.columns(self.modes)?, &self.prefix)),
+            after => after.map(|after| after.columns(self.modes)).transpose()?,
         };
         Ok(ValueSchema { name: block.name, row, flattened })
     }
@@ -185,6 +189,7 @@ impl Topic {
         key_names: &KeyNames,
         (source, routes): (&Source<'_>, &Routes),
         tables: &mut Tables,
+        refinements: Refinements<'_>,
     ) -> Decoded<Arc<Layout>> {
         let known = self.layouts.iter().find(|(of, layout)| {
             Arc::ptr_eq(of, schema)
@@ -196,19 +201,20 @@ impl Topic {
         }
         let source = table_of(source);
         let table = routes.of(&source).unwrap_or_else(|| source.clone());
-        let Some((columns, wires)) = &schema.row else {
+        let Some(described) = &schema.row else {
             return Err(Fault::new(
                 crate::change::RecordErrorKind::InvalidSchema,
                 "the schema block of the value describes no `after`",
             ));
         };
-        let key = key_indexes(columns, key_names, &table)?;
+        let key = key_indexes(&described.columns, key_names, &table)?;
+        let (columns, wires) = refined(described, &key, &table, refinements);
         let layout = Arc::new(Layout {
             slot: tables.slot_of(&table),
             table,
             source,
-            schema: Arc::new(TableSchema::new(columns.clone(), key)),
-            wires: wires.clone(),
+            schema: Arc::new(TableSchema::new(columns, key)),
+            wires,
             key_names: Arc::clone(key_names),
             metadata_prefix: self.metadata_prefix(opened),
         });
@@ -219,9 +225,14 @@ impl Topic {
 }
 
 /// The columns that are not metadata fields.
-fn without_metadata((columns, wires): (Vec<Column>, Vec<Wire>), prefix: &str) -> (Vec<Column>, Vec<Wire>) {
-    let is_column = |(column, _): &(Column, Wire)| !flattened::is_metadata(&column.name, prefix);
-    columns.into_iter().zip(wires).filter(is_column).unzip()
+fn without_metadata(mut described: Described, prefix: &str) -> Described {
+    let is_column: Vec<bool> =
+        described.columns.iter().map(|column| !flattened::is_metadata(&column.name, prefix)).collect();
+    let mut keep = is_column.iter().copied().cycle();
+    described.columns.retain(|_| keep.next().unwrap_or(true));
+    described.wires.retain(|_| keep.next().unwrap_or(true));
+    described.once_text.retain(|_| keep.next().unwrap_or(true));
+    described
 }
 
 /// The table that an event names.

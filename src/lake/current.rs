@@ -7,17 +7,23 @@ use std::time::{Duration, Instant};
 use deltalake::DeltaTable;
 
 use super::action::Entry;
+use super::compaction::Pressure;
 use super::create::{self, TableProperties};
 use super::error::LakeError;
 use super::evolve::{self, Change};
 use super::location::collision;
 use super::log::{Log, Outcome};
-use super::mor::{self, MergeOnRead, Pressure, Upserted, Upserts};
+use super::mor::{self, Done, MergeOnRead, Upserted, Upserts};
 use super::progress::Positions;
 use super::schema::{DeltaSchema, PIPELINE, table_schema};
+use super::shape::Shape;
+use super::snapshot::Snapshot;
+use super::soft;
 use super::table::{ATTEMPTS, Advance, Table, Writer, txns};
 use super::upsert;
-use crate::change::{Batch, ChangeBatch, Folded, TableId, TableReport, TableSchema, fold};
+use crate::change::{
+    Batch, ChangeBatch, DeleteMode, Folded, TableId, TablePolicy, TableReport, TableSchema, fold_with,
+};
 
 /// A table that gets no rows stores its positions this often, while its topics bring records for others.
 const POSITIONS_ONLY: Duration = Duration::from_mins(1);
@@ -27,13 +33,19 @@ const POSITIONS_ONLY: Duration = Duration::from_mins(1);
 pub(super) struct CurrentTable {
     pub(super) id: TableId,
     pub(super) table: Table,
-    schema: Arc<TableSchema>,
+    pub(super) schema: Arc<TableSchema>,
+    /// What its rows have besides.
+    pub(super) shape: Shape,
+    /// What is declared for it.
+    pub(super) policy: TablePolicy,
     /// Topics whose changes went to this table: its commits cover their partitions.
     topics: BTreeSet<Arc<str>>,
     /// Index and vectors; `None` where the table is to be written by the library.
-    merge_on_read: Option<MergeOnRead>,
+    pub(super) merge_on_read: Option<MergeOnRead>,
     /// Why the table was last left to the library, so that it is said once.
     obstacle: Option<String>,
+    /// Whether the source's snapshot is being read into it.
+    pub(super) reading: Snapshot,
     /// The library's snapshot that the next merge starts from.
     snapshot: Option<DeltaTable>,
     /// When a position was last stored, or the table opened.
@@ -59,11 +71,14 @@ impl CurrentTable {
         let topics = Positions::of(&writer.pipeline, table.state.txns()).topics();
         let mut current = Self {
             merge_on_read: upserts.merge_on_read(&id),
+            policy: upserts.policy(&id).clone(),
             id,
             table,
             schema: empty_schema(),
+            shape: Shape::default(),
             topics,
             obstacle: None,
+            reading: Snapshot::default(),
             snapshot: None,
             stored: Some(Instant::now()),
         };
@@ -122,15 +137,29 @@ impl CurrentTable {
     ) -> Result<(TableReport, u64), LakeError> {
         let started = Instant::now();
         self.topics.extend(topics_of(batch, changes));
+        self.reading.saw(changes);
         let mut conflicts = 0;
         let advances = self.advances(batch, writer);
         if advances.is_empty() {
             return Ok((TableReport::default(), 0));
         }
         self.refresh(writer, &advances).await?;
+        self.check_mode()?;
+        self.check_truncates(batch, changes, writer)?;
         for _ in 0..ATTEMPTS {
             let advances = self.advances(batch, writer);
-            if !self.evolve(changes, writer, &advances).await? {
+            if !self.mark_deleted(writer, &advances).await?
+                || !self.evolve(changes, writer, &advances).await?
+            {
+                conflicts += 1;
+                continue;
+            }
+            if self.shape.history {
+                let added = self.add_versions(batch, changes, &advances, writer).await?;
+                if let Some((report, resolved)) = added {
+                    self.stored = Some(Instant::now());
+                    return Ok((TableReport { duration: started.elapsed(), ..report }, conflicts + resolved));
+                }
                 conflicts += 1;
                 continue;
             }
@@ -139,15 +168,15 @@ impl CurrentTable {
                 return Ok((TableReport::default(), conflicts));
             }
             let applied = self.apply(&folded, &advances, writer, merge_memory).await?;
-            if let Upserted::Committed { unresolved_absent, unmatched, conflicts: resolved } = applied {
+            if let Upserted::Committed { done, conflicts: resolved } = applied {
                 conflicts += resolved;
                 self.stored = Some(Instant::now());
                 let report = TableReport {
-                    upserted: folded.rows.num_rows() as u64,
-                    deleted: folded.deletes.num_rows() as u64 - unmatched,
-                    unmatched_deletes: unmatched,
+                    upserted: folded.upserted() as u64,
+                    deleted: folded.deleted() as u64,
                     truncated: folded.truncated.is_some(),
-                    unresolved_absent: folded.unresolved_absent + unresolved_absent,
+                    unresolved_absent: folded.unresolved_absent + done.unresolved_absent,
+                    unknown_deletes: done.unknown_deletes,
                     duration: started.elapsed(),
                     version: Some(self.table.state.version() as i64),
                     ..TableReport::default()
@@ -183,10 +212,25 @@ impl CurrentTable {
         Ok(())
     }
 
+    /// Brings the properties of a table that exists to what the settings say.
+    pub(super) async fn keep_properties(
+        &mut self,
+        properties: &TableProperties,
+        feed: bool,
+        writer: &Writer,
+    ) -> Result<(), LakeError> {
+        let before = self.table.state.version();
+        self.table.keep_properties(properties, feed, writer).await?;
+        if self.table.state.version() == before { Ok(()) } else { self.read_schema() }
+    }
+
     /// Makes a step of compaction, if one is due; says whether it did.
     pub(super) async fn compact(&mut self, writer: &Writer, pressure: Pressure) -> Result<bool, LakeError> {
+        if self.reading.holds_compaction(self.table.state.files().len()) {
+            return Ok(false);
+        }
         match &mut self.merge_on_read {
-            Some(rows) => rows.compact(&mut self.table, &self.schema, writer, pressure).await,
+            Some(rows) => rows.compact(&mut self.table, (&self.schema, self.shape), writer, pressure).await,
             None => Ok(false),
         }
     }
@@ -202,7 +246,8 @@ impl CurrentTable {
         self.table.advances(writer, spans)
     }
 
-    fn fold(&self, batch: &Batch, changes: &[&ChangeBatch], writer: &Writer) -> Result<Folded, LakeError> {
+    /// Which changes of a batch, by partition and offset, the table does not have.
+    pub(super) fn missing(&self, batch: &Batch, writer: &Writer) -> impl Fn(u32, i64) -> bool + use<> {
         let stored: Vec<Option<i64>> = batch
             .partitions
             .iter()
@@ -210,11 +255,63 @@ impl CurrentTable {
                 batch.spans.get(partition).and_then(|span| self.table.position(writer, partition, span))
             })
             .collect();
-        let keep = |partition: u32, offset: i64| {
+        move |partition: u32, offset: i64| {
             stored.get(partition as usize).copied().flatten().is_none_or(|stored| offset >= stored)
+        }
+    }
+
+    /// Refuses truncates of tables that keep what is deleted: all of their rows would have to be written anew.
+    fn check_truncates(
+        &self,
+        batch: &Batch,
+        changes: &[&ChangeBatch],
+        writer: &Writer,
+    ) -> Result<(), LakeError> {
+        let keeps =
+            self.shape.history || (self.shape.keeps_deleted && self.policy.delete == DeleteMode::Soft);
+        let missing = self.missing(batch, writer);
+        let is_missing = |changes: &ChangeBatch, row: usize| {
+            changes
+                .partitions
+                .get(row)
+                .zip(changes.offsets.get(row))
+                .is_some_and(|(at, offset)| missing(*at, *offset))
         };
-        fold(&self.schema, changes, keep)
+        let truncated = changes
+            .iter()
+            .any(|changes| changes.truncates.iter().any(|truncate| is_missing(changes, truncate.row)));
+        if !keeps || !truncated {
+            return Ok(());
+        }
+        Err(LakeError::Refused(format!(
+            "table {} was truncated in the source, and keeps deleted rows here, of which a truncate names none; set on_truncate = \
+             \"ignore\" for it to leave them as they are",
+            self.id
+        )))
+    }
+
+    fn fold(&self, batch: &Batch, changes: &[&ChangeBatch], writer: &Writer) -> Result<Folded, LakeError> {
+        fold_with(self.policy.delete, &self.schema, changes, self.missing(batch, writer))
             .map_err(|error| LakeError::Refused(format!("table {} cannot take this batch: {error}", self.id)))
+    }
+
+    /// Adds the column that marks deleted rows, where they are to be kept; `false` where another writer came between.
+    async fn mark_deleted(&mut self, writer: &Writer, advances: &[Advance]) -> Result<bool, LakeError> {
+        if self.shape.keeps_deleted || !Shape::wanted(&self.policy).keeps_deleted {
+            return Ok(true);
+        }
+        if self.schema.key().is_empty() {
+            return Err(LakeError::Refused(format!(
+                "table {} has no key, by which a deleted row could be found again; set delete = \"hard\" for it",
+                self.id
+            )));
+        }
+        let outcome = self.table.commit(soft::add_mark(&self.id, &self.table.state, &writer.id)?).await?;
+        if outcome == Outcome::Conflict {
+            self.table.catch_up(writer, advances).await?;
+        }
+        self.read_schema()?;
+        Ok(outcome == Outcome::Committed)
     }
 
     /// Adds the columns that the changes bring; `false` where another writer came between.
@@ -252,7 +349,8 @@ impl CurrentTable {
             let obstacle = mor::obstacle(&self.table.state, &self.schema);
             if obstacle.is_none() {
                 self.snapshot = None;
-                let upserted = merge_on_read.upsert(&mut self.table, folded, advances, writer).await;
+                let upserted =
+                    merge_on_read.upsert(&mut self.table, (folded, self.shape), advances, writer).await;
                 self.read_schema()?;
                 return upserted;
             }
@@ -267,7 +365,7 @@ impl CurrentTable {
         }
         let merged = self.merge(folded, advances, writer, merge_memory).await?;
         Ok(if merged {
-            Upserted::Committed { unresolved_absent: 0, unmatched: 0, conflicts: 0 }
+            Upserted::Committed { done: Done::default(), conflicts: 0 }
         } else {
             Upserted::Changed
         })
@@ -289,7 +387,8 @@ impl CurrentTable {
             )));
         }
         self.snapshot = None;
-        let upserted = mor::rewrite::upsert(&mut self.table, folded, advances, writer).await;
+        let rows = (folded, self.shape);
+        let upserted = mor::rewrite::upsert(&mut self.table, rows, advances, writer).await;
         self.read_schema()?;
         upserted
     }
@@ -304,7 +403,10 @@ impl CurrentTable {
     ) -> Result<bool, LakeError> {
         let version = self.table.state.version();
         let merged = match self.snapshot_at(version).await {
-            Ok(snapshot) => upsert::merge(snapshot, folded, txns(advances), &writer.id, merge_memory).await,
+            Ok(snapshot) => {
+                let rows = (folded, self.shape);
+                upsert::merge(snapshot, rows, txns(advances), &writer.id, merge_memory).await
+            }
             Err(error) => Err(error),
         };
         let found = self.table.catch_up(writer, advances).await?;
@@ -347,11 +449,12 @@ impl CurrentTable {
         Ok(snapshot)
     }
 
-    fn read_schema(&mut self) -> Result<(), LakeError> {
+    pub(super) fn read_schema(&mut self) -> Result<(), LakeError> {
         let metadata = self.table.state.metadata();
         let folder = self.table.log.table();
         let delta = DeltaSchema::parse(folder, &metadata.schema_string)?;
         self.schema = Arc::new(table_schema(folder, &delta, &metadata.configuration)?);
+        self.shape = Shape::of(&delta);
         Ok(())
     }
 }

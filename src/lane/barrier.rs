@@ -139,6 +139,7 @@ impl DecodeStage {
             return Ok(());
         }
         let Some((partition, records)) = self.barrier.take(topic) else { return Ok(()) };
+        let records = Arc::new(records);
         self.reading.hold(&partition, false);
         let mut run = None;
         let mut drained = Some(Drained { partitions });
@@ -146,7 +147,7 @@ impl DecodeStage {
             if !elsewhere.is_empty() && drained.is_some() {
                 return self.stop_topic(read_elsewhere(&partition, record.offset, elsewhere));
             }
-            self.decode_record(&record, &mut run, drained.take())?;
+            self.decode_record(&record, &records, &mut run, drained.take())?;
         }
         self.ask_for_end(topic);
         self.tell_caught_up()

@@ -6,7 +6,11 @@ use std::time::Duration;
 use super::LaneEnd;
 use crate::admin::metrics::Metrics;
 use crate::admin::status::{LaneBoard, LaneState, PartitionState, now};
-use crate::change::{Batch, ChangeBatch, CommitReport, Operation, RecordError, TopicPartition};
+use crate::change::quarantine::Ledger;
+use crate::change::{
+    Batch, ChangeBatch, CommitReport, Operation, RecordError, RefusedChange, SinkFigures, TableId,
+    TopicPartition,
+};
 use crate::kafka::Lag;
 
 /// The metrics and the board of one lane.
@@ -114,6 +118,7 @@ impl Observer {
 
     pub(super) fn committed(&self, batch: &Batch, report: &CommitReport) {
         self.operations(batch, report);
+        self.kept(batch, report);
         self.freshness(batch, report);
         self.metrics.conflicts.with_label_values(&[&self.lane]).inc_by(report.conflicts);
         self.metrics
@@ -132,6 +137,7 @@ impl Observer {
                 self.metrics.rows_written.with_label_values(&[lane, table.as_str(), kind]).inc_by(rows);
             }
             self.metrics.unresolved_absent.with_label_values(&[lane, table]).inc_by(done.unresolved_absent);
+            self.metrics.unknown_deletes.with_label_values(&[lane, table]).inc_by(done.unknown_deletes);
         }
         let mut board = self.board.lock();
         board.records += batch.records;
@@ -145,6 +151,22 @@ impl Observer {
         }
     }
 
+    /// What the sink's tables are like, and what was written to them.
+    pub(super) fn figures(&self, figures: &SinkFigures) {
+        let lane = self.lane.as_str();
+        for (table, of) in &figures.tables {
+            self.metrics.table_live_files.with_label_values(&[lane, table]).set(of.live_files as i64);
+            self.metrics.table_bytes.with_label_values(&[lane, table]).set(of.live_bytes as i64);
+            for (by, written) in [("batches", of.batches), ("compaction", of.compaction)] {
+                let labels = [lane, table.as_str(), by];
+                self.metrics.file_rows.with_label_values(&labels).inc_by(written.rows);
+                self.metrics.file_bytes.with_label_values(&labels).inc_by(written.bytes);
+            }
+        }
+        self.metrics.vacuumed_files.with_label_values(&[lane]).inc_by(figures.vacuumed_files);
+        self.metrics.vacuumed_bytes.with_label_values(&[lane]).inc_by(figures.vacuumed_bytes);
+    }
+
     fn operations(&self, batch: &Batch, report: &CommitReport) {
         for changes in batch.changes.iter().filter(|changes| !report.stopped.contains_key(&changes.table)) {
             let table = changes.table.to_string();
@@ -156,17 +178,46 @@ impl Observer {
                 Operation::Truncate,
             ] {
                 // An update without key is two changes of one record, the first of which deletes the row before.
-                let is_record = |row: &usize| {
-                    changes.operations.get(*row) == Some(&operation)
-                        && (operation != Operation::Delete || !is_first_half(changes, *row))
-                };
-                let count = (0..changes.len()).filter(is_record).count();
+                let is_record = |row: usize| operation != Operation::Delete || !is_first_half(changes, row);
+                let count = changes
+                    .operations
+                    .iter()
+                    .zip(changes.offsets.iter().zip(&changes.partitions))
+                    .enumerate()
+                    .filter(|(row, (each, place))| {
+                        **each == operation
+                            && is_record(*row)
+                            && !is_refused(batch, report, &changes.table, *place)
+                    })
+                    .count();
                 if count > 0 {
                     let labels = [self.lane.as_str(), table.as_str(), operation.code()];
                     self.metrics.records.with_label_values(&labels).inc_by(count as u64);
                 }
             }
         }
+    }
+
+    /// Records that went into quarantine: from the decoder, and from the sink.
+    fn kept(&self, batch: &Batch, report: &CommitReport) {
+        if batch.replay {
+            return;
+        }
+        let decoded = batch.quarantined.iter().map(|record| record.kind);
+        for kind in decoded.chain(report.refused.iter().map(|refused| refused.kind)) {
+            self.metrics.quarantined.with_label_values(&[self.lane.as_str(), kind.code()]).inc();
+        }
+    }
+
+    /// How many records are in quarantine and open.
+    pub(super) fn quarantine(&self, ledger: &Ledger) {
+        let open = ledger.open();
+        let all: u64 = open.values().sum();
+        self.metrics
+            .quarantine_open
+            .with_label_values(&[&self.lane])
+            .set(i64::try_from(all).unwrap_or(i64::MAX));
+        self.board.lock().quarantine = open;
     }
 
     /// Source commit to sink commit of every streamed change. Snapshot rows are left out: their source time is that
@@ -232,4 +283,18 @@ impl Observer {
 fn is_first_half(changes: &ChangeBatch, row: usize) -> bool {
     let place = |row: usize| changes.offsets.get(row).zip(changes.partitions.get(row));
     place(row).is_some() && place(row) == place(row + 1)
+}
+
+/// Whether the sink refused the change of `table` at this offset and index of a partition.
+fn is_refused(
+    batch: &Batch,
+    report: &CommitReport,
+    table: &TableId,
+    (offset, partition): (&i64, &u32),
+) -> bool {
+    report.refused.iter().any(|refused: &RefusedChange| {
+        refused.place.offset == *offset
+            && refused.table == *table
+            && batch.partitions.get(*partition as usize) == Some(&refused.place.partition)
+    })
 }

@@ -13,6 +13,7 @@ use tokio_postgres::{Client, Statement};
 use super::catalog::{self, TargetTable};
 use super::connection::Endpoint;
 use super::names::{TargetName, quoted, quoted_list};
+use super::native::Available;
 use super::plan::{self, Field, Plan, Step};
 use super::progress::{self, ProgressTable};
 use super::sql::Statements;
@@ -53,6 +54,7 @@ pub(super) struct Session {
     pub(super) buffer: BytesMut,
     pub(super) progress: progress::Statements,
     pub(super) transaction: u64,
+    available: Available,
     tables: HashMap<TableId, Vec<Prepared>>,
     raw: Option<PreparedRaw>,
     stages: u64,
@@ -64,8 +66,10 @@ impl Session {
         let client = endpoint.connect().await?;
         progress.ensure(&client).await?;
         let progress = progress.prepare(&client).await?;
+        let available = Available::read(&client).await?;
         Ok(Self {
             client,
+            available,
             buffer: BytesMut::new(),
             progress,
             transaction: 0,
@@ -122,7 +126,7 @@ impl Session {
         if known.iter().any(|prepared| prepared.schema == *schema) {
             return Ok(None);
         }
-        let fields = plan::source_fields(schema);
+        let fields = plan::source_fields(schema, &self.available);
         let (plan, found) = settle(&self.client, target, &fields, schema.key()).await?;
         let statements = Statements::new(&plan, schema.columns().len());
         self.stages += 1;

@@ -209,8 +209,9 @@ fn staged_value(column: &PlannedColumn) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::assign::Limit;
     use super::super::names::TargetName;
-    use super::super::types::{Limit, Wire};
+    use super::super::types::Wire;
     use super::*;
 
     fn column(field: usize, name: &str, wire: Wire, cast: Option<&str>, settable: bool) -> PlannedColumn {

@@ -29,8 +29,12 @@ pub struct Plan {
     pub partitions: u32,
     /// Statements for the source before the connector starts.
     pub prepare: &'static str,
+    /// Settings of the connector that differ from those of `connectors/`.
+    pub connector: Vec<(&'static str, &'static str)>,
     /// A server of its own for the target mirror, so that the test can stop it.
     pub own_target_server: bool,
+    /// Whether the program may ask the source's catalog.
+    pub asks_source: bool,
     /// Further lines for the settings file.
     pub settings: String,
     /// Lines for its section `[kafka]`.
@@ -46,7 +50,9 @@ impl Plan {
             schema_blocks: true,
             partitions: 1,
             prepare: "",
+            connector: Vec::new(),
             own_target_server: false,
+            asks_source: false,
             settings: String::new(),
             kafka_settings: "",
         }
@@ -139,6 +145,9 @@ impl Shop {
         ] {
             settings[key] = value;
         }
+        for (key, value) in &plan.connector {
+            settings[*key] = json!(value);
+        }
         settings
     }
 
@@ -175,6 +184,9 @@ schema = "public"
             datalake = self.stack.mirrors.url(&format!("{}_datalake", self.name)),
             target = self.target_server.url(&format!("{}_target", self.name)),
         );
+        if plan.asks_source {
+            write!(text, "\n[source]\nurl = \"{}\"\n", self.stack.source.url(&self.name)).unwrap();
+        }
         write!(text, "\n{}\n", plan.settings).unwrap();
         text
     }

@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod fuzz;
 mod generated;
 mod input;
 mod kinds;
+mod known;
+mod mutate;
 mod recorded;
 mod rows;
 
@@ -54,6 +57,8 @@ impl Record {
             timestamp_ms: self.timestamp_ms,
             key: self.key.as_deref().map(str::as_bytes),
             value: self.value.as_deref().map(str::as_bytes),
+            new_key: None,
+            old_key: None,
         };
         decoder.push(record, &TopicIdentity::unknown())
     }

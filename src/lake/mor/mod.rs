@@ -10,13 +10,15 @@
 //! Invariants: a key has at most one live row; a commit of ours only ever deletes rows of files that are live at the
 //! version before; the Delta commit comes first, the index follows.
 
+pub(super) mod changes;
 mod compact;
-mod files;
+pub(super) mod files;
+mod history;
 mod home;
 mod keys;
 mod locate;
 mod plan;
-mod reader;
+pub(super) mod reader;
 pub(super) mod rewrite;
 mod scan;
 mod stacks;
@@ -25,24 +27,28 @@ mod vectors;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub(super) use self::compact::Pressure;
+use self::compact::Compacted;
+pub(super) use self::compact::step_without_index;
 use self::files::{DataFiles, stored_rows};
 use self::home::Home;
 use self::keys::{KeyCodec, Keys};
 use self::locate::{Locator, OwnCommit, identity};
 use self::plan::{Cells, Emptied, Plan, with_stored_cells};
-use self::stacks::Found;
 use self::vectors::Vectors;
+pub(super) use self::vectors::path as vector_path;
 use super::action::{Add, Entry};
+use super::compaction::Background;
 use super::create::DELETION_VECTORS;
 use super::error::LakeError;
 use super::log::Outcome;
 use super::now_millis;
+use super::shape::Shape;
 use super::state::TableState;
 use super::table::{ATTEMPTS, Advance, Table, Writer, txns};
 use crate::change::{Folded, Policies, TableId, TablePolicy, TableSchema, Truncated, WriteMode};
 use crate::failpoint;
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
 use arrow::error::ArrowError;
 use bytes::Bytes;
 
@@ -103,11 +109,19 @@ impl Upserts {
 /// How a batch ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Upserted {
-    /// The batch is in the table. Absent cells of rows that were not there are null, how many; and deletes of rows
-    /// without key that were not there have done nothing, how many.
-    Committed { unresolved_absent: u64, unmatched: u64, conflicts: u64 },
+    /// The batch is in the table.
+    Committed { done: Done, conflicts: u64 },
     /// Another writer changed the table's definition: fold the batch again.
     Changed,
+}
+
+/// What a commit met in the table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Done {
+    /// Absent cells of rows that were not there: they are null.
+    pub(super) unresolved_absent: u64,
+    /// Deletes of keys that were not there: nothing was done.
+    pub(super) unknown_deletes: u64,
 }
 
 /// What merge-on-read keeps of one table between batches: a view of its log, to be had again at any time.
@@ -120,23 +134,31 @@ pub(super) struct MergeOnRead {
     compared: Option<Vec<String>>,
     /// The version at which compaction met another writer.
     conflict: Option<u64>,
+    /// A large step of compaction that is being read and written.
+    compacting: Option<Background<Compacted>>,
 }
 
 /// What is being brought into the table, with its keys.
 struct Upsert<'a> {
     folded: &'a Folded,
+    shape: Shape,
     advances: &'a [Advance],
     upserted: Keys,
     deleted: Keys,
     files: DataFiles,
     /// The rows, once they are written; another attempt takes them over where they do not depend on stored rows.
     written: Option<Add>,
+    /// Keys of the rows that were written, where they are not all of the batch's.
+    written_keys: Option<Keys>,
+    /// The rows that were written and where each of the batch's went, where the table has a change data feed.
+    change: Option<(RecordBatch, Vec<Option<usize>>)>,
+    has_feed: bool,
 }
 
 impl<'a> Upsert<'a> {
     fn new(
         table: &Table,
-        folded: &'a Folded,
+        (folded, shape): (&'a Folded, Shape),
         advances: &'a [Advance],
         codec: &KeyCodec,
     ) -> Result<Self, LakeError> {
@@ -144,21 +166,49 @@ impl<'a> Upsert<'a> {
         let keys = |rows: &RecordBatch| codec.encode(&codec.columns_of(rows)).map_err(refused);
         Ok(Self {
             folded,
+            shape,
             advances,
             upserted: keys(&folded.rows)?,
             deleted: keys(&folded.deletes)?,
             files: DataFiles { table: table.log.table().into(), store: table.log.files() },
             written: None,
+            written_keys: None,
+            change: None,
+            // What a commit without a file of changes removes and adds is its change, as readers see it.
+            has_feed: folded.truncated.is_none() && changes::has_feed(table.state.metadata()),
         })
     }
 
-    fn refused(&self, error: &ArrowError) -> LakeError {
-        LakeError::Refused(format!("table {} cannot take this batch: {error}", self.files.table))
-    }
-
-    /// Deletes of rows without key that find nothing where nothing is stored.
-    fn unmatched_without_rows(&self) -> u64 {
-        if self.folded.is_keyless() { self.folded.deletes.num_rows() as u64 } else { 0 }
+    /// Writes the rows, without deletes of rows that are not there; returns how many those are.
+    async fn write(&mut self, columns: Vec<ArrayRef>, plan: &Plan) -> Result<usize, LakeError> {
+        let refused = |error: ArrowError| {
+            LakeError::Refused(format!("table {} cannot take this batch: {error}", self.files.table))
+        };
+        let mut rows = stored_rows(self.folded, columns, self.shape).map_err(refused)?;
+        let all = rows.num_rows();
+        let mut places: Vec<Option<usize>> = (0..all).map(Some).collect();
+        if let Some(of_stored) = &self.folded.of_stored {
+            let stored = plan.replacing();
+            let keep: BooleanArray = of_stored
+                .iter()
+                .enumerate()
+                .map(|(row, only)| Some(!only || stored.contains(&row)))
+                .collect();
+            rows = filter_record_batch(&rows, &keep).map_err(refused)?;
+            let mut next = 0..;
+            places = keep.iter().map(|keep| keep.unwrap_or(false).then(|| next.next()).flatten()).collect();
+            let codec = KeyCodec::new(&self.folded.schema, &self.folded.compared);
+            let keys = codec.encode(&codec.columns_of(&rows));
+            self.written_keys = Some(keys.map_err(refused)?);
+        }
+        let unknown = all - rows.num_rows();
+        self.change = self.has_feed.then(|| (rows.clone(), places));
+        self.written = None;
+        if rows.num_rows() > 0 {
+            self.written = Some(self.files.write(rows, &self.folded.schema).await?);
+            failpoint::hit("lake.after_data_files");
+        }
+        Ok(unknown)
     }
 }
 
@@ -166,9 +216,9 @@ impl<'a> Upsert<'a> {
 struct Prepared {
     entry: Bytes,
     plan: Plan,
-    /// In a table without key, the rows that its deletes mean.
-    found: Found,
-    unresolved_absent: u64,
+    /// In a table without key, the stacks of addresses that the batch cuts.
+    cuts: Vec<(Box<[u8]>, u32)>,
+    done: Done,
 }
 
 impl MergeOnRead {
@@ -179,6 +229,7 @@ impl MergeOnRead {
             vectors: Vectors::new(vector_memory),
             compared: None,
             conflict: None,
+            compacting: None,
         }
     }
 
@@ -196,31 +247,27 @@ impl MergeOnRead {
     pub(super) async fn upsert(
         &mut self,
         table: &mut Table,
-        folded: &Folded,
+        (folded, shape): (&Folded, Shape),
         advances: &[Advance],
         writer: &Writer,
     ) -> Result<Upserted, LakeError> {
         let names = |&column: &usize| Some(folded.schema.columns().get(column)?.name.to_string());
         self.compared = folded.is_keyless().then(|| folded.compared.iter().filter_map(names).collect());
         let codec = KeyCodec::new(&folded.schema, &folded.compared);
-        let mut upsert = Upsert::new(table, folded, advances, &codec)?;
+        let mut upsert = Upsert::new(table, (folded, shape), advances, &codec)?;
         for attempt in 0..ATTEMPTS {
-            self.follow(table, &codec, &upsert.files).await?;
+            self.follow(table, (&codec, shape), &upsert.files).await?;
             let prepared = self.prepare(table, &mut upsert, writer).await?;
-            let committed = |unresolved_absent, unmatched| Upserted::Committed {
-                unresolved_absent,
-                unmatched,
-                conflicts: u64::from(attempt),
-            };
+            let committed = |done| Upserted::Committed { done, conflicts: u64::from(attempt) };
             if table.commit(prepared.entry.clone()).await? == Outcome::Committed {
                 failpoint::hit("lake.before_index");
-                let (unresolved, unmatched) = (prepared.unresolved_absent, prepared.found.unmatched);
+                let done = prepared.done;
                 self.committed(table, &upsert, prepared);
-                return Ok(committed(unresolved, unmatched));
+                return Ok(committed(done));
             }
             let found = table.catch_up(writer, advances).await?;
             if table.has(advances) {
-                return Ok(committed(0, 0));
+                return Ok(committed(Done::default()));
             }
             if found.metadata {
                 return Ok(Upserted::Changed);
@@ -239,12 +286,17 @@ impl MergeOnRead {
     }
 
     /// Opens the index where it is not open yet, and brings it to the table's version.
-    async fn follow(&mut self, table: &Table, codec: &KeyCodec, files: &DataFiles) -> Result<(), LakeError> {
+    async fn follow(
+        &mut self,
+        table: &Table,
+        (codec, shape): (&KeyCodec, Shape),
+        files: &DataFiles,
+    ) -> Result<(), LakeError> {
         let identity = identity(&table.state, codec);
         let mut locator = match self.locator.take().filter(|locator| locator.is_of(&identity)) {
             Some(locator) => locator,
             None => Home::acquire(&self.index_root, table.log.table())
-                .and_then(|home| Locator::open(home, identity, codec.clone()))
+                .and_then(|home| Locator::open(home, identity, codec.clone(), shape))
                 .map_err(|error| locate::failed(table.log.table(), &error))?,
         };
         // After an error it is opened again, and what it misses is read from the log.
@@ -260,29 +312,40 @@ impl MergeOnRead {
         upsert: &mut Upsert<'_>,
         writer: &Writer,
     ) -> Result<Prepared, LakeError> {
-        let (plan, found) = self.find(table, upsert).await?;
+        let (plan, cuts) = self.find(table, upsert).await?;
         let Cells { columns, depends, unresolved } =
-            with_stored_cells(upsert.folded, &plan, &upsert.files).await?;
-        if upsert.folded.rows.num_rows() > 0 && (upsert.written.is_none() || depends) {
-            let rows = stored_rows(upsert.folded, columns).map_err(|error| upsert.refused(&error))?;
-            upsert.written = Some(upsert.files.write(rows, &upsert.folded.schema).await?);
-            failpoint::hit("lake.after_data_files");
+            with_stored_cells(upsert.folded, &plan, &upsert.files, upsert.shape).await?;
+        let mut unknown_deletes = upsert.folded.deletes.num_rows() - plan.without_successor();
+        if upsert.written.is_none() || depends || upsert.folded.of_stored.is_some() {
+            unknown_deletes += upsert.write(columns, &plan).await?;
         }
         let entry = Entry::new("MERGE", &writer.id, now_millis());
         let entry = upsert.written.iter().fold(entry, Entry::add);
+        let entry = if upsert.has_feed {
+            let columns = upsert.shape.stored(&upsert.folded.schema);
+            let rows = upsert.change.as_ref().map(|(rows, places)| (rows, places.as_slice()));
+            changes::write(entry, &upsert.files, &columns, &plan, rows).await?
+        } else {
+            entry
+        };
         let (entry, plan) = plan.write_vectors(entry, &upsert.files).await?;
         let entry = txns(upsert.advances).fold(entry, |entry, txn| entry.txn(&txn)).into_bytes();
-        Ok(Prepared { entry, plan, found, unresolved_absent: unresolved })
+        let done = Done { unresolved_absent: unresolved, unknown_deletes: unknown_deletes as u64 };
+        Ok(Prepared { entry, plan, cuts, done })
     }
 
-    /// The rows that go, as the index and the table's truncate say.
-    async fn find(&mut self, table: &Table, upsert: &Upsert<'_>) -> Result<(Plan, Found), LakeError> {
-        let nothing = || Found { unmatched: upsert.unmatched_without_rows(), ..Found::default() };
+    /// The rows that go, as the index and the table's truncate say, and in a table without key the stacks that they are
+    /// taken from.
+    async fn find(
+        &mut self,
+        table: &Table,
+        upsert: &Upsert<'_>,
+    ) -> Result<(Plan, Vec<(Box<[u8]>, u32)>), LakeError> {
         let Some(locator) = self.locator.as_ref().filter(|_| !table.state.files().is_empty()) else {
-            return Ok((Plan::default(), nothing()));
+            return Ok((Plan::default(), Vec::new()));
         };
         let emptied = match upsert.folded.truncated {
-            Some(Truncated::All) => return Ok((Plan::everything(table), nothing())),
+            Some(Truncated::All) => return Ok((Plan::everything(table), Vec::new())),
             Some(truncated) => scan::emptied(table, &upsert.files, truncated).await?,
             None => Emptied::new(),
         };
@@ -291,17 +354,32 @@ impl MergeOnRead {
             let found = stacks::find(table, locator, vectors, store, &upsert.deleted, &emptied).await?;
             let rows: Vec<_> = found.addresses.iter().copied().map(Some).collect();
             let plan = plan::resolve(table, locator, vectors, store, (&[], &rows), &emptied).await?;
-            return Ok((plan, found));
+            return Ok((plan, found.cuts));
         }
         let (upserted, deleted) = (locator.locate(&upsert.upserted)?, locator.locate(&upsert.deleted)?);
         let plan = plan::resolve(table, locator, vectors, store, (&upserted, &deleted), &emptied).await?;
-        Ok((plan, Found::default()))
+        Ok((plan, Vec::new()))
     }
 
     /// Lets index and vectors follow a commit. The batch is in the table whatever happens here.
     fn committed(&mut self, table: &Table, upsert: &Upsert<'_>, prepared: Prepared) {
+        let gone = self.keep_vectors(prepared.plan);
+        self.index_follows(&OwnCommit {
+            version: table.state.version(),
+            entry: &prepared.entry,
+            written: upsert.written.as_ref().map(|add| add.path.as_str()),
+            upserted: std::slice::from_ref(upsert.written_keys.as_ref().unwrap_or(&upsert.upserted)),
+            deleted: &upsert.deleted,
+            cuts: &prepared.cuts,
+            emptied: upsert.folded.truncated == Some(Truncated::All),
+            gone: &gone,
+        });
+    }
+
+    /// Remembers the vectors of a plan that is in the log, and returns the files that are no longer part of the table.
+    fn keep_vectors(&mut self, plan: Plan) -> Vec<String> {
         let mut gone = Vec::new();
-        for touched in prepared.plan.files {
+        for touched in plan.files {
             if let Some(vector) = touched.vector {
                 self.vectors.keep(&touched.path, vector, Arc::new(touched.deleted));
             } else {
@@ -309,16 +387,7 @@ impl MergeOnRead {
                 gone.push(touched.path);
             }
         }
-        self.index_follows(&OwnCommit {
-            version: table.state.version(),
-            entry: &prepared.entry,
-            written: upsert.written.as_ref().map(|add| add.path.as_str()),
-            upserted: std::slice::from_ref(&upsert.upserted),
-            deleted: &upsert.deleted,
-            cuts: &prepared.found.cuts,
-            emptied: upsert.folded.truncated == Some(Truncated::All),
-            gone: &gone,
-        });
+        gone
     }
 
     /// Lets the index follow a commit that is in the log. Where it cannot, it is opened again and reads the entry.
@@ -351,8 +420,7 @@ pub(super) fn foreign_demand(state: &TableState, schema: &TableSchema) -> Option
     }
     let asks = metadata.configuration.iter().find(|(name, value)| {
         name.starts_with("delta.constraints.")
-            || (value.as_str() == "true"
-                && matches!(name.as_str(), "delta.enableChangeDataFeed" | "delta.appendOnly"))
+            || (value.as_str() == "true" && name.as_str() == "delta.appendOnly")
     });
     if let Some((name, _)) = asks {
         return Some(format!("it has the property {name}"));

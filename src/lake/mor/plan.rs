@@ -1,11 +1,11 @@
 //! What a batch does to the files that are there: which rows go, and which of their cells the new rows keep.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::interleave;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use deltalake::ObjectStore;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use roaring::RoaringTreemap;
@@ -21,11 +21,13 @@ use crate::lake::action::{Add, DeletionVector, Entry};
 use crate::lake::error::LakeError;
 use crate::lake::index::RowAddress;
 use crate::lake::now_millis;
+use crate::lake::schema::DELETED;
+use crate::lake::shape::Shape;
 use crate::lake::state::LiveFile;
 use crate::lake::table::Table;
 
 /// Files that are read at the same time for the cells of old rows.
-const READERS: usize = 8;
+pub(super) const READERS: usize = 8;
 
 /// A row that goes, by its ordinal, and the row of the batch that takes its place.
 pub(super) type Going = (u32, Option<usize>);
@@ -42,7 +44,7 @@ pub(super) struct Touched {
     pub(super) path: String,
     pub(super) file: LiveFile,
     /// Rows that go because of the batch's keys, ascending.
-    rows: Vec<Going>,
+    pub(super) rows: Vec<Going>,
     /// Whether every row goes; `deleted` is empty then.
     whole: bool,
     /// All deleted rows, those that go included.
@@ -111,6 +113,13 @@ pub(super) async fn take(
     Ok(Plan { files })
 }
 
+impl Touched {
+    /// Rows that go, ascending, each with the row of the batch that takes its place.
+    pub(super) fn going(&self) -> impl Iterator<Item = (u32, Option<usize>)> {
+        self.rows.iter().copied()
+    }
+}
+
 impl Plan {
     /// All files go.
     pub(super) fn everything(table: &Table) -> Self {
@@ -130,7 +139,7 @@ impl Plan {
         &self,
         mut entry: Entry,
         files: &DataFiles,
-        schema: &Arc<TableSchema>,
+        (schema, shape): (&Arc<TableSchema>, Shape),
     ) -> Result<Entry, LakeError> {
         let now = now_millis();
         for touched in &self.files {
@@ -138,11 +147,37 @@ impl Plan {
             if touched.whole {
                 continue;
             }
-            if let Some(add) = rewrite::without(files, schema, &touched.path, &touched.deleted).await? {
+            let left = rewrite::without(files, (schema, shape), &touched.path, &touched.deleted);
+            if let Some(add) = left.await? {
                 entry = entry.add(&add);
             }
         }
         Ok(entry)
+    }
+
+    /// The rows of the batch that take the place of a stored one.
+    pub(super) fn replacing(&self) -> HashSet<usize> {
+        self.files.iter().flat_map(|touched| &touched.rows).filter_map(|&(_, by)| by).collect()
+    }
+
+    /// Leaves the rows where they are whose number in the batch `spared` says yes to.
+    pub(super) fn spare(&mut self, spared: impl Fn(usize) -> bool) {
+        for touched in &mut self.files {
+            let deleted = &mut touched.deleted;
+            touched.rows.retain(|&(row, by)| {
+                let goes = !by.is_some_and(&spared);
+                if !goes {
+                    deleted.remove(u64::from(row));
+                }
+                goes
+            });
+        }
+        self.files.retain(|touched| !touched.rows.is_empty());
+    }
+
+    /// Rows that go, of which none of the batch takes the place.
+    pub(super) fn without_successor(&self) -> usize {
+        self.files.iter().flat_map(|touched| &touched.rows).filter(|(_, by)| by.is_none()).count()
     }
 
     /// Writes the vectors of all touched files as one file, and the actions that put them in place.
@@ -181,24 +216,31 @@ impl Plan {
     }
 }
 
-/// The same file with another vector: its bounds still hold, but no longer tightly, and its rows are counted as before.
+/// The same file with another vector.
 fn readded(path: &str, file: &LiveFile, physical: i64, vector: DeletionVector) -> Add {
-    let stats = file.stats.as_deref().and_then(|stats| serde_json::from_str::<Value>(stats).ok());
+    let add = Add {
+        path: path.to_owned(),
+        partition_values: HashMap::new(),
+        size: file.size,
+        modification_time: file.modification_time,
+        data_change: true,
+        stats: file.stats.as_deref().map(str::to_owned),
+        deletion_vector: None,
+    };
+    with_vector(add, physical, vector)
+}
+
+/// A file of `physical` rows with a vector: its bounds still hold, but no longer tightly, and its rows are counted as
+/// before.
+pub(super) fn with_vector(add: Add, physical: i64, vector: DeletionVector) -> Add {
+    let stats = add.stats.as_deref().and_then(|stats| serde_json::from_str::<Value>(stats).ok());
     let mut stats = stats.unwrap_or_default();
     if !stats.is_object() {
         stats = Value::Object(serde_json::Map::new());
     }
     stats["numRecords"] = physical.into();
     stats["tightBounds"] = false.into();
-    Add {
-        path: path.to_owned(),
-        partition_values: HashMap::new(),
-        size: file.size,
-        modification_time: file.modification_time,
-        data_change: true,
-        stats: Some(stats.to_string()),
-        deletion_vector: Some(vector),
-    }
+    Add { stats: Some(stats.to_string()), deletion_vector: Some(vector), ..add }
 }
 
 /// The columns of a batch with absent cells filled in.
@@ -211,10 +253,13 @@ pub(super) struct Cells {
 }
 
 /// Takes absent cells from the rows that the batch replaces.
+///
+/// A row that is marked as deleted is none: what comes after it replaces it whole. Only another delete keeps its cells.
 pub(super) async fn with_stored_cells(
     folded: &Folded,
     plan: &Plan,
     files: &DataFiles,
+    shape: Shape,
 ) -> Result<Cells, LakeError> {
     let partial: Vec<usize> = (0..folded.absent.len())
         .filter(|&column| folded.absent.get(column).is_some_and(Option::is_some))
@@ -224,21 +269,26 @@ pub(super) async fn with_stored_cells(
         return Ok(Cells { columns, depends: false, unresolved: 0 });
     }
     let fields = partial.iter().filter_map(|&column| folded.schema.arrow().fields().get(column).cloned());
-    let wanted: SchemaRef = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-    let old = stored(folded, plan, files, &wanted).await?;
+    let mark = shape.keeps_deleted.then(|| Arc::new(Field::new(DELETED, DataType::Boolean, true)));
+    let wanted: SchemaRef = Arc::new(Schema::new(fields.chain(mark).collect::<Vec<_>>()));
+    let mut old = stored(folded, plan, files, &wanted).await?;
+    let of_stored = |row: usize| folded.of_stored.as_ref().is_some_and(|rows| rows.value(row));
+    if shape.keeps_deleted {
+        old.forget_deleted(of_stored);
+    }
     let mut unresolved = 0;
     for (at, &column) in partial.iter().enumerate() {
         let Some((Some(mask), rows)) = folded.absent.get(column).zip(columns.get(column).cloned()) else {
             continue;
         };
-        let mut sources: Vec<&dyn arrow::array::Array> = vec![&*rows];
+        let mut sources: Vec<&dyn Array> = vec![&*rows];
         sources.extend(old.batches.iter().map(|batch| &**batch.column(at)));
         let picked: Vec<(usize, usize)> = (0..rows.len())
             .map(|row| {
                 if let Some(&(batch, place)) = old.places.get(&row).filter(|_| mask.value(row)) {
                     return (batch + 1, place);
                 }
-                unresolved += u64::from(mask.value(row));
+                unresolved += u64::from(mask.value(row) && !of_stored(row));
                 (0, row)
             })
             .collect();
@@ -256,6 +306,19 @@ struct Stored {
     batches: Vec<RecordBatch>,
     /// Row of the batch to (which of `batches`, which row).
     places: HashMap<usize, (usize, usize)>,
+}
+
+impl Stored {
+    /// Leaves out rows that are marked as deleted, but where `keep` says so of the row of the batch.
+    fn forget_deleted(&mut self, keep: impl Fn(usize) -> bool) {
+        let is_deleted = |batch: usize, place: usize| {
+            let marks = self.batches.get(batch).and_then(|batch| batch.column_by_name(DELETED));
+            marks
+                .and_then(|marks| marks.as_boolean_opt())
+                .is_some_and(|marks| marks.is_valid(place) && marks.value(place))
+        };
+        self.places.retain(|&row, &mut (batch, place)| keep(row) || !is_deleted(batch, place));
+    }
 }
 
 async fn stored(

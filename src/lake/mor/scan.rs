@@ -11,13 +11,14 @@ use arrow::datatypes::{Schema, SchemaRef, TimestampMicrosecondType};
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use roaring::RoaringTreemap;
 
-use super::files::{DataFiles, metadata_fields};
+use super::files::DataFiles;
 use super::keys::{KeyCodec, Keys};
 use super::plan::{Emptied, Going};
 use super::vectors::Vectors;
 use crate::change::Truncated;
 use crate::lake::error::LakeError;
 use crate::lake::schema::SOURCE_TIME;
+use crate::lake::shape::Shape;
 use crate::lake::table::Table;
 
 /// Files that are read at the same time.
@@ -29,7 +30,7 @@ pub(super) async fn emptied(
     files: &DataFiles,
     truncated: Truncated,
 ) -> Result<Emptied, LakeError> {
-    let time = metadata_fields().into_iter().filter(|field| field.name() == SOURCE_TIME);
+    let time = Shape::default().fields().into_iter().filter(|field| field.name() == SOURCE_TIME);
     let columns: SchemaRef = Arc::new(Schema::new(time.collect::<Vec<_>>()));
     let mut reads = Vec::with_capacity(table.state.files().len());
     for path in table.state.files().keys() {
@@ -64,14 +65,6 @@ async fn taken(
     Ok(taken)
 }
 
-/// The stored rows that a batch replaces or deletes.
-#[derive(Debug, Default)]
-pub(super) struct Scanned {
-    pub(super) going: BTreeMap<String, Vec<Going>>,
-    /// Deletes without a stored row, in a table without key.
-    pub(super) unmatched: u64,
-}
-
 /// Reads the live rows of all files for the keys of a batch. Rows in `emptied` are not there any more.
 pub(super) async fn find(
     table: &Table,
@@ -80,10 +73,10 @@ pub(super) async fn find(
     codec: &KeyCodec,
     (upserted, deleted): (&Keys, &Keys),
     emptied: &Emptied,
-) -> Result<Scanned, LakeError> {
+) -> Result<BTreeMap<String, Vec<Going>>, LakeError> {
     let mut wanted = Wanted::new(codec, upserted, deleted);
     let columns: SchemaRef = Arc::new(Schema::new(codec.fields().collect::<Vec<_>>()));
-    let mut scanned = Scanned::default();
+    let mut going: BTreeMap<String, Vec<Going>> = BTreeMap::new();
     for (path, file) in table.state.files() {
         if wanted.is_empty() {
             break;
@@ -102,14 +95,13 @@ pub(super) async fn find(
                 let is_live = !gone.contains(u64::from(row))
                     && !emptied.is_some_and(|rows| rows.contains(u64::from(row)));
                 if let Some(by) = key.filter(|_| is_live).and_then(|key| wanted.take(key)) {
-                    scanned.going.entry(path.to_string()).or_default().push((row, by));
+                    going.entry(path.to_string()).or_default().push((row, by));
                 }
             }
             first += keys.len() as u32;
         }
     }
-    scanned.unmatched = wanted.unmatched();
-    Ok(scanned)
+    Ok(going)
 }
 
 /// The rows that are looked for.
@@ -153,13 +145,6 @@ impl<'a> Wanted<'a> {
                 }
                 Some(None)
             }
-        }
-    }
-
-    fn unmatched(&self) -> u64 {
-        match self {
-            Self::Keys(_) => 0,
-            Self::Instances(rows) => rows.values().sum(),
         }
     }
 }

@@ -95,8 +95,6 @@ pub(super) struct Found {
     pub(super) addresses: Vec<RowAddress>,
     /// Rows whose stacks are cut when they are deleted, and to which height.
     pub(super) cuts: Vec<(Box<[u8]>, u32)>,
-    /// Deletes without a stored row.
-    pub(super) unmatched: u64,
 }
 
 /// A row of which instances are looked for.
@@ -152,7 +150,6 @@ pub(super) async fn find(
             if search.wanted > 0 && search.at > 0 {
                 unfinished.push(search);
             } else {
-                found.unmatched += search.wanted;
                 found.cuts.push((search.row.into(), search.at));
             }
         }
