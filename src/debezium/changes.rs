@@ -237,7 +237,8 @@ impl Decoder {
     pub(super) fn layout_in_sink(&mut self, source: &TableId) -> Option<Arc<Layout>> {
         let table = self.options.routes.of(source).unwrap_or_else(|| source.clone());
         let schema = self.known.schema(&table)?;
-        let wires = schema.columns().iter().map(|column| Wire::default_of(&column.column_type)).collect();
+        let modes = self.options.modes;
+        let wires = schema.columns().iter().map(|column| Wire::of(&column.column_type, modes)).collect();
         let key_names = schema.key_names().map(Arc::from).collect();
         let slot = self.tables.slot_of(&table);
         let source = source.clone();

@@ -68,7 +68,7 @@ impl Decoder {
                     source_micros: source.micros().unwrap_or(0),
                     lsn: source.order(),
                 };
-                let reach = self.reach(at, &layout, change.lsn, drained);
+                let reach = self.takes(at, &layout, change.lsn, drained);
                 self.tables.truncate(&layout, change, reach)?;
                 self.push_raw(&raw, Some(&layout))?;
                 self.partitions.note_lsn(at, change.lsn);
@@ -89,7 +89,7 @@ impl Decoder {
     }
 
     /// What a truncate takes, given what was read of the other partitions before it.
-    fn reach(&self, at: usize, layout: &Layout, lsn: i64, drained: Drained) -> TruncateReach {
+    fn takes(&self, at: usize, layout: &Layout, lsn: i64, drained: Drained) -> TruncateReach {
         if drained.partitions <= 1 {
             return TruncateReach::Everything;
         }

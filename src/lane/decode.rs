@@ -333,7 +333,7 @@ impl DecodeStage {
     }
 
     /// Says that the end was reached, once no truncate waits any more.
-    fn tell_caught_up(&mut self) -> Result<(), CommitterGone> {
+    pub(super) fn tell_caught_up(&mut self) -> Result<(), CommitterGone> {
         if !self.caught_up || !self.barrier.is_empty() {
             return Ok(());
         }
