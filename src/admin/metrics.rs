@@ -57,6 +57,8 @@ pub struct Metrics {
     pub conflicts: IntCounterVec,
     /// Cells that the source left out as unchanged, of rows that the sink did not have: stored as null.
     pub unresolved_absent: IntCounterVec,
+    /// Changes of schemas that tables have followed, or were told to ignore.
+    pub schema_changes: IntCounterVec,
     /// Records that went into quarantine, by what is wrong with them.
     pub quarantined: IntCounterVec,
     /// Open records in quarantine.
@@ -132,6 +134,11 @@ impl Metrics {
                 "unresolved_absent_total",
                 "Absent cells stored as null",
                 LANE_TABLE,
+            )?,
+            schema_changes: r.counter(
+                "schema_changes_total",
+                "Changes of a table's schema",
+                &["lane", "table", "kind"],
             )?,
             quarantined: r.counter(
                 "quarantined_records_total",

@@ -137,6 +137,9 @@ impl Observer {
                 self.metrics.rows_written.with_label_values(&[lane, table.as_str(), kind]).inc_by(rows);
             }
             self.metrics.unresolved_absent.with_label_values(&[lane, table]).inc_by(done.unresolved_absent);
+            for kind in &done.schema_changes {
+                self.metrics.schema_changes.with_label_values(&[lane, table, kind]).inc();
+            }
             self.metrics.unknown_deletes.with_label_values(&[lane, table]).inc_by(done.unknown_deletes);
         }
         let mut board = self.board.lock();

@@ -16,6 +16,7 @@ use super::names::{TargetName, quoted, quoted_list};
 use super::native::Available;
 use super::plan::{self, Field, Plan, Step};
 use super::progress::{self, ProgressTable};
+use super::schemas::SchemaTables;
 use super::sql::Statements;
 use super::sqlstate::Trouble;
 use super::staging::Staging;
@@ -54,17 +55,22 @@ pub(super) struct Session {
     pub(super) buffer: BytesMut,
     pub(super) progress: progress::Statements,
     pub(super) transaction: u64,
-    available: Available,
+    pub(super) available: Available,
     tables: HashMap<TableId, Vec<Prepared>>,
     raw: Option<PreparedRaw>,
     stages: u64,
 }
 
 impl Session {
-    /// Connects, and creates the progress table where it is missing.
-    pub(super) async fn open(endpoint: &Endpoint, progress: &ProgressTable) -> Result<Self, Trouble> {
+    /// Connects, and creates the tables of its own where they are missing.
+    pub(super) async fn open(
+        endpoint: &Endpoint,
+        progress: &ProgressTable,
+        schemas: &SchemaTables,
+    ) -> Result<Self, Trouble> {
         let client = endpoint.connect().await?;
         progress.ensure(&client).await?;
+        schemas.ensure(&client).await?;
         let progress = progress.prepare(&client).await?;
         let available = Available::read(&client).await?;
         Ok(Self {

@@ -91,6 +91,12 @@ pub(super) struct Segment<'a> {
     pub(super) folded: Folded,
 }
 
+/// Which changes of a batch are to be written, by partition index and offset.
+pub(super) fn keeps(batch: &Batch, known: &Progress, stopped: &Stopped) -> impl Fn(u32, i64) -> bool + use<> {
+    let starts = starts(batch, known, stopped);
+    move |partition, offset| starts.get(partition as usize).is_none_or(|start| offset >= *start)
+}
+
 /// By index of each partition, the first offset that is not in the sink yet.
 pub(super) fn starts(batch: &Batch, known: &Progress, stopped: &Stopped) -> Vec<i64> {
     batch.partitions.iter().map(|partition| start(partition, batch, known, stopped)).collect()
@@ -126,7 +132,7 @@ pub(super) fn segments<'a>(
     let mut segments = Vec::with_capacity(runs.len());
     for run in runs {
         let Some(first) = run.first() else { continue };
-        let folded = fold(&first.schema, &run, keep).map_err(|error| (first.table.clone(), error))?;
+        let folded = fold(&first.schema, &run, &keep).map_err(|error| (first.table.clone(), error))?;
         if folded.changes > 0 {
             segments.push(Segment { table: &first.table, schema: &first.schema, folded });
         }

@@ -47,6 +47,7 @@ mod postgres_server;
 mod quarantine;
 mod readers;
 mod s3;
+mod schema_changes;
 mod schemaless;
 mod spark;
 mod types;

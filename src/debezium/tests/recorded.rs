@@ -52,6 +52,7 @@ fn each_record_ends_as_change_filtered_or_named_error() {
         let end = match record.push(&mut decoder) {
             Ok(Outcome::Change(operation)) => operation.code().to_owned(),
             Ok(Outcome::Filtered(reason)) => reason.to_owned(),
+            Ok(Outcome::Truncate { .. }) => "t".to_owned(),
             Err(error) => format!("{} {}", record.topic, error.kind.code()),
         };
         *ends.entry(end).or_default() += 1;
