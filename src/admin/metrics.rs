@@ -77,6 +77,8 @@ pub struct Metrics {
     pub vacuumed_bytes: IntCounterVec,
     /// Deletes of keys that a table of the lake did not have: nothing was written.
     pub unknown_deletes: IntCounterVec,
+    /// Columns whose nulls may have been written as their default before Kafka.
+    pub suspect_defaults: IntGaugeVec,
     resident_memory: Gauge,
 }
 
@@ -155,6 +157,11 @@ impl Metrics {
             unknown_deletes: r.counter(
                 "unknown_deletes_total",
                 "Deletes of keys that the table did not have",
+                LANE_TABLE,
+            )?,
+            suspect_defaults: r.gauge(
+                "suspect_default_columns",
+                "Columns whose nulls may have been written as their default before Kafka",
                 LANE_TABLE,
             )?,
             resident_memory: r.resident_memory()?,

@@ -105,6 +105,9 @@ pub struct Batch {
     /// The newest time at which the connector is known to have been alive, milliseconds since 1970 UTC: when it sent a
     /// change or a heartbeat.
     pub alive_millis: Option<i64>,
+    /// By table, how many of its columns are nullable with a default and have never been null since the start: a
+    /// converter with `replace.null.with.default` writes the default for each null. Tables with such columns only.
+    pub suspect_defaults: BTreeMap<TableId, u64>,
     /// Records that could not become changes. Their offsets are covered by `spans`.
     pub quarantined: Vec<Quarantined>,
     /// What the changes mean for records that are in quarantine already.

@@ -129,7 +129,7 @@ pub fn fold_with(
     let plain = UInt32Array::from(upserts.clone());
     for (index, (column, mask)) in input.columns.iter().zip(&input.absent).enumerate() {
         let of_deletes =
-            (keeps_deleted && !schema.key().contains(&index)).then(|| input.cells_of_deletes(mask));
+            (keeps_deleted && !schema.key().contains(&index)).then(|| input.cells_of_deletes(mask.as_ref()));
         let Some(mask) = of_deletes.as_ref().or(mask.as_ref()) else {
             columns.push(take(column, &plain, None)?);
             absent.push(None);
@@ -245,9 +245,9 @@ impl<'a> Input<'a> {
     }
 
     /// A column's mask with the cells of deletes added: they are absent, too.
-    fn cells_of_deletes(&self, mask: &Option<BooleanBuffer>) -> BooleanBuffer {
+    fn cells_of_deletes(&self, mask: Option<&BooleanBuffer>) -> BooleanBuffer {
         let deletes: BooleanBuffer = self.operations.iter().map(|operation| !operation.is_upsert()).collect();
-        mask.as_ref().map_or(deletes.clone(), |mask| mask | &deletes)
+        mask.map_or(deletes.clone(), |mask| mask | &deletes)
     }
 
     /// Links each change to the one before it with the same key.

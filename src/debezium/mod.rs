@@ -38,6 +38,7 @@ mod routes;
 mod row;
 mod source_type;
 mod structured;
+mod suspects;
 mod tables;
 #[cfg(test)]
 mod tests;

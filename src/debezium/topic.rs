@@ -29,6 +29,8 @@ pub(super) struct ValueSchema {
     row: Option<Described>,
     /// Whether it describes the row alone, without envelope.
     flattened: bool,
+    /// Columns whose nulls may have been written as their default.
+    suspects: Vec<Arc<str>>,
 }
 
 /// A value without its schema block.
@@ -131,11 +133,13 @@ impl Topic {
             named || self.flattened || block.field_names().any(metadata)
         };
         let flattened = !enveloped && block.is_struct() && of_row();
+        let of_rows = if flattened { Some(&block) } else { after };
+        let suspects = of_rows.map(ConnectSchema::nullable_with_default).unwrap_or_default();
         let row = match after {
             _ if flattened => Some(without_metadata(block.columns(self.modes)?, &self.prefix)),
             after => after.map(|after| after.columns(self.modes)).transpose()?,
         };
-        Ok(ValueSchema { name: block.name, row, flattened })
+        Ok(ValueSchema { name: block.name, row, flattened, suspects })
     }
 
     fn with_schema<'a>(&self, payload: &'a str, schema: Arc<ValueSchema>) -> Decoded<Opened<'a>> {
@@ -209,8 +213,10 @@ impl Topic {
         };
         let key = key_indexes(&described.columns, key_names, &table)?;
         let (columns, wires) = refined(described, &key, &table, refinements);
+        let slot = tables.slot_of(&table);
+        tables.suspect(slot, &schema.suspects);
         let layout = Arc::new(Layout {
-            slot: tables.slot_of(&table),
+            slot,
             table,
             source,
             schema: Arc::new(TableSchema::new(columns, key)),

@@ -106,6 +106,10 @@ impl Observer {
             alive.set(alive.get().max(millis as f64 / 1e3));
         }
         self.metrics.batch_rows.with_label_values(&[&self.lane]).observe(batch.records as f64);
+        for (table, columns) in &batch.suspect_defaults {
+            let labels = [self.lane.as_str(), &table.to_string()];
+            self.metrics.suspect_defaults.with_label_values(&labels).set(*columns as i64);
+        }
         self.stage("decode", decoding);
     }
 

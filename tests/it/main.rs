@@ -23,6 +23,7 @@ mod shop;
 mod stack;
 mod workload;
 
+mod acceptance;
 mod bad_records;
 mod cli;
 mod cli_check;

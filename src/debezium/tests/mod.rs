@@ -10,6 +10,7 @@ mod known;
 mod mutate;
 mod recorded;
 mod rows;
+mod suspects;
 mod whole;
 
 use std::collections::HashMap;
