@@ -238,7 +238,6 @@ fn tables(reader: &mut Reader<'_>, root: &mut Section, defaults: &TablePolicy) -
             let source = checked(reader, &mut section, "source", names::source_table);
             let policy = policy(reader, &mut section, defaults);
             let types = reader.map(&mut section, "types", |_, raw| TypeName::from_setting(raw));
-            reader.finish(&section);
             let sources: Vec<String> =
                 reader.take_or(&mut section, "sources", Vec::new()).unwrap_or_default();
             let path = section.key("sources");
@@ -247,6 +246,7 @@ fn tables(reader: &mut Reader<'_>, root: &mut Section, defaults: &TablePolicy) -
                     reader.problem(&format!("{path}[{index}]"), message);
                 }
             }
+            reader.finish(&section);
             Some(Table { source: source?, sources, policy: policy?, types: types? })
         })
         .collect();
