@@ -11,6 +11,8 @@
 mod align;
 mod batch;
 mod convert;
+#[cfg(test)]
+mod convert_tests;
 mod evolution;
 #[cfg(test)]
 mod evolution_tests;
