@@ -19,6 +19,9 @@ mod evolution_tests;
 pub mod fold;
 #[cfg(test)]
 mod fold_tests;
+#[cfg(test)]
+mod fold_whole_tests;
+mod keyless;
 mod lineage;
 mod linked;
 mod outlook;
@@ -31,6 +34,7 @@ mod resolution;
 mod sink;
 mod table;
 mod text_form;
+mod truncate;
 pub mod versions;
 #[cfg(test)]
 mod versions_tests;
@@ -54,4 +58,5 @@ pub use sink::{
     Written,
 };
 pub use table::{Column, ColumnType, Shape, TableId, TableSchema};
+pub use truncate::{Truncate, TruncateReach, Truncated};
 pub use versions::Versions;
