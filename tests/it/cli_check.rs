@@ -226,7 +226,11 @@ async fn settings_of_the_connector_that_lose_values_are_found_with_their_cures()
         &answer,
         1,
         &[
-            ("warn", "connect", "arrives as the default: public.lossy.nullable_default"),
+            (
+                "warn",
+                "connect",
+                "arrives as the default: public.customers.credit_limit, public.lossy.nullable_default",
+            ),
             ("warn", "connect", "(decimal.handling.mode=double): "),
             ("warn", "connect", "(time.precision.mode=connect): "),
             ("warn", "connect", "(binary.handling.mode=base64): "),

@@ -16,6 +16,8 @@ pub struct Memory {
 struct MemoryTable {
     schema: Arc<TableSchema>,
     rows: BTreeMap<Vec<Option<String>>, Shown>,
+    /// The rows of a table without key.
+    bag: Vec<Shown>,
 }
 
 impl Copy for Memory {
@@ -30,7 +32,8 @@ impl Copy for Memory {
                 before.iter().map(|table| &table.schema).chain(changes.iter().map(|part| &part.schema));
             let schema = union(schemas);
             let folded = fold(&schema, &changes, |_, _| true).map_err(|error| error.to_string())?;
-            let mut table = MemoryTable { schema, rows: before.map(|table| table.rows).unwrap_or_default() };
+            let (rows, bag) = before.map(|table| (table.rows, table.bag)).unwrap_or_default();
+            let mut table = MemoryTable { schema, rows, bag };
             table.apply(&folded)?;
             self.tables.insert(name.to_owned(), table);
         }
@@ -42,7 +45,8 @@ impl Copy for Memory {
     }
 
     fn rows(&mut self, table: &str) -> Result<Vec<Shown>, String> {
-        Ok(self.tables.get(table).map(|table| table.rows.values().cloned().collect()).unwrap_or_default())
+        let rows = |table: &MemoryTable| table.rows.values().chain(&table.bag).cloned().collect();
+        Ok(self.tables.get(table).map(rows).unwrap_or_default())
     }
 
     fn is_cheap(&self) -> bool {
@@ -71,6 +75,14 @@ impl MemoryTable {
     fn apply(&mut self, folded: &Folded) -> Result<(), String> {
         let names: Vec<String> = self.schema.columns().iter().map(|column| column.name.to_string()).collect();
         let keys: Vec<&str> = self.schema.key_names().collect();
+        if folded.truncated.is_some() {
+            self.rows.clear();
+            self.bag.clear();
+        }
+        if folded.is_keyless() {
+            self.count(folded, &names);
+            return Ok(());
+        }
         let mut deleted = HashSet::new();
         for row in 0..folded.deletes.num_rows() {
             let key: Vec<_> = keys.iter().map(|name| text(&folded.deletes, row, name)).collect();
@@ -96,5 +108,23 @@ impl MemoryTable {
             self.rows.insert(key, shown);
         }
         Ok(())
+    }
+
+    /// One equal row goes for each deleted one, and rows are added whether there are equal ones or not.
+    fn count(&mut self, folded: &Folded, names: &[String]) {
+        let compared: Vec<&String> = folded.compared.iter().filter_map(|&column| names.get(column)).collect();
+        for row in 0..folded.deletes.num_rows() {
+            let equal = |stored: &Shown| {
+                compared
+                    .iter()
+                    .all(|name| stored.get(*name).cloned().flatten() == text(&folded.deletes, row, name))
+            };
+            if let Some(at) = self.bag.iter().position(equal) {
+                self.bag.swap_remove(at);
+            }
+        }
+        for row in 0..folded.rows.num_rows() {
+            self.bag.push(names.iter().map(|name| (name.clone(), text(&folded.rows, row, name))).collect());
+        }
     }
 }
