@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::buffer::BooleanBuffer;
 
-use super::{Span, TableId, TableSchema, TopicPartition};
+use super::{Span, TableId, TableSchema, TopicPartition, Truncate};
 
 /// What an event did to a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -20,6 +20,8 @@ pub enum Operation {
     Delete,
     /// `r`: read by a snapshot.
     Read,
+    /// `t`: the whole table was emptied. Its row is all null; [`ChangeBatch::truncates`] says what it takes away.
+    Truncate,
 }
 
 impl Operation {
@@ -30,12 +32,13 @@ impl Operation {
             Self::Update => "u",
             Self::Delete => "d",
             Self::Read => "r",
+            Self::Truncate => "t",
         }
     }
 
     /// Whether the row exists after it.
     pub fn is_upsert(self) -> bool {
-        self != Self::Delete
+        matches!(self, Self::Create | Self::Update | Self::Read)
     }
 }
 
@@ -51,7 +54,8 @@ pub struct ChangeBatch {
     /// What each change did.
     pub operations: Vec<Operation>,
     /// The row after the change, columns as in [`TableSchema::arrow`]. A delete has its key columns only, taken from
-    /// the record key; its other cells are null and mean nothing.
+    /// the record key; its other cells are null and mean nothing. In a table without key a delete has the whole row as
+    /// it was, and an update is two entries with one offset: the delete of the row before, and the row after.
     pub rows: RecordBatch,
     /// For each column `None`, or a mask of the cells that are absent (null in `rows`, unchanged in the source).
     pub absent: Vec<Option<BooleanBuffer>>,
@@ -61,6 +65,11 @@ pub struct ChangeBatch {
     pub offsets: Vec<i64>,
     /// Commit time in the source, microseconds since 1970 UTC; 0 where the event does not say.
     pub source_micros: Vec<i64>,
+    /// Place of the change in the source's log (LSN); 0 where the event does not say. It decides nothing but what a
+    /// truncate takes away where partitions leave the order open.
+    pub lsns: Vec<i64>,
+    /// The truncates among the changes, in order; nearly always none.
+    pub truncates: Vec<Truncate>,
 }
 
 impl ChangeBatch {

@@ -12,11 +12,15 @@ mod batch;
 pub mod fold;
 #[cfg(test)]
 mod fold_tests;
+#[cfg(test)]
+mod fold_whole_tests;
+mod keyless;
 pub mod policy;
 mod position;
 pub mod raw;
 mod sink;
 mod table;
+mod truncate;
 pub mod versions;
 #[cfg(test)]
 mod versions_tests;
@@ -31,4 +35,5 @@ pub use sink::{
     CommitReport, KnownSchemas, Sink, SinkError, SinkFigures, TableFigures, TableReport, Written,
 };
 pub use table::{Column, ColumnType, Shape, TableId, TableSchema};
+pub use truncate::{Truncate, TruncateReach, Truncated};
 pub use versions::Versions;

@@ -213,6 +213,7 @@ impl Decoder {
             partition: self.partitions.in_batch(at),
             offset: record.offset,
             source_micros: micros.unwrap_or(0),
+            lsn: source.order(),
         };
         let layout = if let Some(schema) = &opened.schema {
             let refinements = Refinements { known: self.known.as_ref(), configured: &self.options.types };
@@ -299,7 +300,7 @@ impl Decoder {
         }
         let operation = Operation::Delete;
         let partition = self.partitions.in_batch(at);
-        let change = Change { operation, partition, offset: record.offset, source_micros: 0 };
+        let change = Change { operation, partition, offset: record.offset, source_micros: 0, lsn: 0 };
         self.tables.push(&layout, key.text, change, &self.placeholder).map_err(RowFault::strict)?;
         if predecessor == Predecessor::Other {
             let raw = RawRow {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::error::ArrowError;
 
-use crate::change::{ChangeBatch, Operation, RecordErrorKind, TableId, TableSchema};
+use crate::change::{ChangeBatch, Operation, RecordErrorKind, TableId, TableSchema, Truncate};
 
 use super::fault::Fault;
 use super::placeholder::Placeholder;
@@ -22,6 +22,8 @@ pub(super) struct Change {
     pub(super) partition: u32,
     pub(super) offset: i64,
     pub(super) source_micros: i64,
+    /// 0 where the event does not say.
+    pub(super) lsn: i64,
 }
 
 #[derive(Debug)]
@@ -30,6 +32,7 @@ struct Segment {
     schema: Arc<TableSchema>,
     rows: Rows,
     changes: Vec<Change>,
+    truncates: Vec<Truncate>,
 }
 
 impl Segment {
@@ -52,6 +55,8 @@ impl Segment {
             partitions: self.changes.iter().map(|change| change.partition).collect(),
             offsets: self.changes.iter().map(|change| change.offset).collect(),
             source_micros: self.changes.iter().map(|change| change.source_micros).collect(),
+            lsns: self.changes.iter().map(|change| change.lsn).collect(),
+            truncates: self.truncates,
         })
     }
 }
@@ -121,6 +126,7 @@ impl Tables {
             schema: Arc::clone(&layout.schema),
             rows,
             changes: vec![change],
+            truncates: Vec::new(),
         };
         self.closed.extend(slot.open.replace(segment));
         Ok(())
