@@ -101,7 +101,7 @@ async fn emptied(
             Some(vector) => vectors::read(&files.table, &*files.store, vector).await?,
             None => RoaringTreemap::new(),
         };
-        let others = touched.others(&before);
+        let others = touched.others(before);
         let mut batches = files.scan(&touched.path, columns).await?;
         let mut first = 0;
         while let Some(cells) = batches.try_next().await? {
@@ -129,9 +129,9 @@ async fn close(entry: Entry, files: &DataFiles, file: RowWriter) -> Result<Entry
     if file.rows() == 0 {
         return Ok(entry);
     }
-    let bytes = file.finish().map_err(|error| {
-        LakeError::Refused(format!("change data of table {}: {error}", files.table))
-    })?;
+    let bytes = file
+        .finish()
+        .map_err(|error| LakeError::Refused(format!("change data of table {}: {error}", files.table)))?;
     Ok(entry.changes(&put(files, bytes).await?))
 }
 
