@@ -55,6 +55,10 @@ pub struct Metrics {
     pub conflicts: IntCounterVec,
     /// Cells that the source left out as unchanged, of rows that the sink did not have: stored as null.
     pub unresolved_absent: IntCounterVec,
+    /// Records that went into quarantine, by what is wrong with them.
+    pub quarantined: IntCounterVec,
+    /// Open records in quarantine.
+    pub quarantine_open: IntGaugeVec,
     /// Files of the newest version of each table of the lake.
     pub table_live_files: IntGaugeVec,
     /// Their bytes.
@@ -122,6 +126,12 @@ impl Metrics {
                 "Absent cells stored as null",
                 LANE_TABLE,
             )?,
+            quarantined: r.counter(
+                "quarantined_records_total",
+                "Records that went into quarantine",
+                &["lane", "code"],
+            )?,
+            quarantine_open: r.gauge("quarantine_open_records", "Open records in quarantine", LANE)?,
             table_live_files: r.gauge("table_live_files", "Files of the newest version", LANE_TABLE)?,
             table_bytes: r.gauge("table_bytes", "Bytes of the newest version", LANE_TABLE)?,
             file_rows: r.counter("file_rows_total", "Rows of files written", LANE_TABLE_BY)?,

@@ -15,8 +15,10 @@ mod fold_tests;
 #[cfg(test)]
 mod fold_whole_tests;
 mod keyless;
+mod linked;
 pub mod policy;
 mod position;
+pub mod quarantine;
 pub mod raw;
 mod sink;
 mod table;
@@ -32,7 +34,8 @@ pub use policy::{
 };
 pub use position::{Progress, Span, StoredPosition, TopicIdentity, TopicPartition};
 pub use sink::{
-    CommitReport, KnownSchemas, Sink, SinkError, SinkFigures, TableFigures, TableReport, Written,
+    CommitReport, KnownSchemas, RefusedChange, Sink, SinkError, SinkFigures, TableFigures, TableReport,
+    Written,
 };
 pub use table::{Column, ColumnType, Shape, TableId, TableSchema};
 pub use truncate::{Truncate, TruncateReach, Truncated};

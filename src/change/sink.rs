@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
-use super::{Batch, Progress, TableId, TableSchema, TopicPartition};
+use super::quarantine::{Ledger, QuarantineRow, RecordPlace};
+use super::{Batch, Operation, Progress, RecordErrorKind, TableId, TableSchema, TopicPartition};
 
 /// The schema of a table, where the sink has the table.
 pub type KnownSchemas = Box<dyn Fn(&TableId) -> Option<Arc<TableSchema>> + Send>;
@@ -35,6 +36,20 @@ pub trait Sink: Send + 'static {
     /// Answers with the schema of a table as the sink had it at the last [`Sink::load`], for events that do not carry
     /// one. A value of its own, because it is asked on the decoding thread.
     fn known_schemas(&self) -> KnownSchemas;
+
+    /// The state of every record that the sink has in quarantine, as it is stored now: commands write there, too.
+    fn quarantine(&mut self) -> impl Future<Output = Result<Arc<Ledger>, SinkError>> + Send {
+        std::future::ready(Ok(Arc::default()))
+    }
+
+    /// Records in quarantine as they came. Those that are not there are left out.
+    fn quarantined(
+        &mut self,
+        places: &[RecordPlace],
+    ) -> impl Future<Output = Result<Vec<QuarantineRow>, SinkError>> + Send {
+        let _ = places;
+        std::future::ready(Ok(Vec::new()))
+    }
 
     /// Work between batches: compaction, checkpoints, clean-up. Bounded; called when the lane is idle and every
     /// few commits.
@@ -128,6 +143,42 @@ pub struct CommitReport {
     pub stopped: BTreeMap<TableId, String>,
     /// Conflicts with other writers that were resolved on the way.
     pub conflicts: u64,
+    /// Changes that the sink refused and has put into its quarantine.
+    pub refused: Vec<RefusedChange>,
+    /// Records that the sink refused before and that changes of this batch have superseded.
+    pub superseded: Vec<RecordPlace>,
+}
+
+/// A change that a sink refused, while it took the others.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RefusedChange {
+    /// Its record.
+    pub place: RecordPlace,
+    /// Its table.
+    pub table: TableId,
+    /// What it would have done.
+    pub operation: Operation,
+    /// Why.
+    pub kind: RecordErrorKind,
+    /// Why in words, without row values.
+    pub detail: String,
+    /// The key of its row as JSON text, where it is known.
+    pub row_key: Option<String>,
+    /// Whether a later change of the same batch has superseded it.
+    pub superseded: bool,
+}
+
+/// Without the row's key.
+impl std::fmt::Debug for RefusedChange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RefusedChange")
+            .field("place", &self.place.to_string())
+            .field("table", &self.table)
+            .field("operation", &self.operation)
+            .field("kind", &self.kind)
+            .field("detail", &self.detail)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a commit did to one table.

@@ -9,6 +9,7 @@ mod lake;
 mod logging;
 mod output;
 mod progress;
+mod quarantine;
 mod reach;
 mod run;
 mod status;
@@ -18,7 +19,8 @@ use std::io::Write;
 
 pub use args::{
     CheckArgs, Cli, Command, CompletionsArgs, ConfigArgs, DemoArgs, HistoryArgs, LogFormat, OptimizeArgs,
-    QueryArgs, ReportFormat, RowsFormat, RunArgs, StatusArgs, TablesArgs, VacuumArgs,
+    QuarantineArgs, QuarantineCommand, QueryArgs, ReportFormat, RowsFormat, RunArgs, StatusArgs, TablesArgs,
+    VacuumArgs,
 };
 pub use exit::Exit;
 
@@ -61,6 +63,9 @@ async fn run(cli: Cli) -> Exit {
                 lake::history(settings, &args.table, args.output).await
             })
             .await
+        }
+        Command::Quarantine(args) => {
+            with_settings(&args.config, async |settings| quarantine::run(settings, &args.command).await).await
         }
         Command::Optimize(args) => {
             with_settings(&args.config, async |settings| upkeep::optimize(settings, &args).await).await

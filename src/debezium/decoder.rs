@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 
 use crate::change::{Batch, Operation, RecordError, RecordErrorKind, TopicIdentity, TopicPartition};
 
+use super::aside::Aside;
 use super::bare::{self, TypeSources};
 use super::envelope::{self, Source};
 use super::fault::{Decoded, Fault};
@@ -33,12 +34,13 @@ pub struct Decoder {
     options: DecoderOptions,
     placeholder: Placeholder,
     known: Box<dyn KnownSchemas>,
-    topics: Vec<Topic>,
+    pub(super) topics: Vec<Topic>,
     topic_index: HashMap<Arc<str>, usize>,
     partitions: Partitions,
-    tables: Tables,
+    pub(super) tables: Tables,
     raw: RawRows,
     counts: Counts,
+    pub(super) aside: Aside,
 }
 
 /// Figures of the running batch.
@@ -71,6 +73,7 @@ impl Decoder {
             tables: Tables::default(),
             raw: RawRows::default(),
             counts: Counts::default(),
+            aside: Aside::default(),
         }
     }
 
@@ -93,8 +96,8 @@ impl Decoder {
     /// # Errors
     /// Where the record cannot become a change: it has then left nothing behind, and the batch ends before it.
     pub fn push(&mut self, record: RecordRef<'_>, identity: &TopicIdentity) -> Result<Outcome, RecordError> {
-        let (topics, index, modes) = (&mut self.topics, &mut self.topic_index, self.options.modes);
-        let at = self.partitions.locate(&record, || topic_of(topics, index, record.topic, modes));
+        self.aside.begin(&record, identity);
+        let at = self.locate(&record);
         let outcome = self.decode(&record, at).map_err(|fault| RecordError {
             partition: TopicPartition::new(Arc::clone(record.topic), record.partition),
             offset: record.offset,
@@ -102,11 +105,33 @@ impl Decoder {
             detail: fault.detail,
         })?;
         let deleted = record.key.filter(|_| outcome == Outcome::Change(Operation::Delete));
-        self.partitions.accept(at, record.offset, identity, deleted);
+        self.accept(&record, identity, deleted);
         self.counts.changes += usize::from(matches!(outcome, Outcome::Change(_)));
+        Ok(outcome)
+    }
+
+    fn locate(&mut self, record: &RecordRef<'_>) -> usize {
+        let (topics, index, modes) = (&mut self.topics, &mut self.topic_index, self.options.modes);
+        self.partitions.locate(record, || topic_of(topics, index, record.topic, modes))
+    }
+
+    /// Index of the topic of a record.
+    pub(super) fn partition_topic(&mut self, record: &RecordRef<'_>) -> usize {
+        let at = self.locate(record);
+        self.partitions.topic(at)
+    }
+
+    /// Has the running batch cover a record.
+    pub(super) fn accept(
+        &mut self,
+        record: &RecordRef<'_>,
+        identity: &TopicIdentity,
+        deleted: Option<&[u8]>,
+    ) {
+        let at = self.locate(record);
+        self.partitions.accept(at, record.offset, identity, deleted);
         self.counts.records += 1;
         self.counts.bytes += (record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len)) as u64;
-        Ok(outcome)
     }
 
     /// Changes in the running batch.
@@ -132,6 +157,7 @@ impl Decoder {
         let counts = std::mem::take(&mut self.counts);
         let raw = std::mem::take(&mut self.raw);
         let (partitions, spans) = self.partitions.finish();
+        let (quarantined, settled) = self.aside.finish();
         Ok(Batch {
             partitions,
             spans,
@@ -140,6 +166,10 @@ impl Decoder {
             bytes: counts.bytes,
             records: counts.records,
             newest_source_micros: counts.newest_source_micros,
+            quarantined,
+            settled,
+            originals: None,
+            replay: false,
         })
     }
 
@@ -223,6 +253,7 @@ impl Decoder {
         } else {
             self.push_bare(topic, &RowEvent { operation, text, key: &key, source }, change)?
         };
+        self.judge(record, topic, operation, key.text, &layout)?;
         let raw = RawRow {
             operation: operation.code(),
             key: Some(key.text),
@@ -302,6 +333,7 @@ impl Decoder {
         let partition = self.partitions.in_batch(at);
         let change = Change { operation, partition, offset: record.offset, source_micros: 0, lsn: 0 };
         self.tables.push(&layout, key.text, change, &self.placeholder).map_err(RowFault::strict)?;
+        self.judge(record, topic, operation, key.text, &layout)?;
         if predecessor == Predecessor::Other {
             let raw = RawRow {
                 operation: operation.code(),

@@ -10,6 +10,7 @@
 //! 3. No value is rounded, clamped or replaced by a default; what a type cannot hold is an error.
 //! 4. No input makes it panic, and no error text holds row values.
 
+mod aside;
 mod bare;
 mod bits;
 mod block;
@@ -40,6 +41,7 @@ mod tests;
 mod topic;
 mod wire;
 
+pub use aside::KeyReader;
 pub use configured::{ConfiguredType, ConfiguredTypeError};
 pub use decoder::Decoder;
 pub use modes::{Binary, Decimals, Modes, Times};

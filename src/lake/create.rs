@@ -95,6 +95,18 @@ pub(super) async fn raw_table(
     create(log, "cdc_events", &delta, vec!["event_date".to_owned()], configuration, writer).await
 }
 
+/// Creates the quarantine, to which rows are only ever appended.
+pub(super) async fn quarantine_table(
+    log: &Log,
+    properties: &TableProperties,
+    writer: &str,
+) -> Result<(), LakeError> {
+    let mut configuration = properties.configuration(&[]);
+    configuration.insert("delta.appendOnly".to_owned(), "true".to_owned());
+    let delta = super::quarantine::delta_schema();
+    create(log, "quarantine", &delta, Vec::new(), configuration, writer).await
+}
+
 /// Whether a table's properties say that it is the current table of `table`, kept by `pipeline`.
 pub(super) fn source_property(table: &TableId) -> String {
     json!([table.database, table.schema, table.table]).to_string()

@@ -17,6 +17,7 @@ use super::mor::{self, Done, MergeOnRead, Upserted, Upserts};
 use super::progress::Positions;
 use super::schema::{DeltaSchema, PIPELINE, table_schema};
 use super::shape::Shape;
+use super::snapshot::Snapshot;
 use super::soft;
 use super::table::{ATTEMPTS, Advance, Table, Writer, txns};
 use super::upsert;
@@ -43,6 +44,8 @@ pub(super) struct CurrentTable {
     pub(super) merge_on_read: Option<MergeOnRead>,
     /// Why the table was last left to the library, so that it is said once.
     obstacle: Option<String>,
+    /// Whether the source's snapshot is being read into it.
+    pub(super) reading: Snapshot,
     /// The library's snapshot that the next merge starts from.
     snapshot: Option<DeltaTable>,
     /// When a position was last stored, or the table opened.
@@ -75,6 +78,7 @@ impl CurrentTable {
             shape: Shape::default(),
             topics,
             obstacle: None,
+            reading: Snapshot::default(),
             snapshot: None,
             stored: Some(Instant::now()),
         };
@@ -133,6 +137,7 @@ impl CurrentTable {
     ) -> Result<(TableReport, u64), LakeError> {
         let started = Instant::now();
         self.topics.extend(topics_of(batch, changes));
+        self.reading.saw(changes);
         let mut conflicts = 0;
         let advances = self.advances(batch, writer);
         if advances.is_empty() {
@@ -221,6 +226,9 @@ impl CurrentTable {
 
     /// Makes a step of compaction, if one is due; says whether it did.
     pub(super) async fn compact(&mut self, writer: &Writer, pressure: Pressure) -> Result<bool, LakeError> {
+        if self.reading.holds_compaction(self.table.state.files().len()) {
+            return Ok(false);
+        }
         match &mut self.merge_on_read {
             Some(rows) => rows.compact(&mut self.table, (&self.schema, self.shape), writer, pressure).await,
             None => Ok(false),

@@ -15,8 +15,10 @@
 //! | [`current`], [`upsert`] | a batch into a current table, by MERGE |
 //! | [`mor`], [`index`] | the same by deletion vectors, and where each key's row lies |
 //! | [`raw`], [`raw_compact`] | appends to `cdc_events`, and its small files put together |
+//! | [`quarantine`] | records that could not become changes |
 //! | [`schema`], [`create`], [`evolve`] | types, new tables, new columns |
 //! | [`shape`], [`soft`], [`history`] | what rows have besides the source's columns; deleted rows that stay; tables of versions |
+//! | [`snapshot`] | a table while the source's snapshot is read into it |
 //! | [`properties`] | what the settings say about tables that exist |
 //! | [`maintenance`] | checkpoints |
 //! | [`compaction`] | which files are put together, and when |
@@ -41,11 +43,13 @@ mod mor;
 mod options;
 mod progress;
 mod properties;
+mod quarantine;
 mod raw;
 mod raw_compact;
 pub mod read;
 mod schema;
 mod shape;
+mod snapshot;
 mod soft;
 mod state;
 mod table;
@@ -67,7 +71,9 @@ pub use location::{DEFAULT_LAYOUT, check_layout, folder};
 pub use mor::UpsertOptions;
 pub use options::LakeOptions;
 pub use progress::{app_id, parse_app_id};
+pub use quarantine::LakeQuarantine;
 
+use crate::change::quarantine::{Ledger, QuarantineRow, RecordPlace};
 use crate::change::{
     Batch, ChangeBatch, CommitReport, KnownSchemas, Progress, Sink, SinkError, SinkFigures, Span,
     TableFigures, TableId, TableReport, TableSchema, TopicPartition,
@@ -79,6 +85,7 @@ use location::Location;
 use log::Log;
 use mor::Upserts;
 use progress::Positions;
+use quarantine::QuarantineTable;
 use raw::RawTable;
 use table::Writer;
 use vacuum::Sweeper;
@@ -97,6 +104,7 @@ pub struct Lake {
     sweeper: Sweeper,
     tables: HashMap<TableId, CurrentTable>,
     raw: Option<RawTable>,
+    quarantine: Option<QuarantineTable>,
     stopped: HashMap<TableId, Stopped>,
     /// Where the newest batch of each partition ended, of topics that are not held back.
     passed: BTreeMap<TopicPartition, Span>,
@@ -149,6 +157,7 @@ impl Lake {
             options,
             tables: HashMap::new(),
             raw: None,
+            quarantine: None,
             stopped: HashMap::new(),
             passed: BTreeMap::new(),
         })
@@ -177,6 +186,7 @@ impl Lake {
         let logs = folders
             .into_iter()
             .filter(|folder| Some(folder) != self.options.raw_table.as_ref())
+            .filter(|folder| *folder != self.options.quarantine_table)
             .map(|folder| self.log(&folder))
             .collect::<Result<Vec<_>, _>>()?;
         let mut opened = stream::iter(logs)
@@ -207,6 +217,7 @@ impl Lake {
             Some(log) => RawTable::open(log, &self.writer).await?,
             None => None,
         };
+        self.quarantine = QuarantineTable::open(self.quarantine_log()?, &self.writer).await?;
         let positions = |table: &table::Table| Positions::of(&self.writer.pipeline, table.state.txns());
         let current: Vec<Positions> = self.tables.values().map(|table| positions(&table.table)).collect();
         let raw = match (&self.raw, self.has_raw()) {
@@ -223,6 +234,9 @@ impl Lake {
 
     async fn commit_batch(&mut self, batch: &Batch) -> Result<CommitReport, LakeError> {
         let mut report = CommitReport::default();
+        if !batch.quarantined.is_empty() || !batch.settled.is_empty() {
+            self.commit_quarantine(batch, &mut report).await?;
+        }
         self.commit_current(batch, &mut report).await?;
         let stopped: BTreeSet<Arc<str>> =
             self.stopped.values().flat_map(|table| table.topics.iter().cloned()).collect();
@@ -232,6 +246,25 @@ impl Lake {
         let reached = batch.spans.iter().filter(|(partition, _)| !stopped.contains(&partition.topic));
         self.passed.extend(reached.map(|(partition, span)| (partition.clone(), span.clone())));
         Ok(report)
+    }
+
+    fn quarantine_log(&self) -> Result<Log, LakeError> {
+        Ok(self.log(&self.options.quarantine_table)?.with_failpoint("lake.before_quarantine_commit"))
+    }
+
+    /// Keeps what the batch sets aside, before anything says that its records are done.
+    async fn commit_quarantine(&mut self, batch: &Batch, report: &mut CommitReport) -> Result<(), LakeError> {
+        let mut quarantine = match self.quarantine.take() {
+            Some(quarantine) => quarantine,
+            None => {
+                QuarantineTable::open_or_create(self.quarantine_log()?, &self.properties, &self.writer)
+                    .await?
+            }
+        };
+        let conflicts = quarantine.commit(batch, &self.writer).await;
+        self.quarantine = Some(quarantine);
+        report.conflicts += conflicts?;
+        Ok(())
     }
 
     async fn commit_raw(
@@ -321,7 +354,8 @@ impl Lake {
     async fn checkpoints(&mut self, factor: u64) -> Result<(), LakeError> {
         let (commits, bytes) = (self.options.checkpoint_interval, self.options.checkpoint_log_bytes);
         let tables = self.tables.values_mut().map(|table| &mut table.table);
-        for table in tables.chain(self.raw.as_mut().map(|raw| &mut raw.table)) {
+        let quarantine = self.quarantine.as_mut().map(|quarantine| &mut quarantine.table);
+        for table in tables.chain(self.raw.as_mut().map(|raw| &mut raw.table)).chain(quarantine) {
             maintenance::run(table, commits.saturating_mul(factor), bytes.saturating_mul(factor)).await?;
         }
         Ok(())
@@ -362,6 +396,9 @@ impl Lake {
         let folder = folder(id, &self.options.layout)?;
         if Some(&folder) == self.options.raw_table.as_ref() {
             return Err(location::collision(id, "of the raw history", &folder));
+        }
+        if folder == self.options.quarantine_table {
+            return Err(location::collision(id, "of the quarantine", &folder));
         }
         let schemas = changes.iter().map(|changes| &changes.schema);
         let schema = evolve::union(id, schemas)?
@@ -433,6 +470,21 @@ impl Sink for Lake {
 
     fn release(&mut self, partitions: &[TopicPartition]) {
         self.passed.retain(|partition, _| !partitions.contains(partition));
+    }
+
+    async fn quarantine(&mut self) -> Result<Arc<Ledger>, SinkError> {
+        match &mut self.quarantine {
+            Some(quarantine) => quarantine.look(&self.writer).await?,
+            None => self.quarantine = QuarantineTable::open(self.quarantine_log()?, &self.writer).await?,
+        }
+        Ok(self.quarantine.as_ref().map(QuarantineTable::ledger).unwrap_or_default())
+    }
+
+    async fn quarantined(&mut self, places: &[RecordPlace]) -> Result<Vec<QuarantineRow>, SinkError> {
+        match &self.quarantine {
+            Some(quarantine) => Ok(quarantine.records(places).await?),
+            None => Ok(Vec::new()),
+        }
     }
 
     fn known_schemas(&self) -> KnownSchemas {

@@ -6,7 +6,10 @@ use std::time::Duration;
 use super::LaneEnd;
 use crate::admin::metrics::Metrics;
 use crate::admin::status::{LaneBoard, LaneState, PartitionState, now};
-use crate::change::{Batch, CommitReport, Operation, RecordError, SinkFigures, TopicPartition};
+use crate::change::quarantine::Ledger;
+use crate::change::{
+    Batch, CommitReport, Operation, RecordError, RefusedChange, SinkFigures, TableId, TopicPartition,
+};
 use crate::kafka::Lag;
 
 /// The metrics and the board of one lane.
@@ -110,6 +113,7 @@ impl Observer {
 
     pub(super) fn committed(&self, batch: &Batch, report: &CommitReport) {
         self.operations(batch, report);
+        self.kept(batch, report);
         self.freshness(batch, report);
         self.metrics.conflicts.with_label_values(&[&self.lane]).inc_by(report.conflicts);
         self.metrics
@@ -162,13 +166,42 @@ impl Observer {
         for changes in batch.changes.iter().filter(|changes| !report.stopped.contains_key(&changes.table)) {
             let table = changes.table.to_string();
             for operation in [Operation::Create, Operation::Update, Operation::Delete, Operation::Read] {
-                let count = changes.operations.iter().filter(|each| **each == operation).count();
+                let count = changes
+                    .operations
+                    .iter()
+                    .zip(changes.offsets.iter().zip(&changes.partitions))
+                    .filter(|(each, place)| {
+                        **each == operation && !is_refused(batch, report, &changes.table, *place)
+                    })
+                    .count();
                 if count > 0 {
                     let labels = [self.lane.as_str(), table.as_str(), operation.code()];
                     self.metrics.records.with_label_values(&labels).inc_by(count as u64);
                 }
             }
         }
+    }
+
+    /// Records that went into quarantine: from the decoder, and from the sink.
+    fn kept(&self, batch: &Batch, report: &CommitReport) {
+        if batch.replay {
+            return;
+        }
+        let decoded = batch.quarantined.iter().map(|record| record.kind);
+        for kind in decoded.chain(report.refused.iter().map(|refused| refused.kind)) {
+            self.metrics.quarantined.with_label_values(&[self.lane.as_str(), kind.code()]).inc();
+        }
+    }
+
+    /// How many records are in quarantine and open.
+    pub(super) fn quarantine(&self, ledger: &Ledger) {
+        let open = ledger.open();
+        let all: u64 = open.values().sum();
+        self.metrics
+            .quarantine_open
+            .with_label_values(&[&self.lane])
+            .set(i64::try_from(all).unwrap_or(i64::MAX));
+        self.board.lock().quarantine = open;
     }
 
     /// Source commit to sink commit of every streamed change. Snapshot rows are left out: their source time is that
@@ -228,4 +261,18 @@ impl Observer {
             self.metrics.lag.with_label_values(&[&self.lane, partition.topic.as_ref(), &number]).set(behind);
         }
     }
+}
+
+/// Whether the sink refused the change of `table` at this offset and index of a partition.
+fn is_refused(
+    batch: &Batch,
+    report: &CommitReport,
+    table: &TableId,
+    (offset, partition): (&i64, &u32),
+) -> bool {
+    report.refused.iter().any(|refused: &RefusedChange| {
+        refused.place.offset == *offset
+            && refused.table == *table
+            && batch.partitions.get(*partition as usize) == Some(&refused.place.partition)
+    })
 }

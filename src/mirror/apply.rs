@@ -15,24 +15,61 @@ use super::sqlstate::Trouble;
 use super::staging;
 use crate::change::{Folded, TableReport, raw};
 
-/// Writes the folded changes of a table.
+/// Which of the folded changes of a table are written, by index.
+pub(super) struct Part {
+    pub(super) deletes: Vec<usize>,
+    pub(super) rows: Vec<usize>,
+}
+
+impl Part {
+    /// All of them.
+    pub(super) fn all(folded: &Folded) -> Self {
+        Self {
+            deletes: (0..folded.deletes.num_rows()).collect(),
+            rows: (0..folded.rows.num_rows()).collect(),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.deletes.len() + self.rows.len()
+    }
+
+    /// The same in two parts, where there is more than one change.
+    pub(super) fn halves(&self) -> Option<[Self; 2]> {
+        let split = |indexes: &[usize]| {
+            let (first, second) = indexes.split_at(indexes.len() / 2);
+            (first.to_vec(), second.to_vec())
+        };
+        let ((first_deletes, second_deletes), (first_rows, second_rows)) =
+            (split(&self.deletes), split(&self.rows));
+        (self.len() > 1).then(|| {
+            [
+                Self { deletes: first_deletes, rows: first_rows },
+                Self { deletes: second_deletes, rows: second_rows },
+            ]
+        })
+    }
+}
+
+/// Writes folded changes of a table.
 pub(super) async fn write(
     writer: Writer<'_>,
     folded: &Folded,
+    part: &Part,
     report: &mut TableReport,
 ) -> Result<(), Trouble> {
     let Writer { client, buffer, transaction, prepared } = writer;
     let source_columns = folded.schema.columns().len();
     let statements = Statements::new(&prepared.plan, source_columns);
-    let unmatched_before = report.unknown_deletes;
+    let unknown_before = report.unknown_deletes;
     if let Some(truncated) = folded.truncated {
         client.batch_execute(&statements.empty(truncated)).await?;
         report.truncated = true;
     }
-    let deletes = folded.deletes.num_rows();
+    let deletes = part.deletes.len();
     if deletes > 0 {
         let encoder = delete_encoder(&statements, folded)?;
-        prepared.keys.fill(client, transaction, &encoder, 0..deletes, buffer).await?;
+        prepared.keys.fill(client, transaction, &encoder, part.deletes.iter().copied(), buffer).await?;
         if folded.is_keyless() {
             let deleted = client.simple_query(&statements.delete_rows(&prepared.keys.name)).await?;
             report.unknown_deletes += (deletes as u64).saturating_sub(affected(&deleted));
@@ -40,7 +77,7 @@ pub(super) async fn write(
             client.batch_execute(&statements.delete(&prepared.keys.name)).await?;
         }
     }
-    let rows = folded.rows.num_rows();
+    let rows = part.rows.len();
     if rows > 0 {
         let masks: Vec<(i16, BooleanBuffer)> = folded
             .absent
@@ -49,7 +86,7 @@ pub(super) async fn write(
             .filter_map(|(index, mask)| Some((i16::try_from(index).ok()?, mask.clone()?)))
             .collect();
         let encoder = row_encoder(&statements, source_columns, folded, &masks)?;
-        prepared.rows.fill(client, transaction, &encoder, 0..rows, buffer).await?;
+        prepared.rows.fill(client, transaction, &encoder, part.rows.iter().copied(), buffer).await?;
         // Without a key there is no stored row to keep cells of.
         let kept = if folded.is_keyless() { &[] } else { masks.as_slice() };
         let absent: Vec<i16> = kept.iter().map(|(field, _)| *field).collect();
@@ -63,7 +100,7 @@ pub(super) async fn write(
         client.batch_execute(&statements.upsert(&prepared.rows.name, &absent)).await?;
     }
     report.upserted += rows as u64;
-    report.deleted += (deletes as u64).saturating_sub(report.unknown_deletes - unmatched_before);
+    report.deleted += (deletes as u64).saturating_sub(report.unknown_deletes - unknown_before);
     report.unresolved_absent += folded.unresolved_absent;
     Ok(())
 }

@@ -48,6 +48,8 @@ enum Cells<'a> {
     Text(&'a StringArray, Option<u16>),
     /// Pairs, in the form of `hstore`.
     Hstore(&'a StringArray),
+    /// Texts of which some hold U+0000.
+    NulSomewhere(Box<Self>),
     Uuid(&'a StringArray),
     Jsonb(&'a StringArray),
     Bytea(&'a BinaryArray),
@@ -69,6 +71,8 @@ enum Cells<'a> {
 pub(super) struct EncodeError {
     column: String,
     reason: String,
+    /// Whether it is the value, and not the column's type.
+    pub(super) of_value: bool,
 }
 
 /// Writes rows as binary COPY.
@@ -81,7 +85,7 @@ impl<'a> RowEncoder<'a> {
     /// Adds a column, staged as `wire`.
     ///
     /// # Errors
-    /// Where the Arrow type is not that of the column type, or a text holds a NUL.
+    /// Where the Arrow type is not that of the column type.
     pub(super) fn column(
         &mut self,
         name: &'a str,
@@ -89,12 +93,12 @@ impl<'a> RowEncoder<'a> {
         limit: Limit,
         array: &'a ArrayRef,
     ) -> Result<(), EncodeError> {
-        let refused = |reason: String| EncodeError { column: name.to_owned(), reason };
-        let cells = cells(wire, limit, array).ok_or_else(|| {
+        let refused = |reason: String| EncodeError { column: name.to_owned(), reason, of_value: false };
+        let mut cells = cells(wire, limit, array).ok_or_else(|| {
             refused(format!("{} values cannot be written as {}", array.data_type(), wire.sql()))
         })?;
         if cells.hold_nul() {
-            return Err(refused("Postgres cannot store the character U+0000 in text".to_owned()));
+            cells = Cells::NulSomewhere(Box::new(cells));
         }
         self.fields.push((name, cells));
         Ok(())
@@ -127,9 +131,11 @@ impl<'a> RowEncoder<'a> {
     pub(super) fn put_row(&self, row: usize, out: &mut BytesMut) -> Result<(), EncodeError> {
         out.put_i16(self.fields.len() as i16);
         for (name, cells) in &self.fields {
-            cells
-                .put(row, out)
-                .map_err(|reason| EncodeError { column: (*name).to_owned(), reason: reason.to_owned() })?;
+            cells.put(row, out).map_err(|reason| EncodeError {
+                column: (*name).to_owned(),
+                reason: reason.to_owned(),
+                of_value: true,
+            })?;
         }
         Ok(())
     }
@@ -194,6 +200,22 @@ impl Cells<'_> {
         }
     }
 
+    fn holds_nul_at(&self, row: usize) -> bool {
+        match self {
+            Self::Text(text, _) | Self::Jsonb(text) | Self::Hstore(text) => {
+                text.is_valid(row) && memchr::memchr(0, text.value(row).as_bytes()).is_some()
+            }
+            Self::Array(lists, elements, _) => {
+                let ends = lists.value_offsets();
+                let range = ends.get(row).zip(ends.get(row + 1)).map(|(from, to)| *from..*to);
+                range.is_some_and(|range| {
+                    range.into_iter().any(|at| usize::try_from(at).is_ok_and(|at| elements.holds_nul_at(at)))
+                })
+            }
+            _ => false,
+        }
+    }
+
     fn put(&self, row: usize, out: &mut BytesMut) -> Result<(), &'static str> {
         match self {
             Self::Bool(array) => put_fixed(out, [u8::from(value_or_null!(array, row, out))]),
@@ -217,6 +239,12 @@ impl Cells<'_> {
                     return Err("the text has more digits behind the point than the column keeps");
                 }
                 put_bytes(out, text.as_bytes())?;
+            }
+            Self::NulSomewhere(cells) => {
+                if cells.holds_nul_at(row) {
+                    return Err("Postgres cannot store the character U+0000 in text");
+                }
+                cells.put(row, out)?;
             }
             Self::Hstore(array) => {
                 let text =

@@ -1,6 +1,7 @@
 //! From the settings to the options of each part.
 
 use super::Mode;
+use crate::change::quarantine::Limits;
 use crate::config::{Mirror as MirrorSettings, OnDataLoss as OnDataLossSetting, Settings};
 use crate::debezium::DecoderOptions;
 use crate::kafka::{ConsumerOptions, OnDataLoss};
@@ -38,11 +39,12 @@ pub fn lake(settings: &Settings) -> LakeOptions {
 }
 
 /// The mirror `name` of these settings.
-pub(super) fn mirror(settings: &Settings, name: &str, mirror: &MirrorSettings) -> MirrorOptions {
+pub fn mirror(settings: &Settings, name: &str, mirror: &MirrorSettings) -> MirrorOptions {
     MirrorOptions {
         schema: mirror.schema.clone(),
         raw: (!mirror.raw.is_empty()).then(|| mirror.raw.clone()),
         policies: settings.policies(),
+        quarantine: limits(settings),
         ..MirrorOptions::new(name, &settings.pipeline.name, mirror.url.reveal())
     }
 }
@@ -66,7 +68,14 @@ pub(super) fn lane(settings: &Settings, name: &str, raw: bool, mode: &Mode) -> L
         },
         until_caught_up: mode.until_caught_up,
         policies: settings.policies(),
+        quarantine: limits(settings),
+        // The lake takes whatever can be decoded.
+        keep_originals: name != "lake" && settings.policies().may_quarantine(),
     }
+}
+
+fn limits(settings: &Settings) -> Limits {
+    Limits { max_records: settings.quarantine.max_records, max_percent: settings.quarantine.max_percent }
 }
 
 /// The consumer of the lane `name`.

@@ -115,6 +115,8 @@ impl Subject {
 
     fn push(&mut self, topic: &Arc<str>, record: &Damaged) -> Result<Outcome, RecordError> {
         let record = RecordRef {
+            new_key: None,
+            old_key: None,
             topic,
             partition: 0,
             offset: self.offset,

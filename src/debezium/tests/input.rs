@@ -73,6 +73,8 @@ fn bytes_that_are_not_utf8_are_not_json() {
             timestamp_ms: 0,
             key: Some(key),
             value: Some(value),
+            new_key: None,
+            old_key: None,
         };
         let error = decoder().push(record, &TopicIdentity::unknown()).unwrap_err();
         assert_eq!(error.kind, RecordErrorKind::NotJson);
@@ -124,6 +126,8 @@ proptest! {
             timestamp_ms: 0,
             key: Some(key.as_bytes()),
             value: Some(&bytes),
+            new_key: None,
+            old_key: None,
         };
         let mut decoder = decoder();
         let good = Record::new(0, &key, &with_schema(&fields, &event("c", "null", r#"{"id":1,"v":"a"}"#)));

@@ -57,6 +57,8 @@ impl Record {
             timestamp_ms: self.timestamp_ms,
             key: self.key.as_deref().map(str::as_bytes),
             value: self.value.as_deref().map(str::as_bytes),
+            new_key: None,
+            old_key: None,
         };
         decoder.push(record, &TopicIdentity::unknown())
     }

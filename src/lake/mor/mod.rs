@@ -18,7 +18,7 @@ mod home;
 mod keys;
 mod locate;
 mod plan;
-mod reader;
+pub(super) mod reader;
 pub(super) mod rewrite;
 mod scan;
 mod stacks;

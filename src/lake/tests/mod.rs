@@ -9,6 +9,7 @@ mod figures;
 mod fixture;
 mod history;
 mod model;
+mod quarantine;
 mod raw;
 mod reading;
 mod snapshot;

@@ -277,6 +277,8 @@ impl<C: Copy> Reader<'_, C> {
         let index = self.at[partition];
         let Placed { sent, offset } = &self.log[partition][index];
         let record = RecordRef {
+            new_key: None,
+            old_key: None,
             topic: &sent.topic,
             partition: partition.partition,
             offset: *offset,

@@ -162,6 +162,8 @@ fn decoded(field: &Value, event: &Value) -> Result<(ColumnType, ArrayRef), Strin
     let topic: Arc<str> = "recorded".into();
     decoder.begin_partition(TopicPartition::new(Arc::clone(&topic), 0), 0);
     let record = RecordRef {
+        new_key: None,
+        old_key: None,
         topic: &topic,
         partition: 0,
         offset: 0,
