@@ -73,7 +73,8 @@ pub async fn touch(shop: &Shop, third: u32) {
     let changes = format!(
         "UPDATE public.customers SET name = name || '.' WHERE id % 3 = {third};
          UPDATE public.products SET stock = stock + 1 WHERE id % 3 = {third};
-         UPDATE public.order_items SET gift_wrap = NOT gift_wrap WHERE order_id % 3 = {third};"
+         UPDATE public.order_items SET gift_wrap = NOT gift_wrap WHERE order_id % 3 = {third};
+         DELETE FROM public.order_items WHERE order_id % 7 = {third};"
     );
     shop.source.batch_execute(&changes).await.unwrap();
     shop.catch_up().await;
