@@ -17,3 +17,4 @@ mod snapshot;
 mod soft;
 mod vacuum;
 mod vectors;
+mod whole;
