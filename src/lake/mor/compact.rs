@@ -101,6 +101,8 @@ impl MergeOnRead {
         writer: &Writer,
         mut compacted: Compacted,
     ) -> Result<bool, LakeError> {
+        // Behind a log that was not looked at for long, the next version may have been there and expired.
+        table.refresh(writer, &[]).await?;
         let version = table.state.version();
         self.follow(table, (schema, shape), &data_files(table)).await?;
         let landed = commit(table, &mut compacted, writer).await?;
