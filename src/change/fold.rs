@@ -2,11 +2,14 @@
 //!
 //! The last change of a key wins. Absent columns of its row take the newest earlier value within the batch; where
 //! there is none they stay absent, and the sink keeps what it has stored. A delete in between cuts that search: the
-//! row after it is a replacement and inherits nothing from the row before.
+//! row after it is a replacement and inherits nothing from the row before. A truncate is a delete of everything: the
+//! changes that it takes away are left out ([`truncate`](super::truncate)), and the sink is told to empty itself first.
 //!
 //! A sink may keep deleted rows ([`DeleteMode::Soft`]). Then a delete is a row as well, all of whose cells but the key
 //! are absent: it takes the last values, of this batch or of the stored row, and never what its event says, which are
 //! values made up by the connector wherever the source logs the key alone.
+//!
+//! Tables without key are counted instead ([`keyless`]).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,9 +22,13 @@ use arrow::compute::{concat, take};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
 
-use super::{ChangeBatch, DeleteMode, Operation, TableSchema};
+use super::truncate::{self, Kept};
+use super::{ChangeBatch, DeleteMode, Operation, TableSchema, Truncated, keyless};
 
 /// The final state of each key that a batch touches. A key is either in `rows` or in `deletes`.
+///
+/// Without a key, `deletes` are rows of which one stored instance each goes, and `rows` are added to what is stored,
+/// whether it has equal ones or not; an equal row may be in both, and more than once.
 #[derive(Debug, Clone)]
 pub struct Folded {
     /// The schema that rows and masks follow.
@@ -34,7 +41,12 @@ pub struct Folded {
     pub operations: Vec<Operation>,
     /// Commit time in the source of each row's last change, microseconds since 1970 UTC.
     pub source_micros: Vec<i64>,
-    /// Keys to delete: the key columns only, in key order. Empty where deleted rows are kept.
+    /// Stored rows that go before anything else happens.
+    pub truncated: Option<Truncated>,
+    /// Indexes of the columns that say which row a delete means: those of the key, in key order; without a key all that
+    /// the events have.
+    pub compared: Vec<usize>,
+    /// Keys to delete: the columns of `compared` only, in that order. Empty where deleted rows are kept.
     pub deletes: RecordBatch,
     /// Where deleted rows are kept, the rows that delete what is stored and nothing of this batch: they take the cells
     /// of a stored row even if it is marked as deleted, and where none is stored they are not to be written.
@@ -58,7 +70,12 @@ impl Folded {
 
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.rows.num_rows() == 0 && self.deletes.num_rows() == 0
+        self.rows.num_rows() == 0 && self.deletes.num_rows() == 0 && self.truncated.is_none()
+    }
+
+    /// Whether rows have no key, so that equal ones may be there several times.
+    pub fn is_keyless(&self) -> bool {
+        self.schema.key().is_empty()
     }
 }
 
@@ -88,16 +105,22 @@ pub fn fold_with(
     keep: impl Fn(u32, i64) -> bool,
 ) -> Result<Folded, ArrowError> {
     let input = Input::concat(schema, batches, keep)?;
-    let previous = input.chain()?;
-    let last = &previous.last_of_each_key;
     let is_delete = |index: u32| !input.operations[index as usize].is_upsert();
-    let (upserts, deletes): (Vec<u32>, Vec<u32>) =
-        last.iter().partition(|&&index| mode == DeleteMode::Soft || !is_delete(index));
+    let (compared, chain, upserts, deletes) = if schema.key().is_empty() {
+        let compared = keyless::compared(schema, batches);
+        let cells: Vec<ArrayRef> =
+            compared.iter().map(|&column| Arc::clone(&input.columns[column])).collect();
+        let (upserts, deletes) = keyless::count(&input.operations, &cells)?;
+        (compared, vec![NONE; input.operations.len()], upserts, deletes)
+    } else {
+        let Chain { chain, last_of_each_key } = input.chain()?;
+        let (upserts, deletes): (Vec<u32>, Vec<u32>) =
+            last_of_each_key.iter().partition(|&&index| mode == DeleteMode::Soft || !is_delete(index));
+        (schema.key().to_vec(), chain, upserts, deletes)
+    };
     let keeps_deleted = upserts.iter().any(|&index| is_delete(index));
     let of_stored = keeps_deleted
-        .then(|| {
-            upserts.iter().map(|&index| deletes_what_is_stored(index, &input.operations, &previous.chain))
-        })
+        .then(|| upserts.iter().map(|&index| deletes_what_is_stored(index, &input.operations, &chain)))
         .map(Iterator::collect);
 
     let mut unresolved_absent = 0;
@@ -112,28 +135,29 @@ pub fn fold_with(
             absent.push(None);
             continue;
         };
-        let source = resolve_absent(&upserts, &input.operations, &previous.chain, mask);
+        let source = resolve_absent(&upserts, &input.operations, &chain, mask);
         unresolved_absent += source.unresolved;
         columns.push(take(column, &source.indices, None)?);
         absent.push((source.absent.count_set_bits() > 0).then_some(source.absent));
     }
     let rows = with_rows(schema.arrow().clone(), columns, upserts.len())?;
     let deletes = UInt32Array::from(deletes);
-    let key_columns = schema
-        .key()
+    let key_columns = compared
         .iter()
         .map(|&key| take(&input.columns[key], &deletes, None))
         .collect::<Result<Vec<_>, _>>()?;
-    let key_schema = Arc::new(schema.arrow().project(schema.key())?);
+    let key_schema = Arc::new(schema.arrow().project(&compared)?);
     Ok(Folded {
         schema: Arc::clone(schema),
         absent,
         operations: upserts.iter().map(|&index| input.operations[index as usize]).collect(),
         source_micros: upserts.iter().map(|&index| input.source_micros[index as usize]).collect(),
         rows,
+        truncated: input.truncated,
+        compared,
         deletes: with_rows(key_schema, key_columns, deletes.len())?,
         of_stored,
-        changes: input.operations.len(),
+        changes: input.changes,
         unresolved_absent,
     })
 }
@@ -154,6 +178,9 @@ pub(super) struct Input<'a> {
     pub(super) source_micros: Vec<i64>,
     pub(super) columns: Vec<ArrayRef>,
     pub(super) absent: Vec<Option<BooleanBuffer>>,
+    /// Changes that count, those that a truncate took away among them.
+    changes: usize,
+    truncated: Option<Truncated>,
 }
 
 impl<'a> Input<'a> {
@@ -162,19 +189,24 @@ impl<'a> Input<'a> {
         batches: &[&ChangeBatch],
         keep: impl Fn(u32, i64) -> bool,
     ) -> Result<Self, ArrowError> {
-        let mut operations = Vec::new();
-        let mut source_micros = Vec::new();
-        let mut kept = Vec::with_capacity(batches.len());
+        let mut kept: Vec<Kept<'_>> = Vec::with_capacity(batches.len());
         for batch in batches {
-            let indices: Vec<u32> = (0..batch.len())
-                .filter(|&row| keep(batch.partitions[row], batch.offsets[row]))
-                .map(|row| row as u32)
-                .collect();
-            operations.extend(indices.iter().map(|&row| batch.operations[row as usize]));
-            source_micros.extend(indices.iter().map(|&row| batch.source_micros[row as usize]));
-            let all = indices.len() == batch.len();
-            kept.push((*batch, (!all).then(|| UInt32Array::from(indices))));
+            let counts = |row: &usize| keep(batch.partitions[*row], batch.offsets[*row]);
+            kept.push((*batch, (0..batch.len()).filter(counts).map(|row| row as u32).collect()));
         }
+        let changes = kept.iter().map(|(_, rows)| rows.len()).sum();
+        let truncated = truncate::cut(&mut kept);
+        let mut operations = Vec::with_capacity(changes);
+        let mut source_micros = Vec::with_capacity(changes);
+        for (batch, rows) in &kept {
+            operations.extend(rows.iter().map(|&row| batch.operations[row as usize]));
+            source_micros.extend(rows.iter().map(|&row| batch.source_micros[row as usize]));
+        }
+        let all = |batch: &ChangeBatch, rows: &[u32]| rows.len() == batch.len();
+        let kept: Vec<(&ChangeBatch, Option<UInt32Array>)> = kept
+            .into_iter()
+            .map(|(batch, rows)| (batch, (!all(batch, &rows)).then(|| UInt32Array::from(rows))))
+            .collect();
         let mut columns = Vec::with_capacity(schema.columns().len());
         let mut absent = Vec::with_capacity(schema.columns().len());
         for (column, field) in schema.columns().iter().zip(schema.arrow().fields()) {
@@ -209,7 +241,7 @@ impl<'a> Input<'a> {
             });
             absent.push(mask.finish());
         }
-        Ok(Self { schema, operations, source_micros, columns, absent })
+        Ok(Self { schema, operations, source_micros, columns, absent, changes, truncated })
     }
 
     /// A column's mask with the cells of deletes added: they are absent, too.

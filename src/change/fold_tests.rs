@@ -78,6 +78,8 @@ pub(super) fn batch(changes: &[Change], first_offset: i64) -> ChangeBatch {
         partitions: vec![0; changes.len()],
         offsets: (first_offset..).take(changes.len()).collect(),
         source_micros: (first_offset + 1..).take(changes.len()).collect(),
+        lsns: vec![0; changes.len()],
+        truncates: Vec::new(),
     }
 }
 

@@ -11,12 +11,17 @@
 mod align;
 mod batch;
 mod convert;
+#[cfg(test)]
+mod convert_tests;
 mod evolution;
 #[cfg(test)]
 mod evolution_tests;
 pub mod fold;
 #[cfg(test)]
 mod fold_tests;
+#[cfg(test)]
+mod fold_whole_tests;
+mod keyless;
 mod lineage;
 mod linked;
 mod outlook;
@@ -29,6 +34,7 @@ mod resolution;
 mod sink;
 mod table;
 mod text_form;
+mod truncate;
 pub mod versions;
 #[cfg(test)]
 mod versions_tests;
@@ -52,4 +58,5 @@ pub use sink::{
     Written,
 };
 pub use table::{Column, ColumnType, Shape, TableId, TableSchema};
+pub use truncate::{Truncate, TruncateReach, Truncated};
 pub use versions::Versions;

@@ -43,7 +43,9 @@ pub(super) struct LiveFile {
     /// The rows that are deleted.
     pub vector: Option<Box<DeletionVector>>,
     /// The values of the partition columns, where there are any.
-    pub partition: Option<HashMap<String, Option<String>>>,
+    // Nearly no file has any: boxed, it costs a word.
+    #[allow(clippy::box_collection)]
+    pub partition: Option<Box<HashMap<String, Option<String>>>>,
 }
 
 impl LiveFile {
@@ -59,7 +61,7 @@ impl LiveFile {
             deletion_timestamp: Some(millis),
             data_change,
             extended_file_metadata: Some(true),
-            partition_values: Some(self.partition.clone().unwrap_or_default()),
+            partition_values: Some(self.partition.as_deref().cloned().unwrap_or_default()),
             size: Some(self.size),
             deletion_vector: self.vector.as_deref().cloned(),
         }
@@ -337,7 +339,7 @@ impl TableState {
             modification_time: add.modification_time,
             stats: add.stats.as_deref().filter(|_| add.partition_values.is_empty()).map(Into::into),
             vector: add.deletion_vector.clone().map(Box::new),
-            partition: (!add.partition_values.is_empty()).then(|| add.partition_values.clone()),
+            partition: (!add.partition_values.is_empty()).then(|| Box::new(add.partition_values.clone())),
         };
         let replaced = self.files.insert(add.path.as_str().into(), file);
         self.bytes += add.size - replaced.map_or(0, |file| file.size);

@@ -1,6 +1,6 @@
 //! Writing one table's part, and the raw rows, inside the batch's transaction.
 //!
-//! Deletes come before upserts, so that a row may take over a unique value of one that is gone.
+//! What a truncate takes goes first. Deletes come before upserts, so that a row may take over a unique value of one that is gone.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,7 +9,6 @@ use arrow::buffer::BooleanBuffer;
 use tokio_postgres::SimpleQueryMessage;
 
 use super::copy::RowEncoder;
-use super::plan::PlannedColumn;
 use super::session::{RawPath, Session, Writer};
 use super::sql::Statements;
 use super::sqlstate::Trouble;
@@ -60,11 +59,21 @@ pub(super) async fn write(
     let Writer { client, buffer, transaction, prepared } = writer;
     let source_columns = folded.schema.columns().len();
     let statements = Statements::new(&prepared.plan, source_columns);
+    let unknown_before = report.unknown_deletes;
+    if let Some(truncated) = folded.truncated {
+        client.batch_execute(&statements.empty(truncated)).await?;
+        report.truncated = true;
+    }
     let deletes = part.deletes.len();
     if deletes > 0 {
-        let encoder = key_encoder(&prepared.plan.columns, &prepared.plan.key, &folded.deletes)?;
+        let encoder = delete_encoder(&statements, folded)?;
         prepared.keys.fill(client, transaction, &encoder, part.deletes.iter().copied(), buffer).await?;
-        client.batch_execute(&statements.delete(&prepared.keys.name)).await?;
+        if folded.is_keyless() {
+            let deleted = client.simple_query(&statements.delete_rows(&prepared.keys.name)).await?;
+            report.unknown_deletes += (deletes as u64).saturating_sub(affected(&deleted));
+        } else {
+            client.batch_execute(&statements.delete(&prepared.keys.name)).await?;
+        }
     }
     let rows = part.rows.len();
     if rows > 0 {
@@ -76,27 +85,32 @@ pub(super) async fn write(
             .collect();
         let encoder = row_encoder(&statements, source_columns, folded, &masks)?;
         prepared.rows.fill(client, transaction, &encoder, part.rows.iter().copied(), buffer).await?;
-        let absent: Vec<i16> = masks.iter().map(|(field, _)| *field).collect();
-        if !absent.is_empty() {
+        // Without a key there is no stored row to keep cells of.
+        let kept = if folded.is_keyless() { &[] } else { masks.as_slice() };
+        let absent: Vec<i16> = kept.iter().map(|(field, _)| *field).collect();
+        if folded.is_keyless() {
+            report.unresolved_absent +=
+                masks.iter().map(|(_, mask)| mask.count_set_bits() as u64).sum::<u64>();
+        } else if !absent.is_empty() {
             report.unresolved_absent +=
                 first_number(&client.simple_query(&statements.count_unresolved(&prepared.rows.name)).await?);
         }
         client.batch_execute(&statements.upsert(&prepared.rows.name, &absent)).await?;
     }
     report.upserted += rows as u64;
-    report.deleted += deletes as u64;
+    report.deleted += (deletes as u64).saturating_sub(report.unknown_deletes - unknown_before);
     report.unresolved_absent += folded.unresolved_absent;
     Ok(())
 }
 
-fn key_encoder<'a>(
-    columns: &'a [PlannedColumn],
-    key: &[usize],
-    deletes: &'a RecordBatch,
-) -> Result<RowEncoder<'a>, Trouble> {
+/// The columns that say which rows are deleted.
+fn delete_encoder<'a>(statements: &Statements<'a>, folded: &'a Folded) -> Result<RowEncoder<'a>, Trouble> {
     let mut encoder = RowEncoder::default();
-    for (column, array) in key.iter().filter_map(|&at| columns.get(at)).zip(deletes.columns()) {
-        encoder.column(&column.name, &column.wire, column.limit, array)?;
+    for column in statements.compared() {
+        let at = folded.compared.iter().position(|&field| field == column.field);
+        if let Some(array) = at.and_then(|at| folded.deletes.columns().get(at)) {
+            encoder.column(&column.name, &column.wire, column.limit, array)?;
+        }
     }
     Ok(encoder)
 }
@@ -117,6 +131,15 @@ fn row_encoder<'a>(
     }
     encoder.absent(masks);
     Ok(encoder)
+}
+
+/// Rows that a statement says it has changed.
+fn affected(messages: &[SimpleQueryMessage]) -> u64 {
+    let rows = |message: &SimpleQueryMessage| match message {
+        SimpleQueryMessage::CommandComplete(rows) => Some(*rows),
+        _ => None,
+    };
+    messages.iter().filter_map(rows).sum()
 }
 
 fn first_number(messages: &[SimpleQueryMessage]) -> u64 {

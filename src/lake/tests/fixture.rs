@@ -164,6 +164,8 @@ pub(super) fn batch_of(
         partitions,
         offsets: events.iter().map(|event| event.offset).collect(),
         source_micros: vec![1_700_000_000_000_000; events.len()],
+        lsns: vec![0; events.len()],
+        truncates: Vec::new(),
     });
     batch.raw = Some(raw_rows(&topic, events));
     batch
