@@ -13,9 +13,11 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use futures::{FutureExt, StreamExt, TryStreamExt};
+use roaring::RoaringTreemap;
 
 use super::files::{DataFiles, RowWriter};
 use super::plan::{Plan, READERS, Touched};
+use super::vectors;
 use crate::failpoint;
 use crate::lake::action::{AddChanges, Entry, Metadata};
 use crate::lake::error::LakeError;
@@ -24,6 +26,10 @@ use crate::lake::error::LakeError;
 pub(in crate::lake) const CHANGE_DATA_FEED: &str = "delta.enableChangeDataFeed";
 /// The column that says what became of a row.
 const CHANGE_TYPE: &str = "_change_type";
+/// What it says of a row that goes for good.
+const DELETE: &str = "delete";
+/// Bytes of data files whose rows go into one file of changes.
+const FILE: i64 = 64 << 20;
 
 /// Whether a table has a change data feed.
 pub(super) fn has_feed(metadata: &Metadata) -> bool {
@@ -57,11 +63,12 @@ pub(super) async fn write(
     let old: Vec<RecordBatch> = futures::stream::iter(old).buffered(READERS).try_collect().await?;
     for (touched, old) in plan.files.iter().zip(&old) {
         let replaced: BooleanArray = touched.going().map(|(_, by)| Some(place(by).is_some())).collect();
-        split(old, &replaced, ("update_preimage", "delete"), &mut out).map_err(refused)?;
+        split(old, &replaced, ("update_preimage", DELETE), &mut out).map_err(refused)?;
     }
     if let Some(rows) = rows {
         split(rows, &replaces.into(), ("update_postimage", "insert"), &mut out).map_err(refused)?;
     }
+    let entry = emptied(entry, files, columns, plan).await?;
     let Some(schema) = out.first().map(RecordBatch::schema) else { return Ok(entry) };
     let encode = move || {
         let mut file = RowWriter::new(&schema)?;
@@ -75,6 +82,57 @@ pub(super) async fn write(
     let changes = put(files, bytes).await?;
     failpoint::hit("lake.after_change_data");
     Ok(entry.changes(&changes))
+}
+
+/// Writes down the rows that go whatever their key, which may be all of a table: read and written file by file, so that
+/// no more than one file of changes is in memory.
+async fn emptied(
+    mut entry: Entry,
+    files: &DataFiles,
+    columns: &SchemaRef,
+    plan: &Plan,
+) -> Result<Entry, LakeError> {
+    let refused =
+        |error: ArrowError| LakeError::Refused(format!("change data of table {}: {error}", files.table));
+    let schema = marked(&RecordBatch::new_empty(Arc::clone(columns)), DELETE).map_err(refused)?.schema();
+    let (mut file, mut bytes) = (RowWriter::new(&schema).map_err(refused)?, 0);
+    for touched in plan.files.iter().filter(|touched| touched.loses_others()) {
+        let before = match touched.file.vector.as_deref() {
+            Some(vector) => vectors::read(&files.table, &*files.store, vector).await?,
+            None => RoaringTreemap::new(),
+        };
+        let others = touched.others(before);
+        let mut batches = files.scan(&touched.path, columns).await?;
+        let mut first = 0;
+        while let Some(cells) = batches.try_next().await? {
+            let rows = RecordBatch::try_new(Arc::clone(columns), cells).map_err(refused)?;
+            let numbers = first..first + rows.num_rows() as u64;
+            first = numbers.end;
+            let goes: BooleanArray = numbers.map(|row| Some(others.has(row))).collect();
+            let rows = filter_record_batch(&rows, &goes).map_err(refused)?;
+            if rows.num_rows() > 0 {
+                file.write(&marked(&rows, DELETE).map_err(refused)?).map_err(refused)?;
+            }
+        }
+        bytes += touched.file.size;
+        if bytes >= FILE {
+            let full = std::mem::replace(&mut file, RowWriter::new(&schema).map_err(refused)?);
+            bytes = 0;
+            entry = close(entry, files, full).await?;
+        }
+    }
+    close(entry, files, file).await
+}
+
+/// Stores a file of changes, if there are any in it.
+async fn close(entry: Entry, files: &DataFiles, file: RowWriter) -> Result<Entry, LakeError> {
+    if file.rows() == 0 {
+        return Ok(entry);
+    }
+    let bytes = file
+        .finish()
+        .map_err(|error| LakeError::Refused(format!("change data of table {}: {error}", files.table)))?;
+    Ok(entry.changes(&put(files, bytes).await?))
 }
 
 /// The rows of a file that go, as they are stored.

@@ -175,8 +175,7 @@ impl<'a> Upsert<'a> {
             written: None,
             written_keys: None,
             change: None,
-            // What a commit without a file of changes removes and adds is its change, as readers see it.
-            has_feed: folded.truncated.is_none() && changes::has_feed(table.state.metadata()),
+            has_feed: changes::has_feed(table.state.metadata()),
         })
     }
 
@@ -210,6 +209,16 @@ impl<'a> Upsert<'a> {
             failpoint::hit("lake.after_data_files");
         }
         Ok(unknown)
+    }
+
+    /// Writes down what the commit does to the rows, where the table has a change data feed.
+    async fn with_changes(&self, entry: Entry, plan: &Plan) -> Result<Entry, LakeError> {
+        if !self.has_feed {
+            return Ok(entry);
+        }
+        let columns = self.shape.stored(&self.folded.schema);
+        let rows = self.change.as_ref().map(|(rows, places)| (rows, places.as_slice()));
+        changes::write(entry, &self.files, &columns, plan, rows).await
     }
 }
 
@@ -351,13 +360,7 @@ impl MergeOnRead {
         }
         let entry = Entry::new("MERGE", &writer.id, now_millis());
         let entry = upsert.written.iter().fold(entry, Entry::add);
-        let entry = if upsert.has_feed {
-            let columns = upsert.shape.stored(&upsert.folded.schema);
-            let rows = upsert.change.as_ref().map(|(rows, places)| (rows, places.as_slice()));
-            changes::write(entry, &upsert.files, &columns, &plan, rows).await?
-        } else {
-            entry
-        };
+        let entry = upsert.with_changes(entry, &plan).await?;
         let (entry, plan) = plan.write_vectors(entry, &upsert.files).await?;
         let entry = txns(upsert.advances).fold(entry, |entry, txn| entry.txn(&txn)).into_bytes();
         let done = Done { unresolved_absent: unresolved, unknown_deletes: unknown_deletes as u64 };

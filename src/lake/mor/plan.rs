@@ -113,7 +113,40 @@ pub(super) async fn take(
     Ok(Plan { files })
 }
 
+/// Which rows of a file go whatever their key.
+pub(super) enum Others {
+    /// All that were live: those not in the old vector.
+    Live(RoaringTreemap),
+    /// These.
+    These(RoaringTreemap),
+}
+
+impl Others {
+    /// Whether the row goes.
+    pub(super) fn has(&self, row: u64) -> bool {
+        match self {
+            Self::Live(before) => !before.contains(row),
+            Self::These(rows) => rows.contains(row),
+        }
+    }
+}
+
 impl Touched {
+    /// Whether rows go that are not among [`Self::going`].
+    pub(super) fn loses_others(&self) -> bool {
+        let before = self.file.vector.as_ref().map_or(0, |vector| vector.cardinality as u64);
+        self.whole || self.deleted.len() > before + self.rows.len() as u64
+    }
+
+    /// Those rows; `before` are the rows that were deleted before.
+    pub(super) fn others(&self, before: RoaringTreemap) -> Others {
+        if self.whole {
+            return Others::Live(before);
+        }
+        let by_key: RoaringTreemap = self.rows.iter().map(|(row, _)| u64::from(*row)).collect();
+        Others::These(&(&self.deleted - &before) - &by_key)
+    }
+
     /// Rows that go, ascending, each with the row of the batch that takes its place.
     pub(super) fn going(&self) -> impl Iterator<Item = (u32, Option<usize>)> {
         self.rows.iter().copied()

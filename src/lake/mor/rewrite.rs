@@ -48,6 +48,7 @@ pub(in crate::lake) async fn upsert(
         let done = Done { unresolved_absent: unresolved, unknown_deletes };
         let entry = Entry::new("MERGE", &writer.id, now_millis());
         let entry = upsert.written.iter().fold(entry, Entry::add);
+        let entry = upsert.with_changes(entry, &plan).await?;
         let entry = plan.write_files(entry, &upsert.files, (&folded.schema, shape)).await?;
         let entry = txns(advances).fold(entry, |entry, txn| entry.txn(&txn));
         let conflicts = u64::from(attempt);

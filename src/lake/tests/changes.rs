@@ -8,7 +8,7 @@ use deltalake::datafusion::prelude::SessionContext;
 use deltalake::delta_datafusion::cdf::scan::DeltaCdfTableProvider;
 
 use super::fixture::{Cell, Event, Fixture, batch, delete, event, rows_as_text, table, value};
-use crate::change::{Operation, Sink, WriteMode};
+use crate::change::{Batch, Operation, Sink, Truncate, TruncateReach, WriteMode};
 use crate::lake::location::Location;
 use crate::lake::log::Log;
 use crate::lake::{Lake, LakeOptions};
@@ -169,4 +169,42 @@ async fn the_feed_shows_the_rows_that_another_writer_left() {
     let expected =
         ["3 insert 1 uno -", "3 update_preimage 2 two b", "3 update_postimage 2 due b"].map(str::to_owned);
     assert_eq!(feed(&fixture).await[3..], expected);
+}
+
+/// A truncate, and behind it what else is in the batch; `micros` is when each was committed in the source.
+fn truncated(reach: TruncateReach, events: &[Event], micros: &[i64]) -> Batch {
+    let mut all = batch("items", events);
+    all.changes[0].truncates = vec![Truncate { row: 0, reach }];
+    all.changes[0].source_micros = micros.to_vec();
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_truncate_is_a_delete_of_every_row_that_it_takes() {
+    const TIME: i64 = 1_700_000_000_000_000;
+    let truncate = |offset| Event { operation: Operation::Truncate, ..delete(offset, 0) };
+    for write in [WriteMode::MergeOnRead, WriteMode::CopyOnWrite] {
+        let fixture = Fixture::new();
+        let mut lake = open(with_feed(&fixture, write)).await;
+        let rows: Vec<_> = (0..4).map(|id| event(id, Operation::Create, id, "a", value("x"))).collect();
+        lake.commit(&batch("items", &rows)).await.unwrap();
+        let changed = [event(4, Operation::Update, 1, "b", value("x")), delete(5, 2)];
+        lake.commit(&batch("items", &changed)).await.unwrap();
+        let known = feed(&fixture).await.len();
+        let all = [truncate(6), event(7, Operation::Create, 9, "c", Cell::Null)];
+        let report = lake.commit(&truncated(TruncateReach::Everything, &all, &[TIME, TIME])).await.unwrap();
+        assert!(report.stopped.is_empty(), "{report:?}");
+        let of_all = ["3 delete 0 a x", "3 delete 1 b x", "3 delete 3 a x", "3 insert 9 c -"];
+        assert_eq!(feed(&fixture).await[known..], of_all.map(str::to_owned), "{write:?}");
+        let mut newer = batch("items", &[event(8, Operation::Create, 10, "d", Cell::Null)]);
+        newer.changes[0].source_micros = vec![TIME + 10];
+        lake.commit(&newer).await.unwrap();
+        let known = feed(&fixture).await.len();
+        let older = [truncate(9), event(10, Operation::Update, 10, "e", Cell::Null)];
+        let reach = TruncateReach::Older { stored: true };
+        lake.commit(&truncated(reach, &older, &[TIME + 5, TIME + 20])).await.unwrap();
+        let of_older = ["5 delete 9 c -", "5 update_preimage 10 d -", "5 update_postimage 10 e -"];
+        assert_eq!(feed(&fixture).await[known..], of_older.map(str::to_owned), "{write:?}");
+        assert_eq!(fixture.items().await, ["10 e -"]);
+    }
 }
