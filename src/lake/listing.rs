@@ -95,6 +95,14 @@ impl Listing {
         self.parts(checkpoint).into_iter().map(|part| part.written).max()
     }
 
+    /// Whether a version can still be read: from a checkpoint at or before it, or from the first entry on.
+    pub(super) fn reaches(&self, version: Version) -> bool {
+        let first = self.checkpoint_at_most(version).map_or(0, |checkpoint| checkpoint + 1);
+        let entries =
+            self.commits.iter().filter(|commit| (first..=version).contains(&commit.version)).count();
+        entries as u64 == (version + 1).saturating_sub(first)
+    }
+
     /// Files that nobody needs who reads a version that was the newest at `cutoff` or later.
     ///
     /// Such a version is read from a checkpoint at or before the one that was the newest at `cutoff`, and the entries
@@ -166,6 +174,16 @@ mod tests {
             [".json", "1.json", "2.json", "3.json", "4.checkpoint.parquet", "4.json", "5.json", "6.json"];
         assert_eq!(expired(&listing, 7), of_seven);
         assert_eq!(expired(&listing, 100), of_seven, "the newest checkpoint and what follows it always stay");
+    }
+
+    #[test]
+    fn a_version_is_within_reach_from_a_checkpoint_or_from_the_first_entry_on() {
+        let names: Vec<String> = [0, 1, 3, 5, 6].into_iter().map(entry).collect();
+        let mut files: Vec<(&str, i64)> = names.iter().map(|name| (name.as_str(), 0)).collect();
+        files.push(("00000000000000000004.checkpoint.parquet", 0));
+        let listing = listing(&files);
+        let reached: Vec<u64> = (0..=8).filter(|version| listing.reaches(*version)).collect();
+        assert_eq!(reached, [0, 1, 4, 5, 6]);
     }
 
     #[test]

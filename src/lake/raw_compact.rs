@@ -69,6 +69,8 @@ pub(super) async fn step_and_wait(table: &mut Table, writer: &Writer) -> Result<
 }
 
 async fn land(table: &mut Table, mut merged: Merged, writer: &Writer) -> Result<Step, LakeError> {
+    // Behind a log that was not looked at for long, the next version may have been there and expired.
+    table.refresh(writer, &[]).await?;
     failpoint::hit("lake.before_compaction");
     let landed = table.commit_rewrite(&mut merged, writer).await?;
     if landed == Landed::No {

@@ -151,7 +151,8 @@ impl LakeReader {
     async fn table_at(&self, folder: &str, at: At) -> Result<Option<DeltaTable>, LakeError> {
         let log = self.log(folder)?;
         let failed = |error: deltalake::DeltaTableError| LakeError::delta(folder, &error);
-        let Some(newest) = log.newest().await? else { return Ok(None) };
+        let listing = log.list().await?;
+        let Some(newest) = listing.newest() else { return Ok(None) };
         let version = match at {
             At::Latest => newest,
             At::Version(version) if version > newest => return Ok(None),
@@ -161,6 +162,14 @@ impl LakeReader {
                 None => return Ok(None),
             },
         };
+        if !listing.reaches(version) {
+            tracing::warn!(
+                table = folder,
+                version,
+                "left out: the table's log does not reach back to this version any more"
+            );
+            return Ok(None);
+        }
         let mut table = DeltaTable::new(log.guarded());
         table.load_version(version).await.map_err(failed)?;
         Ok(Some(table))

@@ -110,6 +110,8 @@ impl MergeOnRead {
         writer: &Writer,
         mut compacted: Compacted,
     ) -> Result<bool, LakeError> {
+        // Behind a log that was not looked at for long, the next version may have been there and expired.
+        table.refresh(writer, &[]).await?;
         let version = table.state.version();
         let codec = self.codec(schema);
         self.follow(table, (&codec, shape), &data_files(table)).await?;
