@@ -26,7 +26,9 @@ async fn copies(shop: &Shop, table: &str) -> Result<[Vec<String>; 4], String> {
             found[3].push(format!("{} {}", cell(0), cell(1)));
         }
     }
-    found.iter_mut().for_each(|rows| rows.sort());
+    for rows in &mut found {
+        rows.sort();
+    }
     Ok(found)
 }
 
