@@ -53,3 +53,4 @@ mod schemaless;
 mod spark;
 mod types;
 mod upkeep;
+mod whole_tables;
