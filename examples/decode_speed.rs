@@ -127,6 +127,8 @@ fn decode(events: &[Event], options: &DecoderOptions) -> Result<Duration, Box<dy
     let started = Clock::now();
     for (offset, event) in (0_i64..).zip(events) {
         let record = RecordRef {
+            new_key: None,
+            old_key: None,
             topic: &topic,
             partition: 0,
             offset,

@@ -55,6 +55,10 @@ pub struct Metrics {
     pub conflicts: IntCounterVec,
     /// Cells that the source left out as unchanged, of rows that the sink did not have: stored as null.
     pub unresolved_absent: IntCounterVec,
+    /// Changes that the source had sent before.
+    pub duplicates: IntCounterVec,
+    /// Places where the source's log began anew.
+    pub lsn_regressions: IntCounterVec,
     resident_memory: Gauge,
 }
 
@@ -107,6 +111,16 @@ impl Metrics {
                 "unresolved_absent_total",
                 "Absent cells stored as null",
                 LANE_TABLE,
+            )?,
+            duplicates: r.counter(
+                "duplicate_records_total",
+                "Changes that the source had sent before",
+                LANE_TABLE,
+            )?,
+            lsn_regressions: r.counter(
+                "lsn_regressions_total",
+                "Partitions where the source's log began anew",
+                LANE,
             )?,
             resident_memory: r.resident_memory()?,
             registry: r.0,

@@ -39,6 +39,19 @@ impl Operation {
     }
 }
 
+/// The changes of a batch that are halves of a primary-key change, and the key on the other side of each.
+///
+/// A row whose key changes arrives as the delete of its old key and the create of its new one. What the source did not
+/// send again is, for the create, in the row of the old key.
+#[derive(Debug, Clone)]
+pub struct KeyMoves {
+    /// Index of each of these changes, ascending. They are creates and deletes.
+    pub changes: Vec<u32>,
+    /// For a create the key that its row had before, for a delete the key that its row has afterwards: key columns, in
+    /// key order, one row for each of `changes`.
+    pub keys: RecordBatch,
+}
+
 /// Changes of one table with one schema, in the order in which they apply.
 ///
 /// All vectors and columns have one entry a change.
@@ -61,6 +74,8 @@ pub struct ChangeBatch {
     pub offsets: Vec<i64>,
     /// Commit time in the source, microseconds since 1970 UTC; 0 where the event does not say.
     pub source_micros: Vec<i64>,
+    /// Which of the changes are halves of a key change; `None` where none is.
+    pub moves: Option<KeyMoves>,
 }
 
 impl ChangeBatch {
@@ -92,6 +107,23 @@ pub struct Batch {
     pub records: u64,
     /// Newest commit time of the source in the batch, microseconds since 1970 UTC.
     pub newest_source_micros: Option<i64>,
+    /// By table, changes that the source had sent before. They are in `changes` like all others.
+    pub duplicates: BTreeMap<TableId, u64>,
+    /// Places where the source went on from an earlier point of its log.
+    pub regressions: Vec<Regression>,
+}
+
+/// A record with which the source's log began anew: after a failover, or from a restored slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Regression {
+    /// Where the record lies.
+    pub partition: TopicPartition,
+    /// Its offset.
+    pub offset: i64,
+    /// LSN of the last commit before.
+    pub from: u64,
+    /// LSN of the last commit now.
+    pub to: u64,
 }
 
 /// Why a record could not become a change.

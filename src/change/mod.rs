@@ -12,17 +12,21 @@ mod batch;
 pub mod fold;
 #[cfg(test)]
 mod fold_tests;
+mod lineage;
+#[cfg(test)]
+mod lineage_tests;
 pub mod policy;
 mod position;
 pub mod raw;
 mod sink;
 mod table;
 
-pub use batch::{Batch, ChangeBatch, Operation, RecordError, RecordErrorKind};
+pub use batch::{Batch, ChangeBatch, KeyMoves, Operation, RecordError, RecordErrorKind, Regression};
 pub use fold::{Folded, fold};
+pub use lineage::{OWN, Origins};
 pub use policy::{
     DeleteMode, Keyless, OnError, OnTruncate, Policies, SchemaChange, TableMode, TablePolicy, WriteMode,
 };
 pub use position::{Progress, Span, StoredPosition, TopicIdentity, TopicPartition};
-pub use sink::{CommitReport, KnownSchemas, Sink, SinkError, TableReport};
+pub use sink::{CommitReport, KnownSchemas, Sink, SinkError, TableReport, UnresolvedRow};
 pub use table::{Column, ColumnType, TableId, TableSchema};

@@ -85,6 +85,17 @@ pub struct CommitReport {
     pub conflicts: u64,
 }
 
+/// A row with cells that were stored as null although the source says of them only that they did not change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnresolvedRow {
+    /// Partition of the record that the row was last changed by.
+    pub partition: TopicPartition,
+    /// Its offset.
+    pub offset: i64,
+    /// Names of the columns.
+    pub columns: Vec<Arc<str>>,
+}
+
 /// What a commit did to one table.
 #[derive(Debug, Clone, Default)]
 pub struct TableReport {
@@ -96,6 +107,8 @@ pub struct TableReport {
     pub appended: u64,
     /// Cells that were absent and whose row did not exist: stored as null.
     pub unresolved_absent: u64,
+    /// Where the newest of them are.
+    pub unresolved: Vec<UnresolvedRow>,
     /// Time the commit took.
     pub duration: std::time::Duration,
     /// Version of the table after it, where the sink has versions.

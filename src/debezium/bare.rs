@@ -64,7 +64,14 @@ pub(super) fn layout(
     }
     let key = key_indexes(&columns, key_names, table)?;
     let schema = Arc::new(TableSchema::new(columns, key));
-    let layout = Layout { table: table.clone(), slot, schema, wires, key_names: Arc::clone(key_names) };
+    let layout = Layout {
+        table: table.clone(),
+        slot,
+        schema,
+        wires,
+        key_names: Arc::clone(key_names),
+        placeholders: Vec::new(),
+    };
     Ok(Guessed { layout, from_values })
 }
 
@@ -101,7 +108,9 @@ impl TypeSources<'_> {
         match value.as_bytes().first() {
             Some(b't' | b'f') => (ColumnType::Boolean, Wire::Boolean),
             Some(b'"') => match serde_json::from_str::<String>(value) {
-                Ok(text) if !self.placeholder.is_text(&text) => (ColumnType::Text, Wire::Text),
+                Ok(text) if !self.placeholder.is_text(&text) && !self.placeholder.is_bytes(&text) => {
+                    (ColumnType::Text, Wire::Text)
+                }
                 _ => undecided,
             },
             Some(b'[' | b'{') if self.placeholder.is_composite(&compact(value)) => undecided,

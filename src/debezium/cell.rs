@@ -126,7 +126,8 @@ impl Cell<'_> {
 
     /// Decodes a JSON string, given its content.
     fn string(&mut self, value: &str) -> Option<()> {
-        if self.placeholder.is_text(value) {
+        let of_bytes = matches!(self.wire, Wire::Binary | Wire::AnyText) && self.placeholder.is_bytes(value);
+        if of_bytes || self.placeholder.is_text(value) {
             self.column.push_absent();
             return Some(());
         }
@@ -189,7 +190,7 @@ impl Cell<'_> {
             Wire::Numeric if text.starts_with('{') => {
                 let scaled: VariableScale<'_> = serde_json::from_str(text).ok()?;
                 let value = unquoted(scaled.value.get())?;
-                if self.placeholder.is_text(&value) {
+                if self.placeholder.is_text(&value) || self.placeholder.is_bytes(&value) {
                     self.column.push_absent();
                     return Some(());
                 }

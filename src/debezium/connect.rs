@@ -4,6 +4,7 @@
 //! ([`ColumnType::Other`]), never refused. A declared default is not even read: Debezium's may be placeholders.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde::Deserialize;
 
@@ -11,7 +12,11 @@ use crate::change::{Column, ColumnType, RecordErrorKind};
 
 use super::fault::{Decoded, Fault};
 use super::instant::Unit;
+use super::placeholder::Placeholder;
 use super::wire::Wire;
+
+/// Parameter of a field's schema that names the placeholder of its column, in versions of Debezium that write it.
+const PLACEHOLDER_PARAMETER: &str = "__debezium.unavailable.value.placeholder";
 
 /// One node of a schema block, with the members that matter here.
 #[derive(Debug, Deserialize)]
@@ -70,6 +75,16 @@ impl ConnectSchema {
             wires.push(wire);
         }
         Ok((columns, wires))
+    }
+
+    /// The placeholder of each field whose schema names one; empty where none does.
+    pub(super) fn placeholders(&self) -> Vec<Option<Arc<Placeholder>>> {
+        let fields = self.fields.iter().flatten();
+        let texts: Vec<Option<&str>> = fields.map(|field| field.parameter(PLACEHOLDER_PARAMETER)).collect();
+        if texts.iter().all(Option::is_none) {
+            return Vec::new();
+        }
+        texts.into_iter().map(|text| text.map(|text| Arc::new(Placeholder::new(text)))).collect()
     }
 
     fn parameter(&self, name: &str) -> Option<&str> {

@@ -6,18 +6,21 @@
 //! applied, because deleting twice is harmless and deleting never is not, but no raw row is made, because the delete
 //! before it may have one already.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::error::ArrowError;
 use serde_json::value::RawValue;
 
-use crate::change::{Batch, Operation, RecordError, RecordErrorKind, TopicIdentity, TopicPartition};
+use crate::change::{
+    Batch, Operation, RecordError, RecordErrorKind, Regression, TableId, TopicIdentity, TopicPartition,
+};
 
 use super::bare::{self, TypeSources};
 use super::envelope::{self, Source};
 use super::fault::{Decoded, Fault};
 use super::key::RecordKey;
+use super::order::Seen;
 use super::partitions::{Partitions, Predecessor};
 use super::placeholder::Placeholder;
 use super::raw_rows::{RawRow, RawRows};
@@ -46,6 +49,8 @@ struct Counts {
     records: u64,
     bytes: u64,
     newest_source_micros: Option<i64>,
+    duplicates: BTreeMap<TableId, u64>,
+    regressions: Vec<Regression>,
 }
 
 /// The row part of an event, once its kind is known.
@@ -138,6 +143,8 @@ impl Decoder {
             bytes: counts.bytes,
             records: counts.records,
             newest_source_micros: counts.newest_source_micros,
+            duplicates: counts.duplicates,
+            regressions: counts.regressions,
         })
     }
 
@@ -219,6 +226,12 @@ impl Decoder {
         } else {
             self.push_bare(topic, &RowEvent { operation, text, key: &key, source }, change)?
         };
+        let other_key = match operation {
+            Operation::Create => record.old_key,
+            Operation::Delete => record.new_key,
+            _ => None,
+        };
+        self.moved(topic, other_key, &layout);
         let raw = RawRow {
             operation: operation.code(),
             key: Some(key.text),
@@ -228,11 +241,47 @@ impl Decoder {
         };
         self.push_raw(&raw, Some(&layout))?;
         self.counts.newest_source_micros = self.counts.newest_source_micros.max(micros);
+        if operation != Operation::Read {
+            self.watch_order(record, at, operation, source, &layout.table);
+        }
         let known = topic_at(&mut self.topics, topic)?;
         if !known.newest.as_ref().is_some_and(|newest| Arc::ptr_eq(newest, &layout)) {
             known.newest = Some(layout);
         }
         Ok(Outcome::Change(operation))
+    }
+
+    /// Counts what the order of the source says of an accepted change.
+    fn watch_order(
+        &mut self,
+        record: &RecordRef<'_>,
+        at: usize,
+        operation: Operation,
+        source: &Source<'_>,
+        table: &TableId,
+    ) {
+        let Some(order) = self.partitions.order(at) else { return };
+        match order.look(source.sequence, source.micros(), operation, record.key) {
+            Seen::New => {}
+            Seen::Again => match self.counts.duplicates.get_mut(table) {
+                Some(count) => *count += 1,
+                None => drop(self.counts.duplicates.insert(table.clone(), 1)),
+            },
+            Seen::WentBack { from, to } => {
+                let partition = TopicPartition::new(Arc::clone(record.topic), record.partition);
+                self.counts.regressions.push(Regression { partition, offset: record.offset, from, to });
+            }
+        }
+    }
+
+    /// Notes that the newest change of `layout`'s table is half of a key change, where its header says so.
+    fn moved(&mut self, topic: usize, other_key: Option<&[u8]>, layout: &Layout) {
+        let Some((header, topic)) = other_key.zip(self.topics.get_mut(topic)) else { return };
+        if let Ok(Some(key)) = topic.keys.read(header)
+            && key.names == layout.key_names
+        {
+            self.tables.moved(layout, key.text, &self.placeholder);
+        }
     }
 
     /// Appends a row without schema block, with the columns that it is the first to have.
@@ -294,6 +343,7 @@ impl Decoder {
         let partition = self.partitions.in_batch(at);
         let change = Change { operation, partition, offset: record.offset, source_micros: 0 };
         self.tables.push(&layout, key.text, change, &self.placeholder).map_err(RowFault::strict)?;
+        self.moved(topic, record.new_key, &layout);
         if predecessor == Predecessor::Other {
             let raw = RawRow {
                 operation: operation.code(),

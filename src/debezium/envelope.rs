@@ -11,6 +11,8 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::order::Sequence;
+
 /// An event without its schema block.
 #[derive(Debug, Deserialize)]
 pub(super) struct Envelope<'a> {
@@ -43,6 +45,8 @@ pub(super) struct Source<'a> {
     pub(super) tx_id: Integer,
     #[serde(borrow, default)]
     pub(super) snapshot: Option<Text<'a>>,
+    #[serde(default)]
+    pub(super) sequence: Sequence,
 }
 
 /// An object or null: by itself serde would read an array as the members of a struct in their order, too.

@@ -22,6 +22,7 @@ mod envelope;
 mod fault;
 mod instant;
 mod key;
+mod order;
 mod partitions;
 mod placeholder;
 mod raw_rows;

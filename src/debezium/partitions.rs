@@ -1,4 +1,5 @@
-//! What is remembered of each partition: the offsets of the running batch, and whether a tombstone is expected.
+//! What is remembered of each partition: the offsets of the running batch, whether a tombstone is expected, and its
+//! place in the source's order.
 //!
 //! Debezium sends a tombstone directly after each delete. So the key of a partition's last record, if that was a
 //! delete, tells a tombstone that only repeats it from one that is a delete of its own. This outlives batches: a batch
@@ -9,6 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use crate::change::{Span, TopicIdentity, TopicPartition};
 
 use super::RecordRef;
+use super::order::Order;
 
 /// What the record before a tombstone was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +35,7 @@ struct State {
     seen: bool,
     after_delete: bool,
     deleted_key: Vec<u8>,
+    order: Order,
 }
 
 /// All partitions that this decoder has seen.
@@ -74,6 +77,7 @@ impl Partitions {
             seen: false,
             after_delete: false,
             deleted_key: Vec::new(),
+            order: Order::default(),
         });
         index
     }
@@ -90,7 +94,13 @@ impl Partitions {
             state.position = Some(position);
             state.seen = false;
             state.after_delete = false;
+            state.order = Order::default();
         }
+    }
+
+    /// Where the partition stands in the source's order.
+    pub(super) fn order(&mut self, at: usize) -> Option<&mut Order> {
+        self.states.get_mut(at).map(|state| &mut state.order)
     }
 
     /// The index that the partition has in the running batch, or will have once a record of it is accepted.

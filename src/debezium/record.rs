@@ -23,6 +23,10 @@ pub struct RecordRef<'a> {
     pub key: Option<&'a [u8]>,
     /// Value bytes.
     pub value: Option<&'a [u8]>,
+    /// Header `__debezium.newkey`: on the delete half of a key change, the key that the row has afterwards.
+    pub new_key: Option<&'a [u8]>,
+    /// Header `__debezium.oldkey`: on the create half of a key change, the key that the row had before.
+    pub old_key: Option<&'a [u8]>,
 }
 
 /// How to decode.

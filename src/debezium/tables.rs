@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::error::ArrowError;
 
-use crate::change::{ChangeBatch, Operation, RecordErrorKind, TableId, TableSchema};
+use crate::change::{ChangeBatch, KeyMoves, Operation, RecordErrorKind, TableId, TableSchema};
 
 use super::fault::Fault;
 use super::placeholder::Placeholder;
@@ -30,6 +30,24 @@ struct Segment {
     schema: Arc<TableSchema>,
     rows: Rows,
     changes: Vec<Change>,
+    moves: Option<Moves>,
+}
+
+/// Changes that are halves of a key change, by index, with the other key of each as a row that has nothing else.
+#[derive(Debug)]
+struct Moves {
+    changes: Vec<u32>,
+    keys: Rows,
+}
+
+impl Moves {
+    fn finish(self, schema: &TableSchema) -> Result<KeyMoves, ArrowError> {
+        let mut columns: Vec<Option<_>> = self.keys.columns.into_iter().map(Some).collect();
+        let keys = schema.key().iter().filter_map(|&key| columns.get_mut(key)?.take());
+        let keys = keys.map(|column| Ok(column.finish()?.0)).collect::<Result<Vec<_>, ArrowError>>()?;
+        let names = Arc::new(schema.arrow().project(schema.key())?);
+        Ok(KeyMoves { changes: self.changes, keys: RecordBatch::try_new(names, keys)? })
+    }
 }
 
 impl Segment {
@@ -43,6 +61,7 @@ impl Segment {
         }
         let options = RecordBatchOptions::new().with_row_count(Some(self.changes.len()));
         let rows = RecordBatch::try_new_with_options(Arc::clone(self.schema.arrow()), columns, &options)?;
+        let moves = self.moves.map(|moves| moves.finish(&self.schema)).transpose()?;
         Ok(ChangeBatch {
             table: self.table,
             schema: self.schema,
@@ -52,6 +71,7 @@ impl Segment {
             partitions: self.changes.iter().map(|change| change.partition).collect(),
             offsets: self.changes.iter().map(|change| change.offset).collect(),
             source_micros: self.changes.iter().map(|change| change.source_micros).collect(),
+            moves,
         })
     }
 }
@@ -121,9 +141,25 @@ impl Tables {
             schema: Arc::clone(&layout.schema),
             rows,
             changes: vec![change],
+            moves: None,
         };
         self.closed.extend(slot.open.replace(segment));
         Ok(())
+    }
+
+    /// Says that the newest change of a table is one half of a key change, and which key the other half has. A key that
+    /// cannot be read is left out: then the row inherits nothing, as without the header.
+    pub(super) fn moved(&mut self, layout: &Layout, other_key: &str, placeholder: &Placeholder) {
+        let Some(open) = self.slots.get_mut(layout.slot).and_then(|slot| slot.open.as_mut()) else { return };
+        let Some(newest) = open.changes.len().checked_sub(1) else { return };
+        let moves =
+            open.moves.get_or_insert_with(|| Moves { changes: Vec::new(), keys: Rows::new(&layout.schema) });
+        match moves.keys.push(other_key, layout, placeholder) {
+            Ok(()) => moves.changes.push(newest as u32),
+            Err(_) => {
+                tracing::debug!(table = %layout.table, "a header of a key change has not the table's key")
+            }
+        }
     }
 
     /// Takes the newest change of a table back.
@@ -131,6 +167,12 @@ impl Tables {
         if let Some(open) = self.slots.get_mut(slot).and_then(|slot| slot.open.as_mut()) {
             open.rows.undo();
             open.changes.pop();
+            let left = open.changes.len() as u32;
+            if let Some(moves) = &mut open.moves
+                && moves.changes.pop_if(|change| *change == left).is_some()
+            {
+                moves.keys.undo();
+            }
         }
     }
 

@@ -12,6 +12,7 @@ use super::connect::ConnectSchema;
 use super::envelope::{Envelope, Source, or_empty};
 use super::fault::{Decoded, Fault};
 use super::key::{KeyNames, Keys};
+use super::placeholder::Placeholder;
 use super::row::Layout;
 use super::tables::Tables;
 use super::wire::Wire;
@@ -24,6 +25,7 @@ const MOST_LAYOUTS: usize = 16;
 pub(super) struct ValueSchema {
     pub(super) name: Option<String>,
     row: Option<(Vec<Column>, Vec<Wire>)>,
+    placeholders: Vec<Option<Arc<Placeholder>>>,
 }
 
 /// A value without its schema block.
@@ -84,8 +86,10 @@ impl Topic {
             return Ok(Some(Opened { envelope, payload, schema: None }));
         };
         let block = ConnectSchema::parse("value", block.get())?;
-        let row = block.member("after").map(ConnectSchema::columns).transpose()?;
-        let schema = Arc::new(ValueSchema { name: block.name, row });
+        let after = block.member("after");
+        let row = after.map(ConnectSchema::columns).transpose()?;
+        let placeholders = after.map(ConnectSchema::placeholders).unwrap_or_default();
+        let schema = Arc::new(ValueSchema { name: block.name, row, placeholders });
         self.values.learn(text.as_bytes(), payload, Arc::clone(&schema));
         Ok(Some(Opened { envelope, payload, schema: Some(schema) }))
     }
@@ -120,6 +124,7 @@ impl Topic {
             schema: Arc::new(TableSchema::new(columns.clone(), key)),
             wires: wires.clone(),
             key_names: Arc::clone(key_names),
+            placeholders: schema.placeholders.clone(),
         });
         self.layouts.insert(0, (Arc::clone(schema), Arc::clone(&layout)));
         self.layouts.truncate(MOST_LAYOUTS);

@@ -10,6 +10,7 @@ use super::action::Entry;
 use super::create::{self, TableProperties};
 use super::error::LakeError;
 use super::evolve::{self, Change};
+use super::inherit;
 use super::location::collision;
 use super::log::{Log, Outcome};
 use super::mor::{self, MergeOnRead, Pressure, Upserted, Upserts};
@@ -139,13 +140,15 @@ impl CurrentTable {
                 return Ok((TableReport::default(), conflicts));
             }
             let applied = self.apply(&folded, &advances, writer, merge_memory).await?;
-            if let Upserted::Committed { unresolved_absent, conflicts: resolved } = applied {
+            if let Upserted::Committed { mut unresolved, conflicts: resolved } = applied {
                 conflicts += resolved;
+                unresolved.extend(&folded.unresolved);
                 self.stored = Some(Instant::now());
                 let report = TableReport {
                     upserted: folded.rows.num_rows() as u64,
                     deleted: folded.deletes.num_rows() as u64,
-                    unresolved_absent: folded.unresolved_absent + unresolved_absent,
+                    unresolved_absent: unresolved.len() as u64,
+                    unresolved: folded.named(batch, &unresolved),
                     duration: started.elapsed(),
                     version: Some(self.table.state.version() as i64),
                     ..TableReport::default()
@@ -260,27 +263,28 @@ impl CurrentTable {
                 self.obstacle = obstacle;
             }
         }
-        let merged = self.merge(folded, advances, writer, merge_memory).await?;
-        Ok(if merged {
-            Upserted::Committed { unresolved_absent: 0, conflicts: 0 }
-        } else {
-            Upserted::Changed
-        })
+        self.merge(folded, advances, writer, merge_memory).await
     }
 
-    /// Merges by the library, as the next version; `false` where another writer came between.
+    /// Merges by the library, as the next version.
     async fn merge(
         &mut self,
         folded: &Folded,
         advances: &[Advance],
         writer: &Writer,
         merge_memory: usize,
-    ) -> Result<bool, LakeError> {
+    ) -> Result<Upserted, LakeError> {
         let version = self.table.state.version();
-        let merged = match self.snapshot_at(version).await {
-            Ok(snapshot) => upsert::merge(snapshot, folded, txns(advances), &writer.id, merge_memory).await,
-            Err(error) => Err(error),
+        let mut unresolved = Vec::new();
+        let merged = async {
+            let snapshot = self.snapshot_at(version).await?;
+            let settled = inherit::settle(&snapshot, folded, merge_memory).await?;
+            let folded = settled.as_ref().map_or(folded, |settled| &settled.folded);
+            unresolved.extend(settled.iter().flat_map(|settled| &settled.unresolved));
+            upsert::merge(snapshot, folded, txns(advances), &writer.id, merge_memory).await
         };
+        let merged = merged.await;
+        let committed = Ok(Upserted::Committed { unresolved, conflicts: 0 });
         let found = self.table.catch_up(writer, advances).await?;
         if found.metadata {
             self.read_schema()?;
@@ -288,7 +292,7 @@ impl CurrentTable {
         if self.table.has(advances) {
             // Also where the reply was lost: the positions stand in the log, written by this instance.
             self.snapshot = merged.ok();
-            return Ok(true);
+            return committed;
         }
         match merged {
             // Keys that were not there were deleted: nothing changed, and the library commits nothing.
@@ -297,16 +301,16 @@ impl CurrentTable {
                 let entry = txns(advances)
                     .fold(Entry::new("MERGE", &writer.id, super::now_millis()), |entry, txn| entry.txn(&txn));
                 match self.table.commit(entry.into_bytes()).await? {
-                    Outcome::Committed => Ok(true),
+                    Outcome::Committed => committed,
                     Outcome::Conflict => {
                         self.table.catch_up(writer, advances).await?;
                         self.read_schema()?;
-                        Ok(false)
+                        Ok(Upserted::Changed)
                     }
                 }
             }
             Err(error) if found.commits == 0 => Err(LakeError::delta(self.table.log.table(), &error)),
-            _ => Ok(false),
+            _ => Ok(Upserted::Changed),
         }
     }
 

@@ -12,7 +12,7 @@
 //! | [`log`] | reading and writing `_delta_log`, nothing else does |
 //! | [`state`] | a table at a version, brought forward by commits |
 //! | [`table`] | log and state together: the rule of every commit |
-//! | [`current`], [`upsert`] | a batch into a current table, by MERGE |
+//! | [`current`], [`upsert`], [`inherit`] | a batch into a current table, by MERGE |
 //! | [`mor`], [`index`] | the same by deletion vectors, and where each key's row lies |
 //! | [`raw`] | appends to `cdc_events` |
 //! | [`schema`], [`create`], [`evolve`] | types, new tables, new columns |
@@ -26,6 +26,7 @@ mod current;
 mod error;
 mod evolve;
 mod index;
+mod inherit;
 mod location;
 mod log;
 mod maintenance;

@@ -153,7 +153,7 @@ fn source(folded: &Folded) -> Result<RecordBatch, ArrowError> {
 ///
 /// From an equality of columns the library derives a range of values and leaves out files by it; from one of function
 /// calls it does not.
-fn same_key(column: &crate::change::Column) -> Expr {
+pub(super) fn same_key(column: &crate::change::Column) -> Expr {
     let (target, source) = (target_column(&column.name), source_column(&column.name));
     if has_exact_bounds(&column.column_type) {
         target.eq(source)
@@ -167,10 +167,10 @@ fn absent_name(column: usize) -> String {
     format!("{RESERVED}absent_{column}")
 }
 
-fn source_column(name: &str) -> Expr {
+pub(super) fn source_column(name: &str) -> Expr {
     Expr::Column(Column::new(Some("source"), name))
 }
 
-fn target_column(name: &str) -> Expr {
+pub(super) fn target_column(name: &str) -> Expr {
     Expr::Column(Column::new(Some("target"), name))
 }

@@ -198,6 +198,8 @@ impl DecodeStage {
                 timestamp_ms: record.timestamp_ms,
                 key: record.key,
                 value: record.value,
+                new_key: record.new_key,
+                old_key: record.old_key,
             };
             let outcome = self.decoder.push(reference, &identity);
             self.inside_key_change = record.new_key.is_some();

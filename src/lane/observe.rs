@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::LaneEnd;
 use crate::admin::metrics::Metrics;
-use crate::admin::status::{LaneBoard, LaneState, PartitionState, now};
-use crate::change::{Batch, CommitReport, Operation, RecordError, TopicPartition};
+use crate::admin::status::{LaneBoard, LaneState, PartitionState, UnresolvedPlace, now};
+use crate::change::{Batch, CommitReport, Operation, RecordError, Regression, TopicPartition};
 use crate::kafka::Lag;
 
 /// The metrics and the board of one lane.
@@ -96,9 +96,28 @@ impl Observer {
         for (reason, count) in filtered {
             self.metrics.filtered.with_label_values(&[self.lane.as_str(), reason]).inc_by(*count);
         }
+        self.order(batch);
         self.metrics.bytes.with_label_values(&[&self.lane]).inc_by(batch.bytes);
         self.metrics.batch_rows.with_label_values(&[&self.lane]).observe(batch.records as f64);
         self.stage("decode", decoding);
+    }
+
+    /// Records that came twice, and logs that began anew. Both are applied like everything else.
+    fn order(&self, batch: &Batch) {
+        for (table, count) in &batch.duplicates {
+            let labels = [self.lane.as_str(), &table.to_string()];
+            self.metrics.duplicates.with_label_values(&labels).inc_by(*count);
+        }
+        for regression in &batch.regressions {
+            let Regression { partition, offset, from, to } = regression;
+            let message = format!(
+                "the source's log went back at {partition}@{offset}, from LSN {from} to {to}: it was restored or has failed \
+                 over; its changes are applied, but changes that it lost are still in the copies (compare the tables with it)"
+            );
+            tracing::warn!(lane = self.lane, message, "the source's log began anew");
+            self.metrics.lsn_regressions.with_label_values(&[&self.lane]).inc();
+            self.board.error(&message);
+        }
     }
 
     pub(super) fn stage(&self, stage: &str, duration: Duration) {
@@ -138,6 +157,21 @@ impl Observer {
             state.upserted += done.upserted;
             state.deleted += done.deleted;
             state.appended += done.appended;
+            state.unresolved_absent += done.unresolved_absent;
+            if let Some(newest) = done.unresolved.first() {
+                tracing::warn!(
+                    lane = self.lane,
+                    table,
+                    cells = done.unresolved_absent,
+                    record = %format_args!("{}@{}", newest.partition, newest.offset),
+                    "values that did not change were not found and are null"
+                );
+            }
+            state.add_unresolved(done.unresolved.iter().map(|row| UnresolvedPlace {
+                record: format!("{}@{}", row.partition, row.offset),
+                columns: row.columns.iter().map(ToString::to_string).collect(),
+                at: now(),
+            }));
         }
     }
 

@@ -2,29 +2,46 @@
 //!
 //! Deletes come before upserts, so that a row may take over a unique value of one that is gone.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use arrow::array::RecordBatch;
-use arrow::buffer::BooleanBuffer;
+use arrow::array::{Array, ArrayRef, Int32Array, RecordBatch, UInt32Array};
+use arrow::compute::take;
 use tokio_postgres::SimpleQueryMessage;
 
+use super::absent::Absent;
 use super::copy::RowEncoder;
 use super::plan::PlannedColumn;
 use super::session::{RawPath, Session, Writer};
 use super::sql::Statements;
 use super::sqlstate::Trouble;
 use super::staging;
-use crate::change::{Folded, TableReport, raw};
+use super::types::{Limit, Wire};
+use crate::change::{Batch, Folded, Origins, TableReport, raw};
 
 /// Writes the folded changes of a table.
 pub(super) async fn write(
     writer: Writer<'_>,
     folded: &Folded,
+    batch: &Batch,
     report: &mut TableReport,
 ) -> Result<(), Trouble> {
+    let mut unresolved = folded.unresolved.clone();
     let Writer { client, buffer, transaction, prepared } = writer;
     let source_columns = folded.schema.columns().len();
     let statements = Statements::new(&prepared.plan, source_columns);
+    let absent = Absent::of(folded);
+    let fields = absent.fields();
+    let origins = match &folded.origins {
+        Some(origins) => {
+            let staged = StagedOrigins::new(origins)?;
+            let encoder = staged.encoder(&prepared.plan.columns, &prepared.plan.key)?;
+            prepared.origins.fill(client, transaction, &encoder, 0..staged.len(), buffer).await?;
+            client.batch_execute(&statements.inherit(&prepared.origins.name, &fields)).await?;
+            Some(prepared.origins.name.as_str())
+        }
+        None => None,
+    };
     let deletes = folded.deletes.num_rows();
     if deletes > 0 {
         let encoder = key_encoder(&prepared.plan.columns, &prepared.plan.key, &folded.deletes)?;
@@ -33,25 +50,59 @@ pub(super) async fn write(
     }
     let rows = folded.rows.num_rows();
     if rows > 0 {
-        let masks: Vec<(i16, BooleanBuffer)> = folded
-            .absent
-            .iter()
-            .enumerate()
-            .filter_map(|(index, mask)| Some((i16::try_from(index).ok()?, mask.clone()?)))
-            .collect();
-        let encoder = row_encoder(&statements, source_columns, folded, &masks)?;
+        let encoder = row_encoder(&statements, source_columns, folded, &absent)?;
         prepared.rows.fill(client, transaction, &encoder, 0..rows, buffer).await?;
-        let absent: Vec<i16> = masks.iter().map(|(field, _)| *field).collect();
-        if !absent.is_empty() {
-            report.unresolved_absent +=
-                first_number(&client.simple_query(&statements.count_unresolved(&prepared.rows.name)).await?);
+        if !fields.is_empty() {
+            let found = client.simple_query(&statements.unresolved(&prepared.rows.name, origins)).await?;
+            unresolved.extend(cells(&found));
         }
-        client.batch_execute(&statements.upsert(&prepared.rows.name, &absent)).await?;
+        client.batch_execute(&statements.upsert(&prepared.rows.name, &fields, origins)).await?;
     }
     report.upserted += rows as u64;
     report.deleted += deletes as u64;
-    report.unresolved_absent += folded.unresolved_absent;
+    report.unresolved_absent += unresolved.len() as u64;
+    report.unresolved.extend(folded.named(batch, &unresolved));
     Ok(())
+}
+
+/// Keys under which absent values are stored, one row for each place in a list.
+struct StagedOrigins {
+    lists: ArrayRef,
+    ranks: ArrayRef,
+    keys: Vec<ArrayRef>,
+}
+
+impl StagedOrigins {
+    fn new(origins: &Origins) -> Result<Self, Trouble> {
+        let places = || {
+            let numbered = origins.candidates.iter().zip(0_i32..);
+            numbered
+                .flat_map(|(keys, list)| keys.iter().zip(0_i32..).map(move |(&key, rank)| (list, rank, key)))
+        };
+        let rows: UInt32Array = places().map(|(.., key)| key).collect();
+        let keys = origins.keys.columns().iter().map(|column| take(column, &rows, None));
+        Ok(Self {
+            lists: Arc::new(places().map(|(list, ..)| list).collect::<Int32Array>()),
+            ranks: Arc::new(places().map(|(_, rank, _)| rank).collect::<Int32Array>()),
+            keys: keys
+                .collect::<Result<_, _>>()
+                .map_err(|error| Trouble::Table { reason: error.to_string(), target: None })?,
+        })
+    }
+
+    fn len(&self) -> usize {
+        self.lists.len()
+    }
+
+    fn encoder<'a>(&'a self, columns: &'a [PlannedColumn], key: &[usize]) -> Result<RowEncoder<'a>, Trouble> {
+        let mut encoder = RowEncoder::default();
+        encoder.column("__list", Wire::Int4, Limit::default(), &self.lists)?;
+        encoder.column("__rank", Wire::Int4, Limit::default(), &self.ranks)?;
+        for (column, array) in key.iter().filter_map(|&at| columns.get(at)).zip(&self.keys) {
+            encoder.column(&column.name, column.wire, column.limit, array)?;
+        }
+        Ok(encoder)
+    }
 }
 
 fn key_encoder<'a>(
@@ -70,7 +121,7 @@ fn row_encoder<'a>(
     statements: &Statements<'a>,
     source_columns: usize,
     folded: &'a Folded,
-    masks: &'a [(i16, BooleanBuffer)],
+    absent: &'a Absent<'a>,
 ) -> Result<RowEncoder<'a>, Trouble> {
     let mut encoder = RowEncoder::default();
     for column in statements.staged() {
@@ -80,18 +131,16 @@ fn row_encoder<'a>(
             None => encoder.source_times(&folded.source_micros),
         }
     }
-    encoder.absent(masks);
+    encoder.absent(absent);
     Ok(encoder)
 }
 
-fn first_number(messages: &[SimpleQueryMessage]) -> u64 {
-    messages
-        .iter()
-        .find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
-            _ => None,
-        })
-        .unwrap_or(0)
+/// Rows and columns of the folded batch, from a query that lists them.
+fn cells(messages: &[SimpleQueryMessage]) -> impl Iterator<Item = (usize, usize)> {
+    messages.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some((row.get(0)?.parse().ok()?, row.get(1)?.parse().ok()?)),
+        _ => None,
+    })
 }
 
 /// Appends the raw rows whose indexes are given.
@@ -107,6 +156,7 @@ pub(super) async fn append_raw(
         .and_then(|since| i64::try_from(since.as_micros()).ok())
         .unwrap_or(0);
     let statements = Statements::new(&prepared.plan, batch.num_columns());
+    let absent = Absent::default();
     let mut encoder = RowEncoder::default();
     for column in statements.staged() {
         if column.field == raw::column::INGESTED_AT {
@@ -119,7 +169,7 @@ pub(super) async fn append_raw(
     match &mut prepared.into {
         RawPath::Direct(statement) => staging::copy(client, statement, &encoder, rows, buffer).await,
         RawPath::Staged(stage) => {
-            encoder.absent(&[]);
+            encoder.absent(&absent);
             stage.fill(client, transaction, &encoder, rows, buffer).await?;
             Ok(client.batch_execute(&statements.append(&stage.name)).await?)
         }

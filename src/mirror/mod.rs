@@ -14,6 +14,7 @@
 //! A column that the source dropped stays as it is: the mirror cannot tell it from a column that somebody added by
 //! hand, and such columns are left alone.
 
+mod absent;
 mod apply;
 mod catalog;
 mod connection;
@@ -202,7 +203,7 @@ impl Mirror {
                 let message = format!("table {} was not made ready for its rows", segment.table);
                 return Err(Failure::Sink(SinkError::Retry { class: "session", message }));
             };
-            if let Err(trouble) = apply::write(writer, &segment.folded, table).await {
+            if let Err(trouble) = apply::write(writer, &segment.folded, batch, table).await {
                 session.forget(segment.table);
                 return Err(of_table(trouble, segment.table));
             }

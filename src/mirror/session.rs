@@ -31,6 +31,7 @@ pub(super) struct Prepared {
     pub(super) plan: Plan,
     pub(super) rows: Staging,
     pub(super) keys: Staging,
+    pub(super) origins: Staging,
 }
 
 /// The raw table.
@@ -104,7 +105,9 @@ impl Session {
         for known in self.tables.values_mut() {
             let surplus = known.len().saturating_sub(SCHEMAS_PER_TABLE);
             for old in known.drain(..surplus) {
-                let drop = format!("DROP TABLE pg_temp.{}, pg_temp.{}", old.rows.name, old.keys.name);
+                let stages =
+                    [&old.rows, &old.keys, &old.origins].map(|stage| format!("pg_temp.{}", stage.name));
+                let drop = format!("DROP TABLE {}", stages.join(", "));
                 self.client.batch_execute(&drop).await?;
             }
         }
@@ -126,16 +129,19 @@ impl Session {
         let (plan, found) = settle(&self.client, target, &fields, schema.key()).await?;
         let statements = Statements::new(&plan, schema.columns().len());
         self.stages += 1;
-        let (rows, keys) = (format!("rows_{}", self.stages), format!("keys_{}", self.stages));
+        let [rows, keys, origins] = ["rows", "keys", "origins"].map(|kind| format!("{kind}_{}", self.stages));
         let rows_ddl = statements.create_rows(&rows);
         let rows = Staging::create(&self.client, rows, &rows_ddl).await?;
         let keys_ddl = statements.create_keys(&keys);
         let keys = Staging::create(&self.client, keys, &keys_ddl).await?;
+        let origins_ddl = statements.create_origins(&origins);
+        let origins = Staging::create(&self.client, origins, &origins_ddl).await?;
         self.tables.entry(table.clone()).or_default().push(Prepared {
             schema: Arc::clone(schema),
             plan,
             rows,
             keys,
+            origins,
         });
         Ok(Some(found))
     }

@@ -3,11 +3,14 @@
 //! They are sent as text each time and never prepared: a prepared statement without parameters keeps the plan of its
 //! first run, which, made for a table of ten rows, would scan one of ten million.
 
+use super::absent::{ABSENT, ORIGINS, ROW};
 use super::names::{quoted, quoted_list};
 use super::plan::{METADATA, Plan, PlannedColumn};
 
-/// The staged column that lists the absent columns of a row by number.
-const ABSENT: &str = "__absent";
+/// The staged column with the number of a list of keys.
+const LIST: &str = "__list";
+/// The staged column with the place of a key in its list.
+const RANK: &str = "__rank";
 
 /// Statements for rows of one plan.
 #[derive(Debug, Clone)]
@@ -37,7 +40,7 @@ impl<'a> Statements<'a> {
     pub(super) fn create_rows(&self, stage: &str) -> String {
         let mut columns: Vec<String> =
             self.staged().map(|column| format!("{} {}", staged_name(column), column.wire.sql())).collect();
-        columns.push(format!("{ABSENT} smallint[]"));
+        columns.push(format!("{ROW} integer, {ABSENT} smallint[], {ORIGINS} integer[]"));
         format!("CREATE TEMP TABLE {stage} ({}) ON COMMIT DELETE ROWS", columns.join(", "))
     }
 
@@ -48,13 +51,43 @@ impl<'a> Statements<'a> {
         format!("CREATE TEMP TABLE {stage} ({}) ON COMMIT DELETE ROWS", columns.join(", "))
     }
 
+    /// The staging table for keys under which absent values are stored.
+    pub(super) fn create_origins(&self, stage: &str) -> String {
+        let mut columns = vec![format!("{LIST} integer, {RANK} integer")];
+        columns.extend(self.keys().map(|column| format!("{} {}", staged_name(column), column.wire.sql())));
+        format!("CREATE TEMP TABLE {stage} ({}) ON COMMIT DELETE ROWS", columns.join(", "))
+    }
+
+    /// Keeps, before anything is deleted, the absent fields of the first row that is stored under each staged list.
+    pub(super) fn inherit(&self, stage: &str, absent: &[i16]) -> String {
+        let fields: String =
+            self.fields(absent).map(|column| format!(", t.{}", quoted(&column.name))).collect();
+        format!(
+            "DROP TABLE IF EXISTS {inherited}; CREATE TEMP TABLE {name} ON COMMIT DROP AS SELECT DISTINCT ON (s.{LIST}) \
+             s.{LIST}{fields} FROM pg_temp.{stage} s JOIN {target} t ON {same} ORDER BY s.{LIST}, s.{RANK}; \
+             CREATE UNIQUE INDEX ON {inherited} ({LIST})",
+            inherited = inherited(stage),
+            name = inherited_name(stage),
+            target = self.plan.target.sql(),
+            same = self.same_key(),
+        )
+    }
+
+    fn fields(&self, absent: &[i16]) -> impl Iterator<Item = &'a PlannedColumn> {
+        let plan = self.plan;
+        let is_absent =
+            |column: &&PlannedColumn| i16::try_from(column.field).is_ok_and(|field| absent.contains(&field));
+        plan.columns.iter().filter(is_absent)
+    }
+
     /// Removes the rows whose keys are staged.
     pub(super) fn delete(&self, stage: &str) -> String {
         format!("DELETE FROM {} t USING pg_temp.{stage} s WHERE {}", self.plan.target.sql(), self.same_key())
     }
 
-    /// Inserts or updates from the staged rows. The fields in `absent` keep the stored value where a row says so.
-    pub(super) fn upsert(&self, stage: &str, absent: &[i16]) -> String {
+    /// Inserts or updates from the staged rows. The fields in `absent` keep the stored value where a row says so: that
+    /// of its own key, or the one that was kept of `origins`.
+    pub(super) fn upsert(&self, stage: &str, absent: &[i16], origins: Option<&str>) -> String {
         let values: Vec<String> = self
             .plan
             .columns
@@ -63,8 +96,8 @@ impl<'a> Statements<'a> {
                 let value = self.value(column);
                 match i16::try_from(column.field) {
                     Ok(field) if absent.contains(&field) => format!(
-                        "CASE WHEN {field} = ANY (s.{ABSENT}) THEN t.{} ELSE {value} END",
-                        quoted(&column.name)
+                        "CASE WHEN {field} = ANY (s.{ABSENT}) THEN {} ELSE {value} END",
+                        stored_value(column, field, origins)
                     ),
                     _ => value,
                 }
@@ -99,13 +132,19 @@ impl<'a> Statements<'a> {
         )
     }
 
-    /// Counts the staged absent cells whose row is not stored.
-    pub(super) fn count_unresolved(&self, stage: &str) -> String {
+    /// Lists the staged absent cells that are stored nowhere, by number of row and field.
+    pub(super) fn unresolved(&self, stage: &str, origins: Option<&str>) -> String {
+        let own = format!("EXISTS (SELECT FROM {} t WHERE {})", self.plan.target.sql(), self.same_key());
+        let stored = match origins {
+            Some(origins) => format!(
+                "CASE WHEN a.list >= 0 THEN EXISTS (SELECT FROM {} i WHERE i.{LIST} = a.list) ELSE {own} END",
+                inherited(origins)
+            ),
+            None => own,
+        };
         format!(
-            "SELECT coalesce(sum(cardinality(s.{ABSENT})), 0) FROM pg_temp.{stage} s WHERE s.{ABSENT} IS NOT NULL \
-             AND NOT EXISTS (SELECT FROM {} t WHERE {})",
-            self.plan.target.sql(),
-            self.same_key()
+            "SELECT s.{ROW}, a.field FROM pg_temp.{stage} s, unnest(s.{ABSENT}, s.{ORIGINS}) AS a(field, list) \
+             WHERE s.{ABSENT} IS NOT NULL AND NOT {stored}"
         )
     }
 
@@ -138,6 +177,26 @@ impl<'a> Statements<'a> {
             .collect();
         terms.join(" AND ")
     }
+}
+
+/// The stored value of an absent cell.
+fn stored_value(column: &PlannedColumn, field: i16, origins: Option<&str>) -> String {
+    let name = quoted(&column.name);
+    let Some(origins) = origins else { return format!("t.{name}") };
+    let list = format!("s.{ORIGINS}[array_position(s.{ABSENT}, {field}::smallint)]");
+    format!(
+        "CASE WHEN {list} >= 0 THEN (SELECT i.{name} FROM {} i WHERE i.{LIST} = {list}) ELSE t.{name} END",
+        inherited(origins)
+    )
+}
+
+/// The table of what is kept for a stage of origins.
+fn inherited(stage: &str) -> String {
+    format!("pg_temp.{}", inherited_name(stage))
+}
+
+fn inherited_name(stage: &str) -> String {
+    format!("inherited_{stage}")
 }
 
 fn staged_name(column: &PlannedColumn) -> String {
@@ -182,7 +241,7 @@ mod tests {
         let statements = Statements::new(&plan, 2);
         assert_eq!(
             statements.create_rows("rows_1"),
-            r#"CREATE TEMP TABLE rows_1 ("id" integer, "kind" text, "__cdc_operation" text, __absent smallint[]) ON COMMIT DELETE ROWS"#
+            r#"CREATE TEMP TABLE rows_1 ("id" integer, "kind" text, "__cdc_operation" text, __row integer, __absent smallint[], __origins integer[]) ON COMMIT DELETE ROWS"#
         );
         assert_eq!(
             statements.create_keys("keys_1"),
@@ -194,7 +253,7 @@ mod tests {
     fn an_upsert_without_absent_cells_does_not_read_the_target() {
         let plan = plan();
         assert_eq!(
-            Statements::new(&plan, 2).upsert("rows_1", &[]),
+            Statements::new(&plan, 2).upsert("rows_1", &[], None),
             "INSERT INTO \"public\".\"t\" (\"id\", \"kind\", \"__cdc_operation\", \"__synced_at\") \
              SELECT s.\"id\", s.\"kind\"::public.kind, s.\"__cdc_operation\", now() FROM pg_temp.rows_1 s \
              ON CONFLICT (\"id\") DO UPDATE SET \"kind\" = EXCLUDED.\"kind\", \
@@ -205,7 +264,7 @@ mod tests {
     #[test]
     fn absent_cells_are_fetched_from_the_stored_row() {
         let plan = plan();
-        let sql = Statements::new(&plan, 2).upsert("rows_1", &[1]);
+        let sql = Statements::new(&plan, 2).upsert("rows_1", &[1], None);
         for part in [
             r#"CASE WHEN 1 = ANY (s.__absent) THEN t."kind" ELSE s."kind"::public.kind END"#,
             r#"LEFT JOIN "public"."t" t ON t."id" = s."id" ON CONFLICT"#,
@@ -218,7 +277,7 @@ mod tests {
     fn a_table_of_keys_only_has_nothing_to_update() {
         let mut plan = plan();
         plan.columns.truncate(1);
-        let sql = Statements::new(&plan, 1).upsert("stage_1", &[]);
+        let sql = Statements::new(&plan, 1).upsert("stage_1", &[], None);
         assert!(sql.ends_with("ON CONFLICT (\"id\") DO NOTHING"), "{sql}");
     }
 }

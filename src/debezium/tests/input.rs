@@ -67,6 +67,8 @@ fn bytes_that_are_not_utf8_are_not_json() {
     let good = event("c", "null", r#"{"id":1}"#);
     for (key, value) in [(bad.as_slice(), good.as_bytes()), (KEY.as_bytes(), bad.as_slice())] {
         let record = RecordRef {
+            new_key: None,
+            old_key: None,
             topic: &topic,
             partition: 0,
             offset: 0,
@@ -118,6 +120,8 @@ proptest! {
         let topic: Arc<str> = "cdc.public.t".into();
         let key = key_with_schema(1);
         let record = RecordRef {
+            new_key: None,
+            old_key: None,
             topic: &topic,
             partition: 0,
             offset: 0,

@@ -179,3 +179,30 @@ fn a_batch_ends_behind_offsets_that_are_never_delivered() {
     outcomes(&mut decoder, &[create(4, 2)]);
     assert_eq!(decoder.finish().unwrap().spans[&partition].first, 4);
 }
+
+#[test]
+fn the_halves_of_a_key_change_carry_each_others_key_with_and_without_schema() {
+    for key in [|id: i64| format!(r#"{{"id":{id}}}"#), key_with_schema as fn(i64) -> String] {
+        let half = |offset, id, op: &str, value: &str, other: &str| {
+            let mut record = Record::new(offset, &key(id), value);
+            let header = if op == "d" { &mut record.new_key } else { &mut record.old_key };
+            *header = Some(other.to_owned());
+            record
+        };
+        let d = event("d", r#"{"id":1}"#, "null");
+        let c = event("c", "null", r#"{"id":2,"v":"__debezium_unavailable_value"}"#);
+        let records = [
+            create(0, 1),
+            half(1, 1, "d", &d, &key(2)),
+            half(2, 2, "c", &c, r#"{"id":1}"#),
+            half(3, 3, "c", &c.replace(r#""id":2"#, r#""id":3"#), "no key"),
+            half(4, 4, "c", &c.replace(r#""id":2"#, r#""id":4"#), r#"{"other":1}"#),
+        ];
+        let batch = decode(&mut decoder(), &records);
+        let moves = batch.changes[0].moves.as_ref().expect("key changes");
+        assert_eq!(moves.changes, [1, 2], "only what names a key of the table");
+        let keys = moves.keys.column(0).as_primitive::<arrow::datatypes::Int64Type>().values();
+        assert_eq!(keys.as_ref(), [2, 1]);
+        assert_eq!(cell(&batch.changes[0], 2, "v"), "ABSENT");
+    }
+}

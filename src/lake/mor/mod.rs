@@ -10,6 +10,7 @@
 //! Invariants: a key has at most one live row; a commit of ours only ever deletes rows of files that are live at the
 //! version before; the Delta commit comes first, the index follows.
 
+mod cells;
 mod compact;
 mod files;
 mod home;
@@ -22,12 +23,13 @@ mod vectors;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use self::cells::{Cells, with_stored_cells};
 pub(super) use self::compact::Pressure;
 use self::files::{DataFiles, stored_rows};
 use self::home::Home;
 use self::keys::{KeyCodec, Keys};
 use self::locate::{Locator, OwnCommit, identity};
-use self::plan::{Cells, Plan, with_stored_cells};
+use self::plan::Plan;
 use self::vectors::Vectors;
 use super::action::{Add, Entry};
 use super::create::DELETION_VECTORS;
@@ -97,8 +99,9 @@ impl Upserts {
 /// How a batch ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Upserted {
-    /// The batch is in the table. Absent cells of rows that were not there are null; how many.
-    Committed { unresolved_absent: u64, conflicts: u64 },
+    /// The batch is in the table. Absent cells that are stored nowhere are null: their rows and columns in the folded
+    /// batch.
+    Committed { unresolved: Vec<(usize, usize)>, conflicts: u64 },
     /// Another writer changed the table's definition: fold the batch again.
     Changed,
 }
@@ -119,6 +122,7 @@ struct Upsert<'a> {
     advances: &'a [Advance],
     upserted: Keys,
     deleted: Keys,
+    origins: Keys,
     files: DataFiles,
     /// The rows, once they are written; another attempt takes them over where they do not depend on stored rows.
     written: Option<Add>,
@@ -128,7 +132,7 @@ struct Upsert<'a> {
 struct Prepared {
     entry: Bytes,
     plan: Plan,
-    unresolved_absent: u64,
+    unresolved: Vec<(usize, usize)>,
 }
 
 impl MergeOnRead {
@@ -166,23 +170,26 @@ impl MergeOnRead {
             advances,
             upserted: codec.encode(&of_rows).map_err(refused)?,
             deleted: codec.encode(folded.deletes.columns()).map_err(refused)?,
+            origins: match &folded.origins {
+                Some(origins) => codec.encode(origins.keys.columns()).map_err(refused)?,
+                None => Keys::default(),
+            },
             files: DataFiles { table: table.log.table().into(), store: table.log.files() },
             written: None,
         };
         for attempt in 0..ATTEMPTS {
             self.follow(table, &folded.schema, &upsert.files).await?;
-            let prepared = self.prepare(table, &mut upsert, writer).await?;
-            let committed =
-                |unresolved_absent| Upserted::Committed { unresolved_absent, conflicts: u64::from(attempt) };
+            let mut prepared = self.prepare(table, &mut upsert, writer).await?;
+            let committed = |unresolved| Upserted::Committed { unresolved, conflicts: u64::from(attempt) };
             if table.commit(prepared.entry.clone()).await? == Outcome::Committed {
                 failpoint::hit("lake.before_index");
-                let unresolved_absent = prepared.unresolved_absent;
+                let unresolved = std::mem::take(&mut prepared.unresolved);
                 self.committed(table, &upsert, prepared);
-                return Ok(committed(unresolved_absent));
+                return Ok(committed(unresolved));
             }
             let found = table.catch_up(writer, advances).await?;
             if table.has(advances) {
-                return Ok(committed(0));
+                return Ok(committed(Vec::new()));
             }
             if found.metadata {
                 return Ok(Upserted::Changed);
@@ -219,17 +226,19 @@ impl MergeOnRead {
         upsert: &mut Upsert<'_>,
         writer: &Writer,
     ) -> Result<Prepared, LakeError> {
-        let plan = match &self.locator {
+        let (plan, origins) = match &self.locator {
             Some(locator) if !table.state.files().is_empty() => {
                 let upserted = locator.locate(&upsert.upserted)?;
                 let deleted = locator.locate(&upsert.deleted)?;
-                plan::resolve(table, locator, &mut self.vectors, &*upsert.files.store, &upserted, &deleted)
-                    .await?
+                let origins = locator.locate(&upsert.origins)?;
+                let (vectors, store) = (&mut self.vectors, &*upsert.files.store);
+                let plan = plan::resolve(table, locator, vectors, store, &upserted, &deleted).await?;
+                (plan, plan::live_places(table, locator, vectors, store, &origins).await?)
             }
-            _ => Plan::default(),
+            _ => (Plan::default(), Vec::new()),
         };
         let Cells { columns, depends, unresolved } =
-            with_stored_cells(upsert.folded, &plan, &upsert.files).await?;
+            with_stored_cells(upsert.folded, &plan, &origins, &upsert.files).await?;
         if upsert.folded.rows.num_rows() > 0 && (upsert.written.is_none() || depends) {
             let rows = stored_rows(upsert.folded, columns).map_err(|error| {
                 LakeError::Refused(format!("table {} cannot take this batch: {error}", upsert.files.table))
@@ -241,7 +250,7 @@ impl MergeOnRead {
         let entry = upsert.written.iter().fold(entry, Entry::add);
         let (entry, plan) = plan.write_vectors(entry, &upsert.files).await?;
         let entry = txns(upsert.advances).fold(entry, |entry, txn| entry.txn(&txn)).into_bytes();
-        Ok(Prepared { entry, plan, unresolved_absent: unresolved })
+        Ok(Prepared { entry, plan, unresolved })
     }
 
     /// Lets index and vectors follow a commit. The batch is in the table whatever happens here.

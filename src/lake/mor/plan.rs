@@ -1,20 +1,14 @@
-//! What a batch does to the files that are there: which rows go, and which of their cells the new rows keep.
+//! What a batch does to the files that are there: which rows go, and where those are that cells are kept of.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
-use arrow::compute::interleave;
-use arrow::datatypes::{Schema, SchemaRef};
 use deltalake::ObjectStore;
-use futures::{FutureExt, StreamExt, TryStreamExt};
 use roaring::RoaringTreemap;
 use serde_json::Value;
 
 use super::files::DataFiles;
 use super::locate::Locator;
 use super::vectors::{VectorFile, Vectors};
-use crate::change::Folded;
 use crate::failpoint;
 use crate::lake::action::{Add, DeletionVector, Entry};
 use crate::lake::error::LakeError;
@@ -22,9 +16,6 @@ use crate::lake::index::RowAddress;
 use crate::lake::now_millis;
 use crate::lake::state::LiveFile;
 use crate::lake::table::Table;
-
-/// Files that are read at the same time for the cells of old rows.
-const READERS: usize = 8;
 
 /// A row that goes, by its ordinal, and the row of the batch that takes its place.
 type Going = (u32, Option<usize>);
@@ -46,6 +37,43 @@ pub(super) struct Touched {
     pub(super) deleted: RoaringTreemap,
     /// Where `deleted` is written; `None` where no row is left and the file goes.
     pub(super) vector: Option<DeletionVector>,
+}
+
+/// A stored row: its file and its ordinal there.
+pub(super) type Place = (String, u32);
+
+/// Where rows of the batch that nothing replaces find cells to keep: the live rows among what the index says.
+pub(super) async fn live_places(
+    table: &Table,
+    locator: &Locator,
+    vectors: &mut Vectors,
+    store: &dyn ObjectStore,
+    addresses: &[Option<RowAddress>],
+) -> Result<Vec<Option<Place>>, LakeError> {
+    let mut by_file: BTreeMap<u32, Vec<(u32, usize)>> = BTreeMap::new();
+    for (at, address) in addresses.iter().enumerate() {
+        if let Some(address) = address {
+            by_file.entry(address.file).or_default().push((address.row, at));
+        }
+    }
+    let live: Vec<(&str, &LiveFile, Vec<(u32, usize)>)> = by_file
+        .into_iter()
+        .filter_map(|(number, rows)| {
+            let path = locator.file(number)?;
+            Some((path, table.state.files().get(path)?, rows))
+        })
+        .collect();
+    let names = live.iter().map(|(path, file, _)| (*path, *file));
+    let deleted = vectors.of(table.log.table(), store, names).await?;
+    let mut places = vec![None; addresses.len()];
+    for ((path, _, rows), deleted) in live.into_iter().zip(deleted) {
+        for (row, at) in rows {
+            if let Some(place) = places.get_mut(at).filter(|_| !deleted.contains(u64::from(row))) {
+                *place = Some((path.to_owned(), row));
+            }
+        }
+    }
+    Ok(places)
 }
 
 /// Finds the live rows among what the index says about the keys of a batch.
@@ -90,6 +118,13 @@ pub(super) async fn resolve(
 }
 
 impl Plan {
+    /// Rows of the batch that take the place of stored ones, with the file and ordinal of those.
+    pub(super) fn replaced(&self) -> impl Iterator<Item = (usize, &str, u32)> {
+        self.files.iter().flat_map(|touched| {
+            touched.rows.iter().filter_map(|&(row, by)| Some((by?, touched.path.as_str(), row)))
+        })
+    }
+
     /// Writes the vectors of all touched files as one file, and the actions that put them in place.
     pub(super) async fn write_vectors(
         mut self,
@@ -141,90 +176,4 @@ fn readded(path: &str, file: &LiveFile, physical: i64, vector: DeletionVector) -
         stats: Some(stats.to_string()),
         deletion_vector: Some(vector),
     }
-}
-
-/// The columns of a batch with absent cells filled in.
-pub(super) struct Cells {
-    pub(super) columns: Vec<ArrayRef>,
-    /// Whether there were absent cells: then the columns hold at one version of the table only.
-    pub(super) depends: bool,
-    /// Absent cells of rows that are not in the table.
-    pub(super) unresolved: u64,
-}
-
-/// Takes absent cells from the rows that the batch replaces.
-pub(super) async fn with_stored_cells(
-    folded: &Folded,
-    plan: &Plan,
-    files: &DataFiles,
-) -> Result<Cells, LakeError> {
-    let partial: Vec<usize> = (0..folded.absent.len())
-        .filter(|&column| folded.absent.get(column).is_some_and(Option::is_some))
-        .collect();
-    let mut columns = folded.rows.columns().to_vec();
-    if partial.is_empty() {
-        return Ok(Cells { columns, depends: false, unresolved: 0 });
-    }
-    let fields = partial.iter().filter_map(|&column| folded.schema.arrow().fields().get(column).cloned());
-    let wanted: SchemaRef = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-    let old = stored(folded, plan, files, &wanted).await?;
-    let mut unresolved = 0;
-    for (at, &column) in partial.iter().enumerate() {
-        let Some((Some(mask), rows)) = folded.absent.get(column).zip(columns.get(column).cloned()) else {
-            continue;
-        };
-        let mut sources: Vec<&dyn arrow::array::Array> = vec![&*rows];
-        sources.extend(old.batches.iter().map(|batch| &**batch.column(at)));
-        let picked: Vec<(usize, usize)> = (0..rows.len())
-            .map(|row| {
-                if let Some(&(batch, place)) = old.places.get(&row).filter(|_| mask.value(row)) {
-                    return (batch + 1, place);
-                }
-                unresolved += u64::from(mask.value(row));
-                (0, row)
-            })
-            .collect();
-        let filled = interleave(&sources, &picked)
-            .map_err(|error| LakeError::Refused(format!("stored cells of {}: {error}", files.table)))?;
-        if let Some(slot) = columns.get_mut(column) {
-            *slot = filled;
-        }
-    }
-    Ok(Cells { columns, depends: true, unresolved })
-}
-
-/// Old rows that have cells to keep.
-struct Stored {
-    batches: Vec<RecordBatch>,
-    /// Row of the batch to (which of `batches`, which row).
-    places: HashMap<usize, (usize, usize)>,
-}
-
-async fn stored(
-    folded: &Folded,
-    plan: &Plan,
-    files: &DataFiles,
-    columns: &SchemaRef,
-) -> Result<Stored, LakeError> {
-    let has_absent = |row: usize| folded.absent.iter().flatten().any(|mask| mask.value(row));
-    let wanted: Vec<(&str, Vec<(u32, usize)>)> = plan
-        .files
-        .iter()
-        .map(|touched| {
-            let replaced = touched.rows.iter().filter_map(|&(row, by)| Some((row, by?)));
-            (touched.path.as_str(), replaced.filter(|&(_, by)| has_absent(by)).collect::<Vec<_>>())
-        })
-        .filter(|(_, rows)| !rows.is_empty())
-        .collect();
-    let mut reads = Vec::with_capacity(wanted.len());
-    for (path, rows) in &wanted {
-        let ordinals: Vec<u32> = rows.iter().map(|(row, _)| *row).collect();
-        reads.push(async move { files.rows(path, columns, &ordinals).await }.boxed());
-    }
-    let batches: Vec<RecordBatch> = futures::stream::iter(reads).buffered(READERS).try_collect().await?;
-    let mut places = HashMap::new();
-    for (batch, (_, rows)) in wanted.iter().enumerate() {
-        places.extend(rows.iter().enumerate().map(|(place, &(_, by))| (by, (batch, place))));
-    }
-    Ok(Stored { batches, places })
 }
