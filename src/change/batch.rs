@@ -50,6 +50,8 @@ pub struct KeyMoves {
     /// For a create the key that its row had before, for a delete the key that its row has afterwards: key columns, in
     /// key order, one row for each of `changes`.
     pub keys: RecordBatch,
+    /// For each of `changes` its LSN in the source, which both halves have in common, if the event says.
+    pub lsns: Vec<Option<i64>>,
 }
 
 /// Changes of one table with one schema, in the order in which they apply.

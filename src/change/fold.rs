@@ -5,16 +5,17 @@
 //! stored. A delete in between cuts that search: the row after it is a replacement and inherits nothing from the row
 //! before.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, BooleanBufferBuilder, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array,
-};
+use arrow::array::{ArrayRef, BooleanBufferBuilder, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::buffer::BooleanBuffer;
-use arrow::compute::{concat, take, take_record_batch};
+use arrow::compute::take;
 use arrow::error::ArrowError;
 
-use super::lineage::{Found, Lineage, Moves, Origins, OriginsBuilder};
+use super::input::Input;
+use super::ledger::{self, Departed, KeyChange, Ledger, Waiting};
+use super::lineage::{Found, Lineage, Origins, OriginsBuilder, Parent, Trail};
 use super::{Batch, ChangeBatch, OWN, Operation, TableSchema, UnresolvedRow};
 
 /// Rows with unresolved cells that are named; all of them are counted.
@@ -44,12 +45,39 @@ pub struct Folded {
     /// Row and column of the cells that the batch says to be unchanged, of a row that the same batch says to be new:
     /// null in `rows`.
     pub unresolved: Vec<(usize, usize)>,
+    /// Rows that are deleted by a key change whose create has not come: the sink keeps them aside.
+    pub departing: Option<Box<Departing>>,
+    /// The ledger after this batch, without what `departing` adds.
+    pub ledger: Ledger,
+}
+
+/// Deleted rows whose values are still needed.
+#[derive(Debug, Clone)]
+pub struct Departing {
+    /// The rows as they were, with absent cells to be looked up like those of any batch. Each absent cell has a list.
+    pub rows: Folded,
+    /// The key change of each row.
+    pub changes: Vec<KeyChange>,
 }
 
 impl Folded {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.rows.num_rows() == 0 && self.deletes.num_rows() == 0
+    }
+
+    /// The ledger after this batch, given where the sink keeps each of the departing rows: `None` where a row was not
+    /// stored, or not all of it.
+    pub fn ledger_with(&self, kept: impl Iterator<Item = Option<String>>) -> Ledger {
+        let mut ledger = self.ledger.clone();
+        let changes = self.departing.iter().flat_map(|departing| &departing.changes);
+        let at = now();
+        for (change, kept) in changes.zip(kept) {
+            let departed = kept.map(|kept| Departed { change: change.clone(), kept, at });
+            ledger.departed.extend(departed);
+        }
+        ledger.prune(at);
+        ledger
     }
 
     /// Names the newest rows of `cells`, which are rows and columns of this batch.
@@ -72,7 +100,8 @@ impl Folded {
 /// Folds the changes of one table, given in order, into rows of `schema`.
 ///
 /// Columns are matched by name: a column that a batch lacks is null in its rows. `keep(partition index, offset)` says
-/// which changes count; the others are in the sink already.
+/// which changes count; the others are in the sink already. `ledger` is the one that was stored with the table: key
+/// changes that are half done.
 ///
 /// # Errors
 /// Where a column of a batch has another Arrow type than `schema` says.
@@ -80,47 +109,257 @@ pub fn fold(
     schema: &Arc<TableSchema>,
     batches: &[&ChangeBatch],
     keep: impl Fn(u32, i64) -> bool,
+    ledger: &Ledger,
 ) -> Result<Folded, ArrowError> {
-    let input = Input::concat(schema, batches, keep)?;
+    let mut before = ledger.clone();
+    before.retain_key(schema);
+    let input = Input::concat(schema, batches, keep, &before)?;
     let keys = input.keys();
-    let lineage = Lineage::new(&input.operations, &keys, &input.moves)?;
-    let (upserts, deletes): (Vec<u32>, Vec<u32>) =
-        lineage.last_of_each_key.iter().partition(|&&index| input.operations[index as usize].is_upsert());
-
-    let mut origins = OriginsBuilder::new(&lineage);
-    let mut unresolved = Vec::new();
-    let mut columns = Vec::with_capacity(input.columns.len());
-    let mut absent = Vec::with_capacity(input.columns.len());
-    let plain = UInt32Array::from(upserts.clone());
-    for (index, (column, mask)) in input.columns.iter().zip(&input.absent).enumerate() {
-        let Some(mask) = mask else {
-            columns.push(take(column, &plain, None)?);
-            absent.push(None);
-            origins.column(None);
-            continue;
-        };
-        let source = resolve_absent(&upserts, &lineage, mask, &mut origins);
-        unresolved.extend(source.unresolved.iter().map(|&row| (row, index)));
-        columns.push(take(column, &source.indices, None)?);
-        absent.push((source.absent.count_set_bits() > 0).then_some(source.absent));
-        origins.column(source.of);
+    let waiting: Vec<_> = before.waiting.iter().map(|entry| entry.row.clone()).collect();
+    let waiting = if waiting.is_empty() { Vec::new() } else { ledger::columns(schema, &waiting)? };
+    let mut lineage = Lineage::new(&input, &keys, &waiting)?;
+    for (row, &(entry, delete)) in (0..).zip(&input.pairs.fulfilled) {
+        let names = before.waiting.get(entry).map(|entry| entry.columns.as_slice()).unwrap_or_default();
+        let columns = names.iter().filter_map(|name| schema.index_of(name)).collect();
+        lineage.settle(row, columns, delete);
     }
-    let key_schema = Arc::new(schema.arrow().project(schema.key())?);
-    let origins = origins.finish(Arc::clone(&key_schema), &keys, &input.moves)?;
-    let deletes = UInt32Array::from(deletes);
-    let key_columns = keys.iter().map(|key| take(key, &deletes, None)).collect::<Result<Vec<_>, _>>()?;
-    Ok(Folded {
-        schema: Arc::clone(schema),
-        absent,
-        origins,
-        operations: upserts.iter().map(|&index| input.operations[index as usize]).collect(),
-        source_micros: upserts.iter().map(|&index| input.source_micros[index as usize]).collect(),
-        places: upserts.iter().map(|&index| input.places[index as usize]).collect(),
-        rows: with_rows(schema.arrow().clone(), columns, upserts.len())?,
-        deletes: with_rows(key_schema, key_columns, deletes.len())?,
-        changes: input.operations.len(),
-        unresolved,
-    })
+    let fold = Fold { schema, input, keys, others_behind: waiting, lineage, before };
+    let (upserts, deletes): (Vec<u32>, Vec<u32>) = fold
+        .lineage
+        .last_of_each_key
+        .iter()
+        .partition(|&&index| fold.input.operations[index as usize].is_upsert());
+    let mut marks = Marks::default();
+    let from: Vec<Parent> = upserts.iter().map(|&change| Parent::Change(change)).collect();
+    let mut folded = fold.rows(&from, &upserts, false, &mut marks)?;
+    folded.deletes = fold.keys_of(&deletes)?;
+    folded.departing = fold.departing()?.map(Box::new);
+    folded.ledger = fold.ledger(&upserts, &marks)?;
+    Ok(folded)
+}
+
+/// Cells that were passed on the way to values of folded rows, by what waits for them: row and column.
+#[derive(Default)]
+struct Marks {
+    /// By place of the half whose delete has not come.
+    open: BTreeMap<usize, BTreeSet<(usize, usize)>>,
+    /// By number of the key under which the row is stored.
+    stored: BTreeMap<u32, BTreeSet<(usize, usize)>>,
+}
+
+/// A fold at work.
+struct Fold<'a> {
+    schema: &'a Arc<TableSchema>,
+    input: Input<'a>,
+    keys: Vec<ArrayRef>,
+    /// Keys that are numbered behind those of the halves: of waiting rows.
+    others_behind: Vec<ArrayRef>,
+    lineage: Lineage,
+    /// The ledger before.
+    before: Ledger,
+}
+
+impl Fold<'_> {
+    /// Builds one row from each of `from`, described by the change of the same place in `changes`. With `lists` each
+    /// absent cell has one, also where it is in the stored row of the same key.
+    fn rows(
+        &self,
+        from: &[Parent],
+        changes: &[u32],
+        lists: bool,
+        marks: &mut Marks,
+    ) -> Result<Folded, ArrowError> {
+        let input = &self.input;
+        let mut origins = OriginsBuilder::new(&self.lineage);
+        let mut unresolved = Vec::new();
+        let mut columns = Vec::with_capacity(input.columns.len());
+        let mut absent = Vec::with_capacity(input.columns.len());
+        let plain = UInt32Array::from(changes.to_vec());
+        for (index, (column, mask)) in input.columns.iter().zip(&input.absent).enumerate() {
+            let is_key = self.schema.key().contains(&index);
+            let nothing_absent;
+            let mask = match mask {
+                // The rows of deletes have their keys only.
+                _ if is_key => None,
+                None if lists => {
+                    nothing_absent = BooleanBuffer::new_unset(input.operations.len());
+                    Some(&nothing_absent)
+                }
+                mask => mask.as_ref(),
+            };
+            let Some(mask) = mask else {
+                columns.push(take(column, &plain, None)?);
+                absent.push(None);
+                origins.column(None);
+                continue;
+            };
+            let source = self.resolve((from, changes), (index, mask), lists, &mut origins, marks);
+            unresolved.extend(source.unresolved.iter().map(|&row| (row, index)));
+            columns.push(take(column, &source.indices, None)?);
+            absent.push((source.absent.count_set_bits() > 0).then_some(source.absent));
+            origins.column(source.of);
+        }
+        let others = super::lineage::behind(&input.others, &self.others_behind)?;
+        Ok(Folded {
+            schema: Arc::clone(self.schema),
+            absent,
+            origins: origins.finish(self.key_schema()?, &self.keys, &others, &self.before)?,
+            operations: changes.iter().map(|&index| input.operations[index as usize]).collect(),
+            source_micros: changes.iter().map(|&index| input.source_micros[index as usize]).collect(),
+            places: changes.iter().map(|&index| input.places[index as usize]).collect(),
+            rows: with_rows(self.schema.arrow().clone(), columns, changes.len())?,
+            deletes: RecordBatch::new_empty(self.key_schema()?),
+            changes: input.operations.len() - input.waited,
+            unresolved,
+            departing: None,
+            ledger: Ledger::default(),
+        })
+    }
+
+    /// For each row the change that its cell is taken from.
+    fn resolve(
+        &self,
+        (from, changes): (&[Parent], &[u32]),
+        (column, mask): (usize, &BooleanBuffer),
+        lists: bool,
+        origins: &mut OriginsBuilder<'_>,
+        marks: &mut Marks,
+    ) -> Resolved {
+        let mut still_absent = BooleanBufferBuilder::new(changes.len());
+        let mut of: Option<Vec<u32>> = None;
+        let mut unresolved = Vec::new();
+        let mut trail = Trail::default();
+        let indices = from.iter().zip(changes).enumerate().map(|(row, (&from, &change))| {
+            let found = match from {
+                Parent::Change(change) if !lists => self.lineage.find(change, column, mask, &mut trail),
+                from => self.lineage.walk(from, column, mask, &mut trail),
+            };
+            for half in trail.open.drain(..) {
+                marks.open.entry(half).or_default().insert((row, column));
+            }
+            for key in trail.stored.drain(..) {
+                if !self.before.waiting.is_empty() {
+                    marks.stored.entry(key).or_default().insert((row, column));
+                }
+            }
+            still_absent.append(matches!(found, Found::Own | Found::Stored(_)));
+            match found {
+                Found::In(at) => return at,
+                Found::Own => {}
+                Found::Stored(list) => {
+                    of.get_or_insert_with(|| vec![OWN; changes.len()])[row] = origins.list(list);
+                }
+                Found::Nowhere => unresolved.push(row),
+            }
+            change
+        });
+        let indices = indices.collect();
+        Resolved { indices, absent: still_absent.finish(), of, unresolved }
+    }
+
+    fn key_schema(&self) -> Result<arrow::datatypes::SchemaRef, ArrowError> {
+        Ok(Arc::new(self.schema.arrow().project(self.schema.key())?))
+    }
+
+    fn keys_of(&self, changes: &[u32]) -> Result<RecordBatch, ArrowError> {
+        let at = UInt32Array::from(changes.to_vec());
+        let columns = self.keys.iter().map(|key| take(key, &at, None)).collect::<Result<Vec<_>, _>>()?;
+        with_rows(self.key_schema()?, columns, changes.len())
+    }
+
+    fn has_values_to_lose(&self) -> bool {
+        let columns = self.schema.columns().iter().enumerate();
+        let mut others = columns.filter(|(index, _)| !self.schema.key().contains(index));
+        others.any(|(_, column)| ledger::may_be_absent(&column.column_type))
+    }
+
+    /// The rows that leave by a key change whose create has not come.
+    fn departing(&self) -> Result<Option<Departing>, ArrowError> {
+        if self.input.pairs.departing.is_empty() || !self.has_values_to_lose() {
+            return Ok(None);
+        }
+        let there = |&&(delete, _): &&(u32, usize)| !matches!(self.lineage.before(delete), Parent::Nothing);
+        let leaving: Vec<(u32, usize)> = self.input.pairs.departing.iter().filter(there).copied().collect();
+        let from: Vec<Parent> = leaving.iter().map(|&(delete, _)| self.lineage.before(delete)).collect();
+        let changes: Vec<u32> = leaving.iter().map(|&(delete, _)| delete).collect();
+        let rows = self.rows(&from, &changes, true, &mut Marks::default())?;
+        let halves = leaving.iter().filter_map(|&(_, half)| self.input.halves.get(half));
+        Ok((!leaving.is_empty())
+            .then(|| Departing { rows, changes: halves.map(|half| half.of.clone()).collect() }))
+    }
+
+    /// The ledger after the batch, as far as it does not depend on what is stored.
+    fn ledger(&self, upserts: &[u32], marks: &Marks) -> Result<Ledger, ArrowError> {
+        let (pairs, before) = (&self.input.pairs, &self.before);
+        let used: BTreeSet<usize> = pairs
+            .creates
+            .iter()
+            .filter_map(|(_, link, _)| match link {
+                ledger::Link::Kept(entry) => usize::try_from(*entry).ok(),
+                _ => None,
+            })
+            .collect();
+        let departed = before.departed.iter().enumerate().filter(|(at, _)| !used.contains(at));
+        let mut after =
+            Ledger { departed: departed.map(|(_, entry)| entry.clone()).collect(), waiting: Vec::new() };
+        if !self.has_values_to_lose() {
+            return Ok(after);
+        }
+        let fulfilled = pairs.fulfilled.iter().map(|(entry, _)| *entry);
+        let fulfilled: BTreeSet<usize> = fulfilled.chain(pairs.done.iter().copied()).collect();
+        for (at, entry) in before.waiting.iter().enumerate().filter(|(at, _)| !fulfilled.contains(at)) {
+            let (number, touched) = self.lineage.other(self.input.halves.len() + at);
+            if !touched {
+                after.waiting.push(entry.clone());
+                continue;
+            }
+            let passed = marks.stored.get(&number);
+            let still = passed.into_iter().flatten().filter(|(_, column)| {
+                self.schema
+                    .columns()
+                    .get(*column)
+                    .is_some_and(|column| entry.columns.iter().any(|name| *name == *column.name))
+            });
+            after.waiting.push(self.waiting(entry, upserts, still)?);
+        }
+        for &(create, link, half) in &pairs.creates {
+            let Some(half_of) = self.input.halves.get(half).filter(|_| link == ledger::Link::Open) else {
+                continue;
+            };
+            let row = ledger::texts(self.keys_of(&[create])?.columns())?.into_iter().next();
+            let entry = Waiting {
+                change: half_of.of.clone(),
+                row: row.unwrap_or_default(),
+                columns: Vec::new(),
+                at: now(),
+            };
+            let passed = marks.open.get(&half).into_iter().flatten();
+            after.waiting.push(self.waiting(&entry, upserts, passed)?);
+        }
+        Ok(after)
+    }
+
+    /// What waits like `entry`, now with these cells of folded rows, which are cells of one row.
+    fn waiting<'c>(
+        &self,
+        entry: &Waiting,
+        upserts: &[u32],
+        cells: impl Iterator<Item = &'c (usize, usize)>,
+    ) -> Result<Waiting, ArrowError> {
+        let mut after = Waiting { columns: Vec::new(), ..entry.clone() };
+        for &(row, column) in cells {
+            if let Some(column) = self.schema.columns().get(column) {
+                after.columns.push(column.name.to_string());
+            }
+            if after.columns.len() == 1
+                && let Some(&change) = upserts.get(row)
+            {
+                let key = ledger::texts(self.keys_of(&[change])?.columns())?.into_iter().next();
+                after.row = key.unwrap_or_default();
+            }
+        }
+        Ok(after)
+    }
 }
 
 /// A batch that also works without columns.
@@ -132,115 +371,9 @@ fn with_rows(
     RecordBatch::try_new_with_options(schema, columns, &RecordBatchOptions::new().with_row_count(Some(rows)))
 }
 
-/// All changes that count, aligned to one schema and put one behind the other.
-struct Input<'a> {
-    schema: &'a TableSchema,
-    operations: Vec<Operation>,
-    source_micros: Vec<i64>,
-    places: Vec<(u32, i64)>,
-    columns: Vec<ArrayRef>,
-    absent: Vec<Option<BooleanBuffer>>,
-    moves: Moves,
-}
-
-impl<'a> Input<'a> {
-    fn concat(
-        schema: &'a Arc<TableSchema>,
-        batches: &[&ChangeBatch],
-        keep: impl Fn(u32, i64) -> bool,
-    ) -> Result<Self, ArrowError> {
-        let mut operations = Vec::new();
-        let mut source_micros = Vec::new();
-        let mut places = Vec::new();
-        let mut kept = Vec::with_capacity(batches.len());
-        for batch in batches {
-            let indices: Vec<u32> = (0..batch.len())
-                .filter(|&row| keep(batch.partitions[row], batch.offsets[row]))
-                .map(|row| row as u32)
-                .collect();
-            operations.extend(indices.iter().map(|&row| batch.operations[row as usize]));
-            source_micros.extend(indices.iter().map(|&row| batch.source_micros[row as usize]));
-            places.extend(
-                indices.iter().map(|&row| (batch.partitions[row as usize], batch.offsets[row as usize])),
-            );
-            let all = indices.len() == batch.len();
-            kept.push((*batch, (!all).then(|| UInt32Array::from(indices))));
-        }
-        let mut columns = Vec::with_capacity(schema.columns().len());
-        let mut absent = Vec::with_capacity(schema.columns().len());
-        for (column, field) in schema.columns().iter().zip(schema.arrow().fields()) {
-            let mut parts = Vec::with_capacity(kept.len());
-            let mut mask = AbsentMask::default();
-            for (batch, indices) in &kept {
-                let rows = indices.as_ref().map_or(batch.len(), UInt32Array::len);
-                let source = batch.schema.index_of(&column.name);
-                let part = match source {
-                    None => new_null_array(field.data_type(), rows),
-                    Some(index) => match indices {
-                        None => Arc::clone(batch.rows.column(index)),
-                        Some(indices) => take(batch.rows.column(index), indices, None)?,
-                    },
-                };
-                if part.data_type() != field.data_type() {
-                    return Err(ArrowError::SchemaError(format!(
-                        "column {} is {} in the events and {} in the table",
-                        column.name,
-                        part.data_type(),
-                        field.data_type()
-                    )));
-                }
-                mask.extend(source.and_then(|index| batch.absent[index].as_ref()), indices.as_ref(), rows);
-                parts.push(part);
-            }
-            let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
-            columns.push(if parts.is_empty() {
-                new_null_array(field.data_type(), 0)
-            } else {
-                concat(&parts)?
-            });
-            absent.push(mask.finish());
-        }
-        let moves = moves(schema, &kept)?;
-        Ok(Self { schema, operations, source_micros, places, columns, absent, moves })
-    }
-
-    /// The key columns, in key order.
-    fn keys(&self) -> Vec<ArrayRef> {
-        self.schema.key().iter().map(|&key| Arc::clone(&self.columns[key])).collect()
-    }
-}
-
-/// The key changes among the changes that are kept, by their index among those. Where a batch has another key than the
-/// table, its rows inherit nothing.
-fn moves(schema: &TableSchema, kept: &[(&ChangeBatch, Option<UInt32Array>)]) -> Result<Moves, ArrowError> {
-    let mut changes = Vec::new();
-    let mut parts: Vec<RecordBatch> = Vec::new();
-    let mut first = 0;
-    for (batch, indices) in kept {
-        let same_key = batch.schema.key_names().eq(schema.key_names());
-        if let Some(moves) = batch.moves.as_ref().filter(|_| same_key) {
-            let mut rows = Vec::with_capacity(moves.changes.len());
-            for (&change, row) in moves.changes.iter().zip(0_u32..) {
-                let among_kept = match indices {
-                    None => Some(change),
-                    Some(indices) => indices.values().binary_search(&change).ok().map(|at| at as u32),
-                };
-                if let Some(at) = among_kept {
-                    changes.push(first + at);
-                    rows.push(row);
-                }
-            }
-            parts.push(take_record_batch(&moves.keys, &UInt32Array::from(rows))?);
-        }
-        first += indices.as_ref().map_or(batch.len(), UInt32Array::len) as u32;
-    }
-    let mut keys = Vec::with_capacity(schema.key().len());
-    for column in 0..schema.key().len() {
-        let parts: Vec<&dyn Array> =
-            parts.iter().filter_map(|part| part.columns().get(column)).map(AsRef::as_ref).collect();
-        keys.extend((!parts.is_empty()).then(|| concat(&parts)).transpose()?);
-    }
-    Ok(Moves { changes, keys })
+/// Milliseconds since 1970.
+fn now() -> i64 {
+    chrono::Utc::now().timestamp_millis()
 }
 
 struct Resolved {
@@ -250,64 +383,4 @@ struct Resolved {
     of: Option<Vec<u32>>,
     /// Rows whose cell is nowhere.
     unresolved: Vec<usize>,
-}
-
-/// For each row the change that its cell is taken from.
-fn resolve_absent(
-    upserts: &[u32],
-    lineage: &Lineage,
-    mask: &BooleanBuffer,
-    origins: &mut OriginsBuilder<'_>,
-) -> Resolved {
-    let mut still_absent = BooleanBufferBuilder::new(upserts.len());
-    let mut of: Option<Vec<u32>> = None;
-    let mut unresolved = Vec::new();
-    let indices = upserts.iter().enumerate().map(|(row, &change)| {
-        let found = lineage.find(change, mask);
-        still_absent.append(matches!(found, Found::Own | Found::Stored(_)));
-        match found {
-            Found::In(at) => return at,
-            Found::Own => {}
-            Found::Stored(keys) => {
-                of.get_or_insert_with(|| vec![OWN; upserts.len()])[row] = origins.list(keys);
-            }
-            Found::Nowhere => unresolved.push(row),
-        }
-        change
-    });
-    let indices = indices.collect();
-    Resolved { indices, absent: still_absent.finish(), of, unresolved }
-}
-
-/// The absent mask of a column over several batches, built only once one of them has one.
-#[derive(Default)]
-struct AbsentMask {
-    rows: usize,
-    bits: Option<BooleanBufferBuilder>,
-}
-
-impl AbsentMask {
-    fn extend(&mut self, mask: Option<&BooleanBuffer>, indices: Option<&UInt32Array>, rows: usize) {
-        if let Some(mask) = mask {
-            let before = self.rows;
-            let bits = self.bits.get_or_insert_with(|| {
-                let mut bits = BooleanBufferBuilder::new(before + rows);
-                bits.append_n(before, false);
-                bits
-            });
-            match indices {
-                None => bits.append_buffer(mask),
-                Some(indices) => {
-                    indices.values().iter().for_each(|&row| bits.append(mask.value(row as usize)));
-                }
-            }
-        } else if let Some(bits) = &mut self.bits {
-            bits.append_n(rows, false);
-        }
-        self.rows += rows;
-    }
-
-    fn finish(self) -> Option<BooleanBuffer> {
-        self.bits.map(|mut bits| bits.finish())
-    }
 }

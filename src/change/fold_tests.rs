@@ -10,7 +10,7 @@ use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::Int64Type;
 use proptest::prelude::*;
 
-use super::{ChangeBatch, Column, ColumnType, Folded, Operation, TableId, TableSchema, fold};
+use super::{ChangeBatch, Column, ColumnType, Folded, Ledger, Operation, TableId, TableSchema, fold};
 
 /// A cell that is not the key: a value, null, or absent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,7 +156,7 @@ proptest! {
         cuts.sort_unstable();
         let batches: Vec<ChangeBatch> =
             cuts.windows(2).map(|cut| batch(&changes[cut[0]..cut[1]], cut[0] as i64)).collect();
-        let folded = fold(&schema(), &batches.iter().collect::<Vec<_>>(), |_, _| true).unwrap();
+        let folded = fold(&schema(), &batches.iter().collect::<Vec<_>>(), |_, _| true, &Ledger::default()).unwrap();
         prop_assert_eq!(apply_folded(&stored, &folded), apply_one_by_one(&stored, &changes));
     }
 
@@ -164,7 +164,7 @@ proptest! {
     fn changes_before_the_stored_position_do_not_count(changes in changes(), from in 0..40i64) {
         let all = batch(&changes, 0);
         let kept = &changes[(from as usize).min(changes.len())..];
-        let folded = fold(&schema(), &[&all], |_, offset| offset >= from).unwrap();
+        let folded = fold(&schema(), &[&all], |_, offset| offset >= from, &Ledger::default()).unwrap();
         prop_assert_eq!(folded.changes, kept.len());
         prop_assert_eq!(apply_folded(&Table::new(), &folded), apply_one_by_one(&Table::new(), kept));
     }
@@ -181,7 +181,7 @@ fn a_row_created_again_inherits_nothing_from_before_its_delete() {
         ],
         0,
     );
-    let folded = fold(&schema(), &[&all], |_, _| true).unwrap();
+    let folded = fold(&schema(), &[&all], |_, _| true, &Ledger::default()).unwrap();
     assert_eq!(folded.unresolved, [(0, 0)], "{folded:?}");
     assert!(folded.rows.column(0).is_null(0), "{:?}", folded.rows);
 }
@@ -198,7 +198,7 @@ fn a_column_that_a_batch_lacks_is_null_in_its_rows() {
     ));
     let one =
         Change { operation: Operation::Create, key: 1, first: Cell::Null, second: Cell::Value("s".into()) };
-    let folded = fold(&wider, &[&batch(&[one], 0)], |_, _| true).unwrap();
+    let folded = fold(&wider, &[&batch(&[one], 0)], |_, _| true, &Ledger::default()).unwrap();
     assert_eq!(folded.rows.num_columns(), 4);
     assert!(folded.rows.column(3).is_null(0), "{:?}", folded.rows);
 }
@@ -210,6 +210,6 @@ fn a_column_of_another_type_is_an_error_that_names_it() {
         vec![0],
     ));
     let one = Change { operation: Operation::Create, key: 1, first: Cell::Null, second: Cell::Null };
-    let error = fold(&other, &[&batch(&[one], 0)], |_, _| true).unwrap_err().to_string();
+    let error = fold(&other, &[&batch(&[one], 0)], |_, _| true, &Ledger::default()).unwrap_err().to_string();
     assert!(error.contains("column first is Utf8 in the events and Int64 in the table"), "{error}");
 }

@@ -9,57 +9,65 @@
 //! A create of a key that has a row already is a repetition by the source (a row cannot be created twice): it builds on
 //! that row, whatever its header says, because the row of the old key may be another one by now.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::{concat, take};
+use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
 
 use super::Operation;
+use super::input::Input;
+use super::ledger::{Ledger, Link};
 
 /// No change.
 const NONE: u32 = u32::MAX;
 /// In [`Origins::of`]: the stored row with the row's own key.
 pub const OWN: u32 = u32::MAX;
 
-/// Where absent cells of folded rows are stored, as far as that is not the stored row of the same key.
+/// Where an absent cell may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Candidate {
+    /// In the row that is stored under this row of [`Origins::keys`].
+    Stored(u32),
+    /// In the row that was kept under this name of [`Origins::kept`].
+    Kept(u32),
+}
+
+/// Where absent cells of folded rows are, as far as that is not the stored row of the same key.
 ///
 /// All of it is about what is stored *before* the batch.
 #[derive(Debug, Clone)]
 pub struct Origins {
     /// Keys of stored rows: key columns, in key order.
     pub keys: RecordBatch,
-    /// Lists of rows of `keys`: the cell is that of the first one that is stored.
-    pub candidates: Vec<Vec<u32>>,
+    /// Where the sink has kept rows aside.
+    pub kept: Vec<String>,
+    /// Lists: the cell is that of the first one that there is.
+    pub candidates: Vec<Vec<Candidate>>,
     /// For each column `None`, or for each row the list in `candidates` that its absent cell follows, or [`OWN`].
     pub of: Vec<Option<Vec<u32>>>,
 }
 
 impl Origins {
     /// The list that an absent cell follows; `None` where it keeps the value of the stored row of its key.
-    pub fn candidates_of(&self, column: usize, row: usize) -> Option<&[u32]> {
+    pub fn candidates_of(&self, column: usize, row: usize) -> Option<&[Candidate]> {
         let list = *self.of.get(column)?.as_ref()?.get(row)?;
         self.candidates.get(usize::try_from(list).ok()?).map(Vec::as_slice)
     }
 }
 
-/// Halves of key changes: the index of each change, ascending, and the other keys.
-#[derive(Debug, Default)]
-pub(super) struct Moves {
-    pub(super) changes: Vec<u32>,
-    /// Key columns in key order, one row for each of `changes`.
-    pub(super) keys: Vec<ArrayRef>,
-}
-
-/// What the row of a moved create was before.
+/// What a row was before a change.
 #[derive(Debug, Clone, Copy)]
-enum Parent {
+pub(super) enum Parent {
     /// As after this change.
     Change(u32),
     /// As stored under the key with this number.
     Stored(u32),
+    /// As kept with this entry of the ledger.
+    Kept(u32),
     /// There was no such row.
     Nothing,
 }
@@ -72,7 +80,14 @@ pub(super) struct Lineage {
     /// For each number the last change of its key.
     newest: Vec<u32>,
     parents: HashMap<u32, Parent>,
-    /// For each number, where its key is: among the changes, and behind those among the moves.
+    /// Moved creates whose delete has not come, with the place of the half.
+    open: HashMap<u32, usize>,
+    /// For waiting rows that a delete of this batch settles, by the number of their key: their columns, and the row of
+    /// the old key.
+    settled: HashMap<u32, Vec<(Vec<usize>, Parent)>>,
+    /// The numbers of the others' keys.
+    others: Vec<u32>,
+    /// For each number, where its key is: among the changes, and behind those among the others.
     places: Vec<u32>,
     pub(super) last_of_each_key: Vec<u32>,
 }
@@ -84,49 +99,62 @@ pub(super) enum Found {
     In(u32),
     /// In the stored row of the same key.
     Own,
-    /// In the first of these stored rows that there is, by the numbers of their keys.
-    Stored(Vec<u32>),
+    /// In the first of these that there is; keys by their numbers.
+    Stored(Vec<Candidate>),
     /// There was no row that had one.
     Nowhere,
 }
 
+/// What was passed on the way to a value.
+#[derive(Debug, Default)]
+pub(super) struct Trail {
+    /// Places of halves whose delete has not come.
+    pub(super) open: Vec<usize>,
+    /// Numbers of keys under which a row is stored.
+    pub(super) stored: Vec<u32>,
+}
+
 impl Lineage {
-    /// Links changes with the key columns `keys`.
+    /// Links the changes of `input`; `waiting` are keys of rows that wait, which get numbers too.
     pub(super) fn new(
-        operations: &[Operation],
+        input: &Input<'_>,
         keys: &[ArrayRef],
-        moves: &Moves,
+        waiting: &[ArrayRef],
     ) -> Result<Self, ArrowError> {
         let fields = keys.iter().map(|key| SortField::new(key.data_type().clone())).collect();
         let converter = RowConverter::new(fields)?;
         let own = converter.convert_columns(keys)?;
-        let mut numbers: HashMap<&[u8], u32> = HashMap::with_capacity(operations.len());
+        let changes = input.operations.len();
+        let mut numbers: HashMap<&[u8], u32> = HashMap::with_capacity(changes);
         let mut lineage = Self {
-            operations: operations.to_vec(),
-            key: Vec::with_capacity(operations.len()),
-            before: Vec::with_capacity(operations.len()),
-            newest: Vec::with_capacity(operations.len()),
+            operations: input.operations.clone(),
+            key: Vec::with_capacity(changes),
+            before: Vec::with_capacity(changes),
+            newest: Vec::with_capacity(changes),
             parents: HashMap::new(),
-            places: Vec::with_capacity(operations.len()),
+            open: HashMap::new(),
+            settled: HashMap::new(),
+            others: Vec::new(),
+            places: Vec::with_capacity(changes),
             last_of_each_key: Vec::new(),
         };
-        for index in 0..operations.len() as u32 {
+        for index in 0..changes as u32 {
             let number = lineage.number(&mut numbers, own.row(index as usize).data(), index);
             lineage.key.push(number);
             lineage.before.push(std::mem::replace(&mut lineage.newest[number as usize], index));
         }
-        let mut is_last = vec![true; operations.len()];
+        let mut is_last = vec![true; changes];
         lineage.before.iter().filter(|before| **before != NONE).for_each(|&at| is_last[at as usize] = false);
-        lineage.last_of_each_key = (0..operations.len() as u32).filter(|&at| is_last[at as usize]).collect();
-        if !moves.changes.is_empty() {
-            let others = converter.convert_columns(&moves.keys)?;
-            let others = moves.changes.iter().zip(0..).map(|(&change, at): (_, u32)| {
-                let place = operations.len() as u32 + at;
-                (change, lineage.number(&mut numbers, others.row(at as usize).data(), place))
-            });
-            let others: Vec<(u32, u32)> = others.collect();
-            lineage.pair(&others);
+        lineage.last_of_each_key = (0..changes as u32).filter(|&at| is_last[at as usize]).collect();
+        if input.halves.is_empty() && waiting.is_empty() {
+            return Ok(lineage);
         }
+        let others = converter.convert_columns(&behind(&input.others, waiting)?)?;
+        let others = (0..others.num_rows())
+            .map(|at| lineage.number(&mut numbers, others.row(at).data(), (changes + at) as u32))
+            .collect::<Vec<u32>>();
+        lineage.others = others;
+        lineage.link(input);
         Ok(lineage)
     }
 
@@ -138,40 +166,41 @@ impl Lineage {
         })
     }
 
-    /// Finds the delete of each moved create, given each half of a key change with the number of its other key.
-    fn pair(&mut self, halves: &[(u32, u32)]) {
-        let mut open: HashMap<(u32, u32), (VecDeque<u32>, VecDeque<u32>)> = HashMap::new();
-        let mut parents = HashMap::with_capacity(halves.len());
-        for &(change, other) in halves {
-            let own = self.key[change as usize];
-            if self.operations[change as usize].is_upsert() {
-                let (deletes, creates) = open.entry((other, own)).or_default();
-                match deletes.pop_front() {
-                    Some(delete) => drop(parents.insert(change, self.state_before(delete))),
-                    None => creates.push_back(change),
+    /// Links moved creates to the rows that they continue.
+    fn link(&mut self, input: &Input<'_>) {
+        for &(create, link, half) in &input.pairs.creates {
+            let parent = match link {
+                Link::Delete(delete) => self.before(delete),
+                Link::Kept(entry) => Parent::Kept(entry),
+                Link::Open => {
+                    self.open.insert(create, half);
+                    let old = self.others[half];
+                    let mut newest = self.newest[old as usize];
+                    while newest != NONE && newest >= create {
+                        newest = self.before[newest as usize];
+                    }
+                    self.state_after(newest, old)
                 }
-            } else {
-                let (deletes, creates) = open.entry((own, other)).or_default();
-                match creates.pop_front() {
-                    Some(create) => drop(parents.insert(create, self.state_before(change))),
-                    None => deletes.push_back(change),
-                }
-            }
+            };
+            self.parents.insert(create, parent);
         }
-        for ((old, _), (_, creates)) in open {
-            for create in creates {
-                let mut newest = self.newest[old as usize];
-                while newest != NONE && newest >= create {
-                    newest = self.before[newest as usize];
-                }
-                parents.insert(create, self.state_after(newest, old));
-            }
-        }
-        self.parents = parents;
     }
 
-    fn state_before(&self, change: u32) -> Parent {
+    /// Says that the row in front with index `row` has waited for `delete`, and with which columns.
+    pub(super) fn settle(&mut self, row: u32, columns: Vec<usize>, delete: u32) {
+        let parent = self.before(delete);
+        self.settled.entry(self.key[row as usize]).or_default().push((columns, parent));
+    }
+
+    /// The row as it was before a change.
+    pub(super) fn before(&self, change: u32) -> Parent {
         self.state_after(self.before[change as usize], self.key[change as usize])
+    }
+
+    /// The number of the key at `place` among the others, and whether the batch has changes of it.
+    pub(super) fn other(&self, place: usize) -> (u32, bool) {
+        let number = self.others[place];
+        (number, self.newest[number as usize] != NONE)
     }
 
     fn state_after(&self, change: u32, key: u32) -> Parent {
@@ -183,50 +212,94 @@ impl Lineage {
     }
 
     /// Finds the value of a column in the row that `change` leaves; `absent` says for which changes it is absent.
-    pub(super) fn find(&self, change: u32, absent: &BooleanBuffer) -> Found {
-        let mut at = change;
-        let mut stored = Vec::new();
-        // Links lead backwards, but those through moves are as the source sent them: never follow a circle.
-        for _ in 0..=self.operations.len() {
-            if !absent.value(at as usize) {
-                return Found::In(at);
-            }
-            let before = self.before[at as usize];
-            let own = match self.state_after(before, self.key[at as usize]) {
-                Parent::Change(before) => {
-                    at = before;
-                    continue;
-                }
-                own => own,
-            };
-            if let Parent::Stored(key) = own {
-                stored.push(key);
-            }
-            match self.parents.get(&at) {
-                Some(Parent::Change(parent)) => at = *parent,
-                Some(Parent::Stored(key)) => {
-                    stored.push(*key);
-                    break;
-                }
-                Some(Parent::Nothing) | None => break,
-            }
-        }
-        match stored.as_slice() {
-            [] => Found::Nowhere,
-            [key] if *key == self.key[change as usize] => Found::Own,
-            _ => Found::Stored(stored),
+    pub(super) fn find(
+        &self,
+        change: u32,
+        column: usize,
+        absent: &BooleanBuffer,
+        trail: &mut Trail,
+    ) -> Found {
+        let found = self.walk(Parent::Change(change), column, absent, trail);
+        match &found {
+            Found::Stored(list) if *list == [Candidate::Stored(self.key[change as usize])] => Found::Own,
+            _ => found,
         }
     }
 
-    /// Keys by their numbers, given the key columns of changes and moves.
-    fn keys(&self, numbers: &[u32], keys: &[ArrayRef], moves: &Moves) -> Result<Vec<ArrayRef>, ArrowError> {
-        let places: UInt32Array = numbers.iter().map(|&number| self.places[number as usize]).collect();
-        let mut columns = Vec::with_capacity(keys.len());
-        for (own, other) in keys.iter().zip(&moves.keys) {
-            let all = concat(&[own.as_ref(), other.as_ref()])?;
-            columns.push(take(&all, &places, None)?);
+    /// Finds the value of a column in a row.
+    pub(super) fn walk(
+        &self,
+        from: Parent,
+        column: usize,
+        absent: &BooleanBuffer,
+        trail: &mut Trail,
+    ) -> Found {
+        let mut at = from;
+        let mut list = Vec::new();
+        let mut last = Vec::new();
+        // Links lead backwards, but those through key changes are as the source sent them: never follow a circle.
+        for _ in 0..=2 * self.operations.len() {
+            match at {
+                Parent::Nothing => break,
+                Parent::Kept(entry) => {
+                    list.push(Candidate::Kept(entry));
+                    break;
+                }
+                Parent::Stored(key) => {
+                    let settled = self.settled.get(&key).into_iter().flatten();
+                    let settled = settled.rev().find(|(columns, _)| columns.contains(&column));
+                    match settled.filter(|_| !last.contains(&Candidate::Stored(key))) {
+                        Some((_, parent)) => {
+                            last.insert(0, Candidate::Stored(key));
+                            at = *parent;
+                        }
+                        None => {
+                            trail.stored.push(key);
+                            list.push(Candidate::Stored(key));
+                            break;
+                        }
+                    }
+                }
+                Parent::Change(change) => {
+                    if !absent.value(change as usize) {
+                        return Found::In(change);
+                    }
+                    let own = self.before(change);
+                    at = match (own, self.parents.get(&change)) {
+                        (Parent::Change(_), _) | (_, None) => own,
+                        (own, Some(parent)) => {
+                            if let Parent::Stored(key) = own {
+                                list.push(Candidate::Stored(key));
+                            }
+                            trail.open.extend(self.open.get(&change));
+                            *parent
+                        }
+                    };
+                }
+            }
         }
-        Ok(columns)
+        list.extend(last);
+        if list.is_empty() { Found::Nowhere } else { Found::Stored(list) }
+    }
+
+    /// Keys by their numbers, given the key columns of changes and others.
+    fn keys(
+        &self,
+        numbers: &[u32],
+        keys: &[ArrayRef],
+        others: &[ArrayRef],
+    ) -> Result<Vec<ArrayRef>, ArrowError> {
+        let places: UInt32Array = numbers.iter().map(|&number| self.places[number as usize]).collect();
+        let all = behind(keys, others)?;
+        all.iter().map(|column| take(column, &places, None)).collect()
+    }
+}
+
+/// Columns one behind the other; those that are not there are left out.
+pub(super) fn behind(first: &[ArrayRef], second: &[ArrayRef]) -> Result<Vec<ArrayRef>, ArrowError> {
+    match (first, second) {
+        ([], columns) | (columns, []) => Ok(columns.to_vec()),
+        _ => first.iter().zip(second).map(|(a, b)| concat(&[a.as_ref(), b.as_ref()])).collect(),
     }
 }
 
@@ -235,8 +308,9 @@ pub(super) struct OriginsBuilder<'a> {
     lineage: &'a Lineage,
     numbers: Vec<u32>,
     rows: HashMap<u32, u32>,
-    candidates: Vec<Vec<u32>>,
-    known: HashMap<Vec<u32>, u32>,
+    kept: Vec<u32>,
+    candidates: Vec<Vec<Candidate>>,
+    known: HashMap<Vec<Candidate>, u32>,
     of: Vec<Option<Vec<u32>>>,
 }
 
@@ -246,27 +320,32 @@ impl<'a> OriginsBuilder<'a> {
             lineage,
             numbers: Vec::new(),
             rows: HashMap::new(),
+            kept: Vec::new(),
             candidates: Vec::new(),
             known: HashMap::new(),
             of: Vec::new(),
         }
     }
 
-    /// The list of these keys.
-    pub(super) fn list(&mut self, stored: Vec<u32>) -> u32 {
-        if let Some(&list) = self.known.get(&stored) {
+    /// The list of these, whose keys are given by their numbers.
+    pub(super) fn list(&mut self, found: Vec<Candidate>) -> u32 {
+        if let Some(&list) = self.known.get(&found) {
             return list;
         }
-        let rows = stored.iter().map(|&number| {
-            *self.rows.entry(number).or_insert_with(|| {
-                self.numbers.push(number);
+        let rows = found.iter().map(|candidate| match candidate {
+            Candidate::Kept(entry) => {
+                self.kept.push(*entry);
+                Candidate::Kept(self.kept.len() as u32 - 1)
+            }
+            Candidate::Stored(number) => Candidate::Stored(*self.rows.entry(*number).or_insert_with(|| {
+                self.numbers.push(*number);
                 self.numbers.len() as u32 - 1
-            })
+            })),
         });
         let rows = rows.collect();
         self.candidates.push(rows);
         let list = self.candidates.len() as u32 - 1;
-        self.known.insert(stored, list);
+        self.known.insert(found, list);
         list
     }
 
@@ -278,14 +357,18 @@ impl<'a> OriginsBuilder<'a> {
     /// `None` where every absent cell is in the stored row of its own key.
     pub(super) fn finish(
         self,
-        schema: arrow::datatypes::SchemaRef,
+        schema: SchemaRef,
         keys: &[ArrayRef],
-        moves: &Moves,
+        others: &[ArrayRef],
+        ledger: &Ledger,
     ) -> Result<Option<Origins>, ArrowError> {
         if self.candidates.is_empty() {
             return Ok(None);
         }
-        let keys = RecordBatch::try_new(schema, self.lineage.keys(&self.numbers, keys, moves)?)?;
-        Ok(Some(Origins { keys, candidates: self.candidates, of: self.of }))
+        let keys = RecordBatch::try_new(schema, self.lineage.keys(&self.numbers, keys, others)?)?;
+        let kept = self.kept.iter().map(|&entry| {
+            ledger.departed.get(entry as usize).map_or(String::new(), |entry| entry.kept.clone())
+        });
+        Ok(Some(Origins { keys, kept: kept.collect(), candidates: self.candidates, of: self.of }))
     }
 }

@@ -14,7 +14,10 @@ use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{Int64Type, Schema};
 use proptest::prelude::*;
 
-use super::{ChangeBatch, Column, ColumnType, Folded, KeyMoves, Operation, TableId, TableSchema, fold};
+use super::{
+    Candidate, ChangeBatch, Column, ColumnType, Folded, KeyMoves, Ledger, Operation, TableId, TableSchema,
+    fold,
+};
 
 type Row = [Option<String>; 2];
 type Table = BTreeMap<i64, Row>;
@@ -23,8 +26,8 @@ type Table = BTreeMap<i64, Row>;
 struct Event {
     operation: Operation,
     key: i64,
-    /// The other key, of half of a key change.
-    other: Option<i64>,
+    /// The other key and the LSN, of half of a key change.
+    other: Option<(i64, i64)>,
     /// `None` is absent.
     cells: [Option<Option<String>>; 2],
 }
@@ -84,16 +87,17 @@ impl Source {
         }
     }
 
-    fn deleted(&mut self, key: i64, other: Option<i64>) {
+    fn deleted(&mut self, key: i64, other: Option<(i64, i64)>) {
         let cells = [Some(None), Some(None)];
         self.events.push(Event { operation: Operation::Delete, key, other, cells });
     }
 
     fn change_key(&mut self, from: i64, to: i64, absent: [bool; 2]) {
         let row = self.table.remove(&from).unwrap();
-        self.deleted(from, Some(to));
+        let lsn = self.events.len() as i64;
+        self.deleted(from, Some((to, lsn)));
         let cells = [0, 1].map(|at| (!absent[at]).then(|| row[at].clone()));
-        self.events.push(Event { operation: Operation::Create, key: to, other: Some(from), cells });
+        self.events.push(Event { operation: Operation::Create, key: to, other: Some((from, lsn)), cells });
         self.table.insert(to, row);
     }
 }
@@ -116,10 +120,10 @@ fn batch(events: &[Event]) -> ChangeBatch {
     };
     let keys = Arc::new(events.iter().map(|event| event.key).collect::<Int64Array>());
     let rows = RecordBatch::try_new(schema.arrow().clone(), vec![keys, cells(0), cells(1)]).unwrap();
-    let halves: Vec<(u32, i64)> =
+    let halves: Vec<(u32, (i64, i64))> =
         (0..).zip(events).filter_map(|(at, event)| Some((at, event.other?))).collect();
     let key_schema = Arc::new(Schema::new(vec![schema.arrow().field(0).clone()]));
-    let others = Arc::new(halves.iter().map(|(_, key)| *key).collect::<Int64Array>());
+    let others = Arc::new(halves.iter().map(|(_, (key, _))| *key).collect::<Int64Array>());
     ChangeBatch {
         table: TableId::new("db", "public", "t"),
         operations: events.iter().map(|event| event.operation).collect(),
@@ -131,42 +135,84 @@ fn batch(events: &[Event]) -> ChangeBatch {
         moves: (!halves.is_empty()).then(|| KeyMoves {
             changes: halves.iter().map(|(at, _)| *at).collect(),
             keys: RecordBatch::try_new(key_schema, vec![others]).unwrap(),
+            lsns: halves.iter().map(|(_, (_, lsn))| Some(*lsn)).collect(),
         }),
         schema,
     }
 }
 
-/// What a sink does with a folded batch; panics where a cell is nowhere.
-fn apply(stored: &Table, folded: &Folded) -> Table {
-    let mut table = stored.clone();
-    for key in folded.deletes.column(0).as_primitive::<Int64Type>().values() {
-        table.remove(key);
+/// A sink: what it stores, and what it keeps for key changes that are half done.
+#[derive(Debug, Default, Clone)]
+struct Sink {
+    table: Table,
+    ledger: Ledger,
+    kept: BTreeMap<String, Row>,
+    /// Cells that were nowhere.
+    unresolved: usize,
+}
+
+impl Sink {
+    fn of(table: &Table) -> Self {
+        Self { table: table.clone(), ..Self::default() }
     }
-    assert_eq!(folded.unresolved, [], "cells are nowhere: {folded:?}");
-    let keys = folded.rows.column(0).as_primitive::<Int64Type>().values();
-    for (row, key) in keys.iter().enumerate() {
-        let cell = |column: usize| {
-            if !folded.absent[column].as_ref().is_some_and(|mask| mask.value(row)) {
-                let values = folded.rows.column(column).as_string::<i32>();
-                return (!values.is_null(row)).then(|| values.value(row).to_owned());
+
+    fn apply(&mut self, events: &[Event]) {
+        let folded = fold(&schema(), &[&batch(events)], |_, _| true, &self.ledger).unwrap();
+        let mut names = Vec::new();
+        for departing in folded.departing.iter() {
+            for row in 0..departing.rows.rows.num_rows() {
+                let cells = [1, 2].map(|column| self.cell(&departing.rows, row, column));
+                let lost =
+                    cells.contains(&None) || departing.rows.unresolved.iter().any(|(at, _)| *at == row);
+                let name = format!("{} of {row}", self.kept.len());
+                names.push((!lost).then(|| name.clone()));
+                self.kept.insert(name, cells.map(Option::flatten));
             }
-            let origins = folded.origins.as_ref();
-            let from = match origins.and_then(|origins| origins.candidates_of(column, row)) {
-                None => stored.get(key),
-                Some(list) => {
-                    let keys = origins.unwrap().keys.column(0).as_primitive::<Int64Type>().values();
-                    list.iter().find_map(|&at| stored.get(&keys[at as usize]))
-                }
-            };
-            from.unwrap_or_else(|| panic!("no stored row for key {key}: {folded:?}"))[column - 1].clone()
-        };
-        table.insert(*key, [cell(1), cell(2)]);
+        }
+        let rows: Vec<(i64, Row)> = (0..folded.rows.num_rows())
+            .map(|row| {
+                let key = folded.rows.column(0).as_primitive::<Int64Type>().value(row);
+                let cells = [1, 2].map(|column| self.cell(&folded, row, column));
+                self.unresolved += cells.iter().filter(|cell| cell.is_none()).count();
+                (key, cells.map(Option::flatten))
+            })
+            .collect();
+        self.unresolved += folded.unresolved.len();
+        for key in folded.deletes.column(0).as_primitive::<Int64Type>().values() {
+            self.table.remove(key);
+        }
+        self.table.extend(rows);
+        let ledger = folded.ledger_with(names.into_iter());
+        self.ledger = Ledger::from_text(&ledger.to_text());
     }
-    table
+
+    /// A cell of a folded row; `None` where it is stored nowhere.
+    fn cell(&self, folded: &Folded, row: usize, column: usize) -> Option<Option<String>> {
+        if !folded.absent[column].as_ref().is_some_and(|mask| mask.value(row)) {
+            let values = folded.rows.column(column).as_string::<i32>();
+            return Some((!values.is_null(row)).then(|| values.value(row).to_owned()));
+        }
+        let origins = folded.origins.as_ref();
+        let from = match origins.and_then(|origins| origins.candidates_of(column, row)) {
+            None => self.table.get(&folded.rows.column(0).as_primitive::<Int64Type>().value(row)),
+            Some(list) => {
+                let origins = origins.unwrap();
+                let keys = origins.keys.column(0).as_primitive::<Int64Type>().values();
+                list.iter().find_map(|candidate| match *candidate {
+                    Candidate::Stored(at) => self.table.get(&keys[at as usize]),
+                    Candidate::Kept(at) => self.kept.get(&origins.kept[at as usize]),
+                })
+            }
+        };
+        from.map(|row| row[column - 1].clone())
+    }
 }
 
 fn folded(stored: &Table, events: &[Event]) -> Table {
-    apply(stored, &fold(&schema(), &[&batch(events)], |_, _| true).unwrap())
+    let mut sink = Sink::of(stored);
+    sink.apply(events);
+    assert_eq!(sink.unresolved, 0, "cells are nowhere: {events:?}");
+    sink.table
 }
 
 /// The events in another order: each partition's own is kept, `turns` says whose turn it is.
@@ -215,6 +261,30 @@ proptest! {
         let read = interleaved(&source.events, partitions, &turns);
         prop_assert_eq!(folded(&stored, &read), source.table);
     }
+
+    #[test]
+    fn key_changes_that_are_cut_in_two_anywhere_end_as_if_they_were_whole(
+        before in acts(),
+        acts in acts(),
+        partitions in 1..4usize,
+        turns in prop::collection::vec(0..3usize, 1..40),
+        cuts in prop::collection::vec(0..60usize, 0..8),
+    ) {
+        let mut source = Source::of(&before);
+        let mut sink = Sink::of(&source.table);
+        source.events.clear();
+        acts.iter().for_each(|act| source.act(act));
+        let read = interleaved(&source.events, partitions, &turns);
+        let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(read.len())).collect();
+        cuts.extend([0, read.len()]);
+        cuts.sort_unstable();
+        for cut in cuts.windows(2) {
+            sink.apply(&read[cut[0]..cut[1]]);
+        }
+        prop_assert_eq!(&sink.table, &source.table, "read as {:?}", read);
+        prop_assert!(partitions > 1 || sink.unresolved == 0);
+        prop_assert!(partitions > 1 || sink.ledger.is_empty(), "left: {:?}", sink.ledger);
+    }
 }
 
 fn put(key: i64, a: &str) -> Act {
@@ -241,7 +311,7 @@ fn a_row_created_anew_under_a_deleted_key_inherits_nothing_without_the_header() 
     source.events.clear();
     source.act(&Act::Move(1, 2, [true, true]));
     source.events[1].other = None;
-    let folded = fold(&schema(), &[&batch(&source.events)], |_, _| true).unwrap();
+    let folded = fold(&schema(), &[&batch(&source.events)], |_, _| true, &Ledger::default()).unwrap();
     assert!(folded.origins.is_none(), "{folded:?}");
 }
 
@@ -259,7 +329,7 @@ fn headers_that_go_round_in_a_circle_end_as_unresolved() {
     let half = |operation, key, other| {
         let absent = [None, None];
         let cells = if operation == Operation::Create { absent } else { [Some(None), Some(None)] };
-        Event { operation, key, other: Some(other), cells }
+        Event { operation, key, other: Some((other, 0)), cells }
     };
     let events = [
         half(Operation::Create, 2, 1),
@@ -268,6 +338,6 @@ fn headers_that_go_round_in_a_circle_end_as_unresolved() {
         half(Operation::Delete, 1, 2),
         half(Operation::Create, 2, 1),
     ];
-    let folded = fold(&schema(), &[&batch(&events)], |_, _| true).unwrap();
+    let folded = fold(&schema(), &[&batch(&events)], |_, _| true, &Ledger::default()).unwrap();
     assert_eq!(folded.rows.num_rows(), 1, "{folded:?}");
 }

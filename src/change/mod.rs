@@ -12,6 +12,8 @@ mod batch;
 pub mod fold;
 #[cfg(test)]
 mod fold_tests;
+mod input;
+mod ledger;
 mod lineage;
 #[cfg(test)]
 mod lineage_tests;
@@ -22,8 +24,9 @@ mod sink;
 mod table;
 
 pub use batch::{Batch, ChangeBatch, KeyMoves, Operation, RecordError, RecordErrorKind, Regression};
-pub use fold::{Folded, fold};
-pub use lineage::{OWN, Origins};
+pub use fold::{Departing, Folded, fold};
+pub use ledger::{Departed, KeyChange, KeyText, Ledger, Waiting};
+pub use lineage::{Candidate, OWN, Origins};
 pub use policy::{
     DeleteMode, Keyless, OnError, OnTruncate, Policies, SchemaChange, TableMode, TablePolicy, WriteMode,
 };

@@ -231,7 +231,7 @@ impl Decoder {
             Operation::Delete => record.new_key,
             _ => None,
         };
-        self.moved(topic, other_key, &layout);
+        self.moved(topic, other_key, source.lsn.0, &layout);
         let raw = RawRow {
             operation: operation.code(),
             key: Some(key.text),
@@ -275,12 +275,12 @@ impl Decoder {
     }
 
     /// Notes that the newest change of `layout`'s table is half of a key change, where its header says so.
-    fn moved(&mut self, topic: usize, other_key: Option<&[u8]>, layout: &Layout) {
+    fn moved(&mut self, topic: usize, other_key: Option<&[u8]>, lsn: Option<i64>, layout: &Layout) {
         let Some((header, topic)) = other_key.zip(self.topics.get_mut(topic)) else { return };
         if let Ok(Some(key)) = topic.keys.read(header)
             && key.names == layout.key_names
         {
-            self.tables.moved(layout, key.text, &self.placeholder);
+            self.tables.moved(layout, key.text, lsn, &self.placeholder);
         }
     }
 
@@ -343,7 +343,7 @@ impl Decoder {
         let partition = self.partitions.in_batch(at);
         let change = Change { operation, partition, offset: record.offset, source_micros: 0 };
         self.tables.push(&layout, key.text, change, &self.placeholder).map_err(RowFault::strict)?;
-        self.moved(topic, record.new_key, &layout);
+        self.moved(topic, record.new_key, None, &layout);
         if predecessor == Predecessor::Other {
             let raw = RawRow {
                 operation: operation.code(),

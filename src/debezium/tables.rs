@@ -38,6 +38,7 @@ struct Segment {
 struct Moves {
     changes: Vec<u32>,
     keys: Rows,
+    lsns: Vec<Option<i64>>,
 }
 
 impl Moves {
@@ -46,7 +47,7 @@ impl Moves {
         let keys = schema.key().iter().filter_map(|&key| columns.get_mut(key)?.take());
         let keys = keys.map(|column| Ok(column.finish()?.0)).collect::<Result<Vec<_>, ArrowError>>()?;
         let names = Arc::new(schema.arrow().project(schema.key())?);
-        Ok(KeyMoves { changes: self.changes, keys: RecordBatch::try_new(names, keys)? })
+        Ok(KeyMoves { changes: self.changes, keys: RecordBatch::try_new(names, keys)?, lsns: self.lsns })
     }
 }
 
@@ -149,13 +150,25 @@ impl Tables {
 
     /// Says that the newest change of a table is one half of a key change, and which key the other half has. A key that
     /// cannot be read is left out: then the row inherits nothing, as without the header.
-    pub(super) fn moved(&mut self, layout: &Layout, other_key: &str, placeholder: &Placeholder) {
+    pub(super) fn moved(
+        &mut self,
+        layout: &Layout,
+        other_key: &str,
+        lsn: Option<i64>,
+        placeholder: &Placeholder,
+    ) {
         let Some(open) = self.slots.get_mut(layout.slot).and_then(|slot| slot.open.as_mut()) else { return };
         let Some(newest) = open.changes.len().checked_sub(1) else { return };
-        let moves =
-            open.moves.get_or_insert_with(|| Moves { changes: Vec::new(), keys: Rows::new(&layout.schema) });
+        let moves = open.moves.get_or_insert_with(|| Moves {
+            changes: Vec::new(),
+            keys: Rows::new(&layout.schema),
+            lsns: Vec::new(),
+        });
         match moves.keys.push(other_key, layout, placeholder) {
-            Ok(()) => moves.changes.push(newest as u32),
+            Ok(()) => {
+                moves.changes.push(newest as u32);
+                moves.lsns.push(lsn);
+            }
             Err(_) => {
                 tracing::debug!(table = %layout.table, "a header of a key change has not the table's key")
             }
@@ -172,6 +185,7 @@ impl Tables {
                 && moves.changes.pop_if(|change| *change == left).is_some()
             {
                 moves.keys.undo();
+                moves.lsns.pop();
             }
         }
     }

@@ -13,12 +13,12 @@ use super::evolve::{self, Change};
 use super::inherit;
 use super::location::collision;
 use super::log::{Log, Outcome};
-use super::mor::{self, MergeOnRead, Pressure, Upserted, Upserts};
+use super::mor::{self, DataFiles, MergeOnRead, Pressure, Upserted, Upserts};
 use super::progress::Positions;
 use super::schema::{DeltaSchema, PIPELINE, table_schema};
 use super::table::{ATTEMPTS, Advance, Table, Writer, txns};
 use super::upsert;
-use crate::change::{Batch, ChangeBatch, Folded, TableId, TableReport, TableSchema, fold};
+use crate::change::{Batch, ChangeBatch, Folded, Ledger, TableId, TableReport, TableSchema, fold};
 
 /// A table that gets no rows stores its positions this often, while its topics bring records for others.
 const POSITIONS_ONLY: Duration = Duration::from_mins(1);
@@ -172,8 +172,9 @@ impl CurrentTable {
             return Ok(());
         }
         self.refresh(writer, &advances).await?;
+        let (now, ledger) = (super::now_millis(), self.table.state.ledger());
         let entry = txns(&advances)
-            .fold(Entry::new("MERGE", &writer.id, super::now_millis()), |entry, txn| entry.txn(&txn));
+            .fold(Entry::of_batch("MERGE", &writer.id, now, ledger), |entry, txn| entry.txn(&txn));
         match self.table.commit(entry.into_bytes()).await? {
             Outcome::Committed => self.stored = Some(Instant::now()),
             Outcome::Conflict => {
@@ -214,7 +215,7 @@ impl CurrentTable {
         let keep = |partition: u32, offset: i64| {
             stored.get(partition as usize).copied().flatten().is_none_or(|stored| offset >= stored)
         };
-        fold(&self.schema, changes, keep)
+        fold(&self.schema, changes, keep, &Ledger::from_text(self.table.state.ledger()))
             .map_err(|error| LakeError::Refused(format!("table {} cannot take this batch: {error}", self.id)))
     }
 
@@ -276,12 +277,16 @@ impl CurrentTable {
     ) -> Result<Upserted, LakeError> {
         let version = self.table.state.version();
         let mut unresolved = Vec::new();
+        let mut ledger = String::new();
+        let files = DataFiles { table: self.table.log.table().into(), store: self.table.log.files() };
         let merged = async {
-            let snapshot = self.snapshot_at(version).await?;
-            let settled = inherit::settle(&snapshot, folded, merge_memory).await?;
-            let folded = settled.as_ref().map_or(folded, |settled| &settled.folded);
-            unresolved.extend(settled.iter().flat_map(|settled| &settled.unresolved));
-            upsert::merge(snapshot, folded, txns(advances), &writer.id, merge_memory).await
+            let failed = |error| LakeError::delta(&files.table, &error);
+            let snapshot = self.snapshot_at(version).await.map_err(failed)?;
+            let (settled, after) = inherit::settle_all(&snapshot, folded, &files, merge_memory).await?;
+            unresolved.extend(settled.unresolved);
+            ledger = after.to_text();
+            let info = (writer.id.as_str(), ledger.as_str());
+            upsert::merge(snapshot, &settled.folded, txns(advances), info, merge_memory).await.map_err(failed)
         };
         let merged = merged.await;
         let committed = Ok(Upserted::Committed { unresolved, conflicts: 0 });
@@ -298,8 +303,8 @@ impl CurrentTable {
             // Keys that were not there were deleted: nothing changed, and the library commits nothing.
             Ok(snapshot) if found.commits == 0 => {
                 self.snapshot = Some(snapshot);
-                let entry = txns(advances)
-                    .fold(Entry::new("MERGE", &writer.id, super::now_millis()), |entry, txn| entry.txn(&txn));
+                let entry = Entry::of_batch("MERGE", &writer.id, super::now_millis(), &ledger);
+                let entry = txns(advances).fold(entry, |entry, txn| entry.txn(&txn));
                 match self.table.commit(entry.into_bytes()).await? {
                     Outcome::Committed => committed,
                     Outcome::Conflict => {
@@ -309,7 +314,7 @@ impl CurrentTable {
                     }
                 }
             }
-            Err(error) if found.commits == 0 => Err(LakeError::delta(self.table.log.table(), &error)),
+            Err(error) if found.commits == 0 => Err(error),
             _ => Ok(Upserted::Changed),
         }
     }

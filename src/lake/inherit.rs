@@ -13,13 +13,32 @@ use arrow::error::ArrowError;
 use deltalake::datafusion::logical_expr::{Expr, JoinType};
 use deltalake::datafusion::prelude::SessionContext;
 use deltalake::delta_datafusion::create_session_state_with_spill_config;
-use deltalake::{DeltaResult, DeltaTable, DeltaTableError};
+use deltalake::{DeltaResult, DeltaTable};
 
+use super::error::LakeError;
+use super::mor::DataFiles;
 use super::upsert::{RESERVED, same_key, source_column, target_column};
-use crate::change::Folded;
+use crate::change::{Candidate, Folded, Ledger};
 
 /// Column with the number of a key.
 const NUMBER: &str = "__alluvium_number";
+
+/// Settles `folded` and the rows that depart with it, which are kept aside, against the version that `table` stands at.
+pub(super) async fn settle_all(
+    table: &DeltaTable,
+    folded: &Folded,
+    files: &DataFiles,
+    memory: usize,
+) -> Result<(Settled, Ledger), LakeError> {
+    let settled = settle(table, folded, files, memory).await?;
+    let Some(departing) = &folded.departing else {
+        return Ok((settled, folded.ledger_with(std::iter::empty())));
+    };
+    let of_departing = settle(table, &departing.rows, files, memory).await?;
+    let columns = of_departing.folded.rows.columns().to_vec();
+    let kept = files.keep_aside(departing, columns, &of_departing.unresolved).await?;
+    Ok((settled, folded.ledger_with(kept.into_iter())))
+}
 
 /// A batch whose absent cells are all in the rows that a merge replaces.
 pub(super) struct Settled {
@@ -28,18 +47,22 @@ pub(super) struct Settled {
     pub(super) unresolved: Vec<(usize, usize)>,
 }
 
-/// Settles `folded` against the version that `table` stands at; `None` where it has no absent cells.
-pub(super) async fn settle(
+/// Settles `folded` against the version that `table` stands at.
+async fn settle(
     table: &DeltaTable,
     folded: &Folded,
+    files: &DataFiles,
     memory: usize,
-) -> DeltaResult<Option<Settled>> {
+) -> Result<Settled, LakeError> {
     if folded.absent.iter().all(Option::is_none) {
-        return Ok(None);
+        return Ok(Settled { folded: folded.clone(), unresolved: Vec::new() });
     }
-    let lookup = Lookup::of(folded).map_err(|source| DeltaTableError::Arrow { source })?;
-    let found = lookup.read(table, folded, memory).await?;
-    settled(folded, &lookup, &found).map(Some).map_err(|source| DeltaTableError::Arrow { source })
+    let refused = |error: ArrowError| LakeError::Refused(format!("stored cells of {}: {error}", files.table));
+    let lookup = Lookup::of(folded).map_err(refused)?;
+    let mut found =
+        lookup.read(table, folded, memory).await.map_err(|error| LakeError::delta(&files.table, &error))?;
+    found.kept = lookup.read_kept(folded, files).await?;
+    settled(folded, &lookup, &found).map_err(refused)
 }
 
 /// Keys to look for, numbered: first those of rows with absent cells, then those of origins.
@@ -58,6 +81,8 @@ struct Found {
     /// The columns of [`Lookup::columns`].
     columns: Vec<ArrayRef>,
     rows: HashMap<i64, usize>,
+    /// Rows kept aside with the same columns, one a name of the origins, as far as they are there.
+    kept: Vec<Option<RecordBatch>>,
 }
 
 impl Lookup {
@@ -126,7 +151,42 @@ impl Lookup {
             }
             concat(&parts)
         });
-        Ok(Found { columns: columns.collect::<Result<_, _>>()?, rows })
+        Ok(Found { columns: columns.collect::<Result<_, _>>()?, rows, kept: Vec::new() })
+    }
+
+    async fn read_kept(
+        &self,
+        folded: &Folded,
+        files: &DataFiles,
+    ) -> Result<Vec<Option<RecordBatch>>, LakeError> {
+        let Some(origins) = &folded.origins else { return Ok(Vec::new()) };
+        let fields = self.columns.iter().map(|&column| folded.schema.arrow().field(column).clone());
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<Field>>()));
+        let mut kept = Vec::with_capacity(origins.kept.len());
+        for place in files.places_aside(&origins.kept).await? {
+            kept.push(match place {
+                Some((path, row)) => Some(files.rows(&path, &schema, &[row]).await?),
+                None => None,
+            });
+        }
+        Ok(kept)
+    }
+}
+
+impl Found {
+    /// Which source a cell is taken from, and the row in it: behind the batch itself come the stored rows, then those
+    /// kept aside.
+    fn place(&self, lookup: &Lookup, candidate: Candidate) -> Option<(usize, usize)> {
+        match candidate {
+            Candidate::Stored(key) => {
+                let row = self.rows.get(&(lookup.first_origin + i64::from(key)))?;
+                Some((1, *row))
+            }
+            Candidate::Kept(name) => {
+                self.kept.get(name as usize)?.as_ref()?;
+                Some((2 + name as usize, 0))
+            }
+        }
     }
 }
 
@@ -144,19 +204,16 @@ fn settled(folded: &Folded, lookup: &Lookup, found: &Found) -> Result<Settled, A
             if mask.value(row) {
                 let origins = folded.origins.as_ref().and_then(|origins| origins.candidates_of(column, row));
                 let at = match origins {
-                    Some(keys) => {
-                        let number = |key: &u32| lookup.first_origin + i64::from(*key);
-                        let at = keys.iter().find_map(|key| found.rows.get(&number(key)));
-                        pick = at.map_or(pick, |&at| (1, at));
-                        at
-                    }
+                    Some(list) => list.iter().find_map(|candidate| found.place(lookup, *candidate)),
                     None => {
                         keep = true;
-                        lookup.own.get(&row).and_then(|number| found.rows.get(number))
+                        let own = lookup.own.get(&row).and_then(|number| found.rows.get(number));
+                        own.map(|_| pick)
                     }
                 };
-                if at.is_none() {
-                    unresolved.push((row, column));
+                match at {
+                    Some(at) => pick = at,
+                    None => unresolved.push((row, column)),
                 }
             }
             kept.append(keep);
@@ -165,7 +222,13 @@ fn settled(folded: &Folded, lookup: &Lookup, found: &Found) -> Result<Settled, A
         if let Some(at) = lookup.columns.iter().position(|known| *known == column)
             && let (Some(slot), Some(cells)) = (columns.get_mut(column), found.columns.get(at))
         {
-            *slot = interleave(&[slot.as_ref(), cells.as_ref()], &picked)?;
+            let empty = arrow::array::new_empty_array(slot.data_type());
+            let mut sources: Vec<&dyn Array> = vec![slot.as_ref(), cells.as_ref()];
+            sources.extend(found.kept.iter().map(|kept| {
+                kept.as_ref().and_then(|kept| kept.columns().get(at)).map_or(empty.as_ref(), AsRef::as_ref)
+            }));
+            let filled = interleave(&sources, &picked)?;
+            *slot = filled;
         }
         let kept = kept.finish();
         if let Some(slot) = settled.absent.get_mut(column) {

@@ -23,7 +23,7 @@ use deltalake::kernel::transaction::CommitProperties;
 use deltalake::operations::merge::{InsertBuilder, UpdateBuilder};
 use deltalake::{DeltaResult, DeltaTable, DeltaTableError};
 
-use super::action::{Txn, WRITER};
+use super::action::{LEDGER, Txn, WRITER};
 use super::schema::{OPERATION, SOURCE_TIME, SYNCED_AT, has_exact_bounds};
 use crate::change::Folded;
 
@@ -31,12 +31,13 @@ use crate::change::Folded;
 pub(super) const RESERVED: &str = "__alluvium_";
 const DELETE: &str = "__alluvium_delete";
 
-/// Merges `folded` into the version that `table` stands at, together with `txns`.
+/// Merges `folded` into the version that `table` stands at, together with `txns`; the instance and its ledger stand in
+/// the commit.
 pub(super) async fn merge(
     table: DeltaTable,
     folded: &Folded,
     txns: impl Iterator<Item = Txn>,
-    writer: &str,
+    (writer, ledger): (&str, &str),
     memory: usize,
 ) -> DeltaResult<DeltaTable> {
     let batch = source(folded).map_err(|source| DeltaTableError::Arrow { source })?;
@@ -55,11 +56,15 @@ pub(super) async fn merge(
     let transactions = txns
         .map(|txn| Transaction::new_with_last_update(txn.app_id, txn.version, txn.last_updated))
         .collect();
+    let mut info = vec![(WRITER.to_owned(), writer.into())];
+    if !ledger.is_empty() {
+        info.push((LEDGER.to_owned(), ledger.into()));
+    }
     let commit = CommitProperties::default()
         .with_max_retries(0)
         .with_create_checkpoint(false)
         .with_cleanup_expired_logs(Some(false))
-        .with_metadata([(WRITER.to_owned(), writer.into())])
+        .with_metadata(info)
         .with_application_transactions(transactions);
     let mut merge = table
         .merge(source, matching)

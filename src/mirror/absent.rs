@@ -1,7 +1,7 @@
 //! The absent cells of a batch, as the staging table has them: which columns of a row keep a stored value, and of which
 //! stored row.
 //!
-//! Three columns say it, null for rows without absent cells: the row's number in the batch, the numbers of its absent
+//! Three columns say it, null for rows without absent cells (but for the number, where all rows are to have one): the row's number in the batch, the numbers of its absent
 //! columns, and beside each of those the list of keys that its value is looked for under, or −1 for the row's own key.
 
 use arrow::buffer::BooleanBuffer;
@@ -26,13 +26,20 @@ const OWN: i32 = -1;
 pub(super) struct Absent<'a> {
     masks: Vec<(i16, &'a BooleanBuffer)>,
     origins: Option<&'a Origins>,
+    /// Whether rows without absent cells have their number, too.
+    numbered: bool,
 }
 
 impl<'a> Absent<'a> {
     pub(super) fn of(folded: &'a Folded) -> Self {
         let numbered = folded.absent.iter().enumerate();
         let masks = numbered.filter_map(|(at, mask)| Some((i16::try_from(at).ok()?, mask.as_ref()?)));
-        Self { masks: masks.collect(), origins: folded.origins.as_ref() }
+        Self { masks: masks.collect(), origins: folded.origins.as_ref(), numbered: false }
+    }
+
+    /// The same with a number for every row.
+    pub(super) fn numbered(self) -> Self {
+        Self { numbered: true, ..self }
     }
 
     /// Columns with absent cells.
@@ -45,7 +52,7 @@ impl<'a> Absent<'a> {
     }
 
     pub(super) fn put_row_number(&self, row: usize, out: &mut BytesMut) {
-        if self.of_row(row).next().is_none() {
+        if !self.numbered && self.of_row(row).next().is_none() {
             return out.put_i32(NULL);
         }
         out.put_i32(4);
@@ -93,7 +100,7 @@ mod tests {
     fn absent_columns_are_listed_by_number() {
         let some = BooleanBuffer::from(vec![true, false]);
         let none = BooleanBuffer::from(vec![false, false]);
-        let absent = Absent { masks: vec![(3, &some), (7, &none)], origins: None };
+        let absent = Absent { masks: vec![(3, &some), (7, &none)], origins: None, numbered: false };
         let (mut with, mut without) = (BytesMut::new(), BytesMut::new());
         absent.put_fields(0, &mut with);
         absent.put_fields(1, &mut without);

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use arrow::array::{Array, ArrayRef, Int32Array, RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, Int32Array, RecordBatch, StringArray, UInt32Array};
 use arrow::compute::take;
 use tokio_postgres::SimpleQueryMessage;
 
@@ -17,31 +17,34 @@ use super::sql::Statements;
 use super::sqlstate::Trouble;
 use super::staging;
 use super::types::{Limit, Wire};
-use crate::change::{Batch, Folded, Origins, TableReport, raw};
+use crate::change::{Batch, Candidate, Folded, Origins, TableReport, raw};
+
+/// Rows that are kept aside for key changes: the table that has them, whose they are, and what names begin with.
+pub(super) struct Aside<'a> {
+    pub(super) kept: &'a str,
+    pub(super) owner: String,
+    pub(super) name: String,
+}
 
 /// Writes the folded changes of a table.
 pub(super) async fn write(
-    writer: Writer<'_>,
+    mut writer: Writer<'_>,
     folded: &Folded,
+    aside: &Aside<'_>,
     batch: &Batch,
     report: &mut TableReport,
 ) -> Result<(), Trouble> {
+    if let Some(departing) = &folded.departing {
+        keep_aside(&mut writer, &departing.rows, aside).await?;
+    }
     let mut unresolved = folded.unresolved.clone();
+    let absent = Absent::of(folded);
+    let fields = absent.fields();
+    let origins = inherit(&mut writer, folded, &fields, aside).await?;
+    let origins = origins.as_deref();
     let Writer { client, buffer, transaction, prepared } = writer;
     let source_columns = folded.schema.columns().len();
     let statements = Statements::new(&prepared.plan, source_columns);
-    let absent = Absent::of(folded);
-    let fields = absent.fields();
-    let origins = match &folded.origins {
-        Some(origins) => {
-            let staged = StagedOrigins::new(origins)?;
-            let encoder = staged.encoder(&prepared.plan.columns, &prepared.plan.key)?;
-            prepared.origins.fill(client, transaction, &encoder, 0..staged.len(), buffer).await?;
-            client.batch_execute(&statements.inherit(&prepared.origins.name, &fields)).await?;
-            Some(prepared.origins.name.as_str())
-        }
-        None => None,
-    };
     let deletes = folded.deletes.num_rows();
     if deletes > 0 {
         let encoder = key_encoder(&prepared.plan.columns, &prepared.plan.key, &folded.deletes)?;
@@ -65,10 +68,44 @@ pub(super) async fn write(
     Ok(())
 }
 
+/// Keeps, before anything is deleted, the stored values that rows take from elsewhere than the row of their key; the name
+/// of the stage that they were looked up by, if there are any.
+async fn inherit(
+    writer: &mut Writer<'_>,
+    folded: &Folded,
+    fields: &[i16],
+    aside: &Aside<'_>,
+) -> Result<Option<String>, Trouble> {
+    let Some(origins) = &folded.origins else { return Ok(None) };
+    let Writer { client, buffer, transaction, prepared } = writer;
+    let statements = Statements::new(&prepared.plan, folded.schema.columns().len());
+    let staged = StagedOrigins::new(origins)?;
+    let encoder = staged.encoder(&prepared.plan.columns, &prepared.plan.key)?;
+    prepared.origins.fill(client, *transaction, &encoder, 0..staged.len(), buffer).await?;
+    client.batch_execute(&statements.inherit(&prepared.origins.name, fields, aside.kept)).await?;
+    Ok(Some(prepared.origins.name.clone()))
+}
+
+/// Keeps departing rows aside.
+async fn keep_aside(writer: &mut Writer<'_>, rows: &Folded, aside: &Aside<'_>) -> Result<(), Trouble> {
+    let absent = Absent::of(rows).numbered();
+    let fields = absent.fields();
+    let origins = inherit(writer, rows, &fields, aside).await?;
+    let Writer { client, buffer, transaction, prepared } = writer;
+    let source_columns = rows.schema.columns().len();
+    let statements = Statements::new(&prepared.plan, source_columns);
+    let encoder = row_encoder(&statements, source_columns, rows, &absent)?;
+    prepared.rows.fill(client, *transaction, &encoder, 0..rows.rows.num_rows(), buffer).await?;
+    let place = (aside.kept, aside.owner.as_str(), aside.name.as_str());
+    let sql = statements.keep_aside(&prepared.rows.name, &fields, origins.as_deref(), place);
+    Ok(client.batch_execute(&sql).await?)
+}
+
 /// Keys under which absent values are stored, one row for each place in a list.
 struct StagedOrigins {
     lists: ArrayRef,
     ranks: ArrayRef,
+    kept: ArrayRef,
     keys: Vec<ArrayRef>,
 }
 
@@ -76,14 +113,24 @@ impl StagedOrigins {
     fn new(origins: &Origins) -> Result<Self, Trouble> {
         let places = || {
             let numbered = origins.candidates.iter().zip(0_i32..);
-            numbered
-                .flat_map(|(keys, list)| keys.iter().zip(0_i32..).map(move |(&key, rank)| (list, rank, key)))
+            numbered.flat_map(|(list, number)| {
+                list.iter().zip(0_i32..).map(move |(candidate, rank)| (number, rank, *candidate))
+            })
         };
-        let rows: UInt32Array = places().map(|(.., key)| key).collect();
+        let key = |candidate| match candidate {
+            Candidate::Stored(key) => Some(key),
+            Candidate::Kept(_) => None,
+        };
+        let kept = |candidate| match candidate {
+            Candidate::Stored(_) => None,
+            Candidate::Kept(name) => origins.kept.get(name as usize),
+        };
+        let rows: UInt32Array = places().map(|(.., candidate)| key(candidate)).collect();
         let keys = origins.keys.columns().iter().map(|column| take(column, &rows, None));
         Ok(Self {
             lists: Arc::new(places().map(|(list, ..)| list).collect::<Int32Array>()),
             ranks: Arc::new(places().map(|(_, rank, _)| rank).collect::<Int32Array>()),
+            kept: Arc::new(places().map(|(.., candidate)| kept(candidate)).collect::<StringArray>()),
             keys: keys
                 .collect::<Result<_, _>>()
                 .map_err(|error| Trouble::Table { reason: error.to_string(), target: None })?,
@@ -98,6 +145,7 @@ impl StagedOrigins {
         let mut encoder = RowEncoder::default();
         encoder.column("__list", Wire::Int4, Limit::default(), &self.lists)?;
         encoder.column("__rank", Wire::Int4, Limit::default(), &self.ranks)?;
+        encoder.column("__kept", Wire::Text, Limit::default(), &self.kept)?;
         for (column, array) in key.iter().filter_map(|&at| columns.get(at)).zip(&self.keys) {
             encoder.column(&column.name, column.wire, column.limit, array)?;
         }

@@ -19,6 +19,7 @@ mod apply;
 mod catalog;
 mod connection;
 mod copy;
+mod ledger;
 mod names;
 mod numeric;
 mod options;
@@ -38,16 +39,18 @@ use std::time::{Duration, Instant};
 
 pub use options::{ConnectionUrl, MirrorError, MirrorOptions};
 
+use self::apply::Aside;
 use self::catalog::Catalog;
 use self::connection::Endpoint;
+use self::ledger::{LedgerTables, Ledgers};
 use self::names::{TargetName, Targets};
 use self::progress::{Move, ProgressTable};
 use self::session::Session;
 use self::sqlstate::Trouble;
-use self::work::Stopped;
+use self::work::{Segment, Stopped};
 use crate::change::{
-    Batch, CommitReport, KnownSchemas, Progress, Sink, SinkError, Span, StoredPosition, TableId, TableReport,
-    TopicPartition,
+    Batch, CommitReport, KnownSchemas, Ledger, Progress, Sink, SinkError, Span, StoredPosition, TableId,
+    TableReport, TopicPartition,
 };
 use crate::failpoint;
 
@@ -69,12 +72,15 @@ const IDLE_PROGRESS: Duration = Duration::from_secs(10);
 pub struct Mirror {
     endpoint: Endpoint,
     progress: ProgressTable,
+    ledger_tables: LedgerTables,
     schema: String,
     name: String,
     raw: Option<TargetName>,
     session: Option<Session>,
     /// Stored positions as this instance last knew them.
     known: Progress,
+    /// Key changes that are half done, as this instance last knew them.
+    ledgers: Ledgers,
     /// Positions of the last COMMIT that was sent.
     attempted: BTreeMap<TopicPartition, StoredPosition>,
     stopped: Stopped,
@@ -122,6 +128,8 @@ impl Mirror {
         Ok(Self {
             endpoint,
             progress: ProgressTable::new(&options.progress_schema, &options.pipeline, &options.name),
+            ledger_tables: LedgerTables::new(&options.progress_schema, &options.pipeline, &options.name),
+            ledgers: Ledgers::new(),
             schema: options.schema.clone(),
             name: options.name.clone(),
             targets: Targets::new(raw.as_ref()),
@@ -141,7 +149,7 @@ impl Mirror {
         // Taken, so that a call that is abandoned half-way takes its transaction with it.
         let mut session = match self.session.take() {
             Some(session) if !session.client.is_closed() => session,
-            _ => Session::open(&self.endpoint, &self.progress).await?,
+            _ => Session::open(&self.endpoint, &self.progress, &self.ledger_tables).await?,
         };
         let outcome = self.write(&mut session, batch).await;
         if outcome.is_ok() || session.roll_back().await.is_ok() {
@@ -156,7 +164,10 @@ impl Mirror {
         if moves.is_empty() {
             return Ok(report);
         }
-        let segments = work::segments(batch, &self.known, &self.stopped)
+        if ledger::is_needed(batch, &self.ledgers) {
+            self.ledgers = self.ledger_tables.read(&session.client).await?;
+        }
+        let segments = work::segments(batch, &self.known, &self.stopped, &self.ledgers)
             .map_err(|(table, error)| Failure::Table(table, error.to_string()))?;
         let raw = match (&self.raw, &batch.raw) {
             (Some(target), Some(rows)) => {
@@ -203,13 +214,19 @@ impl Mirror {
                 let message = format!("table {} was not made ready for its rows", segment.table);
                 return Err(Failure::Sink(SinkError::Retry { class: "session", message }));
             };
-            if let Err(trouble) = apply::write(writer, &segment.folded, batch, table).await {
+            let aside = Aside {
+                kept: &self.ledger_tables.kept(),
+                owner: self.ledger_tables.owner(segment.table),
+                name: segment.aside.clone(),
+            };
+            if let Err(trouble) = apply::write(writer, &segment.folded, &aside, batch, table).await {
                 session.forget(segment.table);
                 return Err(of_table(trouble, segment.table));
             }
             table.duration += started.elapsed();
             failpoint::hit("mirror.in_transaction");
         }
+        let ledgers = self.store_ledgers(session, &segments).await?;
         if let Some((target, rows, kept)) = &raw {
             let started = Instant::now();
             apply::append_raw(session, rows, kept).await?;
@@ -232,8 +249,28 @@ impl Mirror {
         failpoint::hit("mirror.after_commit");
         self.passed.retain(|partition, _| !reached.contains_key(partition));
         self.known.extend(reached);
+        self.ledgers = ledgers;
         self.last_move = Some(Instant::now());
         Ok(report)
+    }
+
+    /// Stores the ledgers after the batch, and gives them as they will be known then.
+    async fn store_ledgers(&self, session: &Session, segments: &[Segment<'_>]) -> Result<Ledgers, Failure> {
+        let newest: BTreeMap<String, &Ledger> =
+            segments.iter().map(|segment| (segment.table.to_string(), &segment.ledger)).collect();
+        let mut ledgers = self.ledgers.clone();
+        for (table, after) in newest {
+            let before = ledgers.remove(&table).unwrap_or_default();
+            if !self.ledger_tables.store(&session.client, &table, &before, after).await? {
+                let message =
+                    format!("another instance has applied half of a key change of {table} meanwhile");
+                return Err(Failure::Sink(SinkError::Retry { class: "conflict", message }));
+            }
+            if !after.is_empty() {
+                ledgers.insert(table, after.to_text());
+            }
+        }
+        Ok(ledgers)
     }
 
     fn moved_just_now(&self) -> bool {
@@ -254,7 +291,9 @@ impl Mirror {
     async fn look_again(&mut self, batch: &Batch) -> Result<(), SinkError> {
         let session = match self.session.take() {
             Some(session) => session,
-            None => Session::open(&self.endpoint, &self.progress).await.map_err(Trouble::into_sink_error)?,
+            None => Session::open(&self.endpoint, &self.progress, &self.ledger_tables)
+                .await
+                .map_err(Trouble::into_sink_error)?,
         };
         let stored = self.progress.read(&session.client).await.map_err(Trouble::into_sink_error)?;
         self.session = Some(session);
@@ -312,9 +351,11 @@ impl Sink for Mirror {
         self.attempted.clear();
         self.last_move = None;
         self.passed.clear();
-        let session =
-            Session::open(&self.endpoint, &self.progress).await.map_err(Trouble::into_sink_error)?;
+        let session = Session::open(&self.endpoint, &self.progress, &self.ledger_tables)
+            .await
+            .map_err(Trouble::into_sink_error)?;
         self.known = self.progress.read(&session.client).await.map_err(Trouble::into_sink_error)?;
+        self.ledgers = self.ledger_tables.read(&session.client).await.map_err(Trouble::into_sink_error)?;
         let only = (!self.schema.contains('{')).then_some(self.schema.as_str());
         self.catalog = catalog::read(&session.client, only, None)
             .await

@@ -12,6 +12,7 @@ use tokio_postgres::{Client, Statement};
 
 use super::catalog::{self, TargetTable};
 use super::connection::Endpoint;
+use super::ledger::LedgerTables;
 use super::names::{TargetName, quoted, quoted_list};
 use super::plan::{self, Field, Plan, Step};
 use super::progress::{self, ProgressTable};
@@ -60,10 +61,15 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Connects, and creates the progress table where it is missing.
-    pub(super) async fn open(endpoint: &Endpoint, progress: &ProgressTable) -> Result<Self, Trouble> {
+    /// Connects, and creates the tables of our own where they are missing.
+    pub(super) async fn open(
+        endpoint: &Endpoint,
+        progress: &ProgressTable,
+        ledgers: &LedgerTables,
+    ) -> Result<Self, Trouble> {
         let client = endpoint.connect().await?;
         progress.ensure(&client).await?;
+        ledgers.ensure(&client).await?;
         let progress = progress.prepare(&client).await?;
         Ok(Self {
             client,

@@ -4,6 +4,7 @@
 //! first run, which, made for a table of ten rows, would scan one of ten million.
 
 use super::absent::{ABSENT, ORIGINS, ROW};
+use super::ledger::literal;
 use super::names::{quoted, quoted_list};
 use super::plan::{METADATA, Plan, PlannedColumn};
 
@@ -11,6 +12,8 @@ use super::plan::{METADATA, Plan, PlannedColumn};
 const LIST: &str = "__list";
 /// The staged column with the place of a key in its list.
 const RANK: &str = "__rank";
+/// The staged column with the name of a row that was kept aside, in place of a key.
+const KEPT: &str = "__kept";
 
 /// Statements for rows of one plan.
 #[derive(Debug, Clone)]
@@ -53,23 +56,58 @@ impl<'a> Statements<'a> {
 
     /// The staging table for keys under which absent values are stored.
     pub(super) fn create_origins(&self, stage: &str) -> String {
-        let mut columns = vec![format!("{LIST} integer, {RANK} integer")];
+        let mut columns = vec![format!("{LIST} integer, {RANK} integer, {KEPT} text")];
         columns.extend(self.keys().map(|column| format!("{} {}", staged_name(column), column.wire.sql())));
         format!("CREATE TEMP TABLE {stage} ({}) ON COMMIT DELETE ROWS", columns.join(", "))
     }
 
-    /// Keeps, before anything is deleted, the absent fields of the first row that is stored under each staged list.
-    pub(super) fn inherit(&self, stage: &str, absent: &[i16]) -> String {
-        let fields: String =
-            self.fields(absent).map(|column| format!(", t.{}", quoted(&column.name))).collect();
+    /// Keeps, before anything is deleted, the absent fields of the first row that there is of each staged list: a stored
+    /// one, or one of `kept`.
+    pub(super) fn inherit(&self, stage: &str, absent: &[i16], kept: &str) -> String {
+        let (mut names, mut stored, mut aside) = (String::new(), String::new(), String::new());
+        for column in self.fields(absent) {
+            let name = quoted(&column.name);
+            let cell = format!("(k.cells[array_position(k.columns, {})])", literal(&column.name));
+            names.push_str(&format!(", {name}"));
+            stored.push_str(&format!(", t.{name}"));
+            aside.push_str(&format!(", {cell}::{} AS {name}", type_of(column)));
+        }
         format!(
-            "DROP TABLE IF EXISTS {inherited}; CREATE TEMP TABLE {name} ON COMMIT DROP AS SELECT DISTINCT ON (s.{LIST}) \
-             s.{LIST}{fields} FROM pg_temp.{stage} s JOIN {target} t ON {same} ORDER BY s.{LIST}, s.{RANK}; \
-             CREATE UNIQUE INDEX ON {inherited} ({LIST})",
+            "DROP TABLE IF EXISTS {inherited}; CREATE TEMP TABLE {name} ON COMMIT DROP AS SELECT DISTINCT ON ({LIST}) \
+             {LIST}{names} FROM (SELECT s.{LIST}, s.{RANK}{stored} FROM pg_temp.{stage} s JOIN {target} t ON {same} WHERE \
+             s.{KEPT} IS NULL UNION ALL SELECT s.{LIST}, s.{RANK}{aside} FROM pg_temp.{stage} s JOIN {kept} k ON k.id = \
+             s.{KEPT}) AS found ORDER BY {LIST}, {RANK}; CREATE UNIQUE INDEX ON {inherited} ({LIST})",
             inherited = inherited(stage),
             name = inherited_name(stage),
             target = self.plan.target.sql(),
             same = self.same_key(),
+        )
+    }
+
+    /// Keeps the staged rows aside in `kept`, those of which every cell is there. `owner` are the values that say whose they
+    /// are, `name` is what their names begin with; the number of the row follows.
+    pub(super) fn keep_aside(
+        &self,
+        stage: &str,
+        absent: &[i16],
+        origins: Option<&str>,
+        (kept, owner, name): (&str, &str, &str),
+    ) -> String {
+        let source = |column: &&PlannedColumn| column.field < self.source_columns;
+        let (mut names, mut cells) = (Vec::new(), Vec::new());
+        for column in self.plan.columns.iter().filter(source) {
+            names.push(literal(&column.name));
+            cells.push(format!("({})::text", self.resolved(column, absent, origins)));
+        }
+        format!(
+            "INSERT INTO {kept} (id, pipeline, mirror, \"table\", columns, cells) SELECT {prefix} || s.{ROW}, {owner}, \
+             ARRAY[{names}]::text[], ARRAY[{cells}]::text[] FROM pg_temp.{stage} s{stored} WHERE s.{ROW} NOT IN (SELECT \
+             u.row FROM ({unresolved}) AS u(row, field))",
+            prefix = literal(name),
+            names = names.join(", "),
+            cells = cells.join(", "),
+            stored = self.own_row(absent),
+            unresolved = self.unresolved(stage, origins),
         )
     }
 
@@ -88,28 +126,9 @@ impl<'a> Statements<'a> {
     /// Inserts or updates from the staged rows. The fields in `absent` keep the stored value where a row says so: that
     /// of its own key, or the one that was kept of `origins`.
     pub(super) fn upsert(&self, stage: &str, absent: &[i16], origins: Option<&str>) -> String {
-        let values: Vec<String> = self
-            .plan
-            .columns
-            .iter()
-            .map(|column| {
-                let value = self.value(column);
-                match i16::try_from(column.field) {
-                    Ok(field) if absent.contains(&field) => format!(
-                        "CASE WHEN {field} = ANY (s.{ABSENT}) THEN {} ELSE {value} END",
-                        stored_value(column, field, origins)
-                    ),
-                    _ => value,
-                }
-            })
-            .collect();
-        // Only the stored row knows the absent values, and ON CONFLICT sees no column of the staging table that the
-        // target lacks, so the values are fetched before the conflict.
-        let stored = if absent.is_empty() {
-            String::new()
-        } else {
-            format!(" LEFT JOIN {} t ON {}", self.plan.target.sql(), self.same_key())
-        };
+        let values: Vec<String> =
+            self.plan.columns.iter().map(|column| self.resolved(column, absent, origins)).collect();
+        let stored = self.own_row(absent);
         let updates: Vec<String> = self
             .plan
             .columns
@@ -130,6 +149,29 @@ impl<'a> Statements<'a> {
             values.join(", "),
             quoted_list(self.keys().map(|column| column.name.as_str())),
         )
+    }
+
+    /// A column of a staged row, taken from what is stored where the row says so.
+    fn resolved(&self, column: &PlannedColumn, absent: &[i16], origins: Option<&str>) -> String {
+        let value = self.value(column);
+        match i16::try_from(column.field) {
+            Ok(field) if absent.contains(&field) => format!(
+                "CASE WHEN {field} = ANY (s.{ABSENT}) THEN {} ELSE {value} END",
+                stored_value(column, field, origins)
+            ),
+            _ => value,
+        }
+    }
+
+    /// The join with the stored row of the same key.
+    ///
+    /// Only the stored row knows the absent values, and ON CONFLICT sees no column of the staging table that the target
+    /// lacks, so the values are fetched before the conflict.
+    fn own_row(&self, absent: &[i16]) -> String {
+        if absent.is_empty() {
+            return String::new();
+        }
+        format!(" LEFT JOIN {} t ON {}", self.plan.target.sql(), self.same_key())
     }
 
     /// Lists the staged absent cells that are stored nowhere, by number of row and field.
@@ -188,6 +230,11 @@ fn stored_value(column: &PlannedColumn, field: i16, origins: Option<&str>) -> St
         "CASE WHEN {list} >= 0 THEN (SELECT i.{name} FROM {} i WHERE i.{LIST} = {list}) ELSE t.{name} END",
         inherited(origins)
     )
+}
+
+/// The type that a column has in the target.
+fn type_of(column: &PlannedColumn) -> &str {
+    column.cast.as_deref().unwrap_or(column.wire.sql())
 }
 
 /// The table of what is kept for a stage of origins.

@@ -11,8 +11,11 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
 use arrow::error::ArrowError;
 
+use super::ledger::Ledgers;
 use super::progress::{Move, same_log};
-use crate::change::{Batch, ChangeBatch, Folded, Progress, TableId, TableSchema, TopicPartition, fold, raw};
+use crate::change::{
+    Batch, ChangeBatch, Folded, Ledger, Progress, TableId, TableSchema, TopicPartition, fold, raw,
+};
 
 /// Tables that refused their part, why, and the topics they hold back.
 #[derive(Debug, Default)]
@@ -85,6 +88,10 @@ pub(super) struct Segment<'a> {
     pub(super) table: &'a TableId,
     pub(super) schema: &'a Arc<TableSchema>,
     pub(super) folded: Folded,
+    /// What the names of rows begin with that are kept aside.
+    pub(super) aside: String,
+    /// The table's ledger after it.
+    pub(super) ledger: Ledger,
 }
 
 /// Folds what is to be written, in order. A table whose schema changes within the batch has several segments.
@@ -95,6 +102,7 @@ pub(super) fn segments<'a>(
     batch: &'a Batch,
     known: &Progress,
     stopped: &Stopped,
+    ledgers: &Ledgers,
 ) -> Result<Vec<Segment<'a>>, (TableId, ArrowError)> {
     let starts: Vec<i64> =
         batch.partitions.iter().map(|partition| start(partition, batch, known, stopped)).collect();
@@ -109,7 +117,7 @@ pub(super) fn segments<'a>(
             _ => runs.push(vec![change]),
         }
     }
-    let mut segments = Vec::with_capacity(runs.len());
+    let mut segments: Vec<Segment<'a>> = Vec::with_capacity(runs.len());
     for run in runs {
         let Some(first) = run.first() else { continue };
         if first.schema.key().is_empty() && run.iter().any(|change| kept(change, keep)) {
@@ -119,9 +127,17 @@ pub(super) fn segments<'a>(
             );
             return Err((first.table.clone(), ArrowError::SchemaError(reason)));
         }
-        let folded = fold(&first.schema, &run, keep).map_err(|error| (first.table.clone(), error))?;
+        let before = segments.iter().rev().find(|segment| *segment.table == first.table);
+        let before = before.map(|segment| segment.ledger.clone());
+        let before = before.unwrap_or_else(|| {
+            Ledger::from_text(ledgers.get(&first.table.to_string()).map_or("", String::as_str))
+        });
+        let folded =
+            fold(&first.schema, &run, keep, &before).map_err(|error| (first.table.clone(), error))?;
         if folded.changes > 0 {
-            segments.push(Segment { table: &first.table, schema: &first.schema, folded });
+            let aside = format!("{}#", uuid::Uuid::new_v4());
+            let ledger = folded.ledger_with((0..).map(|row: usize| Some(format!("{aside}{row}"))));
+            segments.push(Segment { table: &first.table, schema: &first.schema, folded, aside, ledger });
         }
     }
     Ok(segments)

@@ -13,7 +13,7 @@ use futures::{FutureExt, StreamExt, TryStreamExt};
 
 use super::files::DataFiles;
 use super::plan::{Place, Plan};
-use crate::change::Folded;
+use crate::change::{Candidate, Folded};
 use crate::lake::error::LakeError;
 
 /// Files that are read at the same time.
@@ -28,12 +28,20 @@ pub(super) struct Cells {
     pub(super) unresolved: Vec<(usize, usize)>,
 }
 
-/// Takes absent cells from the rows that the batch replaces, or from `origins`, which has the place of each key of
-/// [`Folded::origins`].
+/// Where the rows of origins lie, as far as there are such rows.
+#[derive(Debug, Default)]
+pub(super) struct OriginPlaces {
+    /// By key of the origins: a live row.
+    pub(super) stored: Vec<Option<Place>>,
+    /// By name of the origins: a row that was kept aside.
+    pub(super) kept: Vec<Option<Place>>,
+}
+
+/// Takes absent cells from the rows that the batch replaces, or from `origins`, the places of [`Folded::origins`].
 pub(super) async fn with_stored_cells(
     folded: &Folded,
     plan: &Plan,
-    origins: &[Option<Place>],
+    origins: &OriginPlaces,
     files: &DataFiles,
 ) -> Result<Cells, LakeError> {
     let partial: Vec<usize> = (0..folded.absent.len())
@@ -80,14 +88,16 @@ struct Stored {
     /// By row of the folded batch: the stored row that it replaces.
     own: HashMap<usize, (usize, usize)>,
     /// By key of the origins.
-    origins: Vec<Option<(usize, usize)>>,
+    stored: Vec<Option<(usize, usize)>>,
+    /// By name of the origins.
+    kept: Vec<Option<(usize, usize)>>,
 }
 
 impl Stored {
     async fn read(
         folded: &Folded,
         plan: &Plan,
-        origins: &[Option<Place>],
+        origins: &OriginPlaces,
         files: &DataFiles,
         columns: &SchemaRef,
     ) -> Result<Self, LakeError> {
@@ -97,7 +107,7 @@ impl Stored {
         for &(_, path, row) in &replaced {
             wanted.entry(path).or_default().insert(row);
         }
-        for (path, row) in origins.iter().flatten() {
+        for (path, row) in origins.stored.iter().chain(&origins.kept).flatten() {
             wanted.entry(path).or_default().insert(*row);
         }
         let mut reads = Vec::with_capacity(wanted.len());
@@ -111,12 +121,13 @@ impl Stored {
             places.extend(rows.iter().enumerate().map(|(place, &row)| ((path, row), (batch, place))));
         }
         let at = |path: &str, row: u32| places.get(&(path, row)).copied();
+        let all = |places: &[Option<Place>]| {
+            places.iter().map(|place| place.as_ref().and_then(|(path, row)| at(path, *row))).collect()
+        };
         Ok(Self {
             own: replaced.iter().filter_map(|&(by, path, row)| Some((by, at(path, row)?))).collect(),
-            origins: origins
-                .iter()
-                .map(|place| place.as_ref().and_then(|(path, row)| at(path, *row)))
-                .collect(),
+            stored: all(&origins.stored),
+            kept: all(&origins.kept),
             batches,
         })
     }
@@ -127,6 +138,9 @@ impl Stored {
         else {
             return self.own.get(&row).copied();
         };
-        keys.iter().find_map(|&key| self.origins.get(key as usize).copied().flatten())
+        keys.iter().find_map(|candidate| match candidate {
+            Candidate::Stored(key) => self.stored.get(*key as usize).copied().flatten(),
+            Candidate::Kept(name) => self.kept.get(*name as usize).copied().flatten(),
+        })
     }
 }

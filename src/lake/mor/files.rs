@@ -38,9 +38,9 @@ const ROWS_AT_A_TIME: usize = 8192;
 
 /// One table's files.
 #[derive(Debug, Clone)]
-pub(super) struct DataFiles {
-    pub(super) table: Arc<str>,
-    pub(super) store: Arc<dyn ObjectStore>,
+pub(in crate::lake) struct DataFiles {
+    pub(in crate::lake) table: Arc<str>,
+    pub(in crate::lake) store: Arc<dyn ObjectStore>,
 }
 
 impl DataFiles {
@@ -85,6 +85,23 @@ impl DataFiles {
         })
     }
 
+    /// Stores rows in a file that is no data file of the table.
+    pub(super) async fn put_aside(&self, rows: RecordBatch) -> Result<String, LakeError> {
+        let encode = move || {
+            let mut writer = RowWriter::new(&rows.schema())?;
+            writer.write(&rows)?;
+            writer.finish()
+        };
+        let bytes = tokio::task::spawn_blocking(encode).await.map_err(|error| self.storage(&error))?;
+        let bytes = bytes.map_err(|error| self.storage(&error))?;
+        let path = format!("departed-{}.zstd.parquet", uuid::Uuid::new_v4());
+        self.store
+            .put_opts(&Path::from(path.as_str()), bytes.into(), PutOptions::default())
+            .await
+            .map_err(|error| LakeError::store(&self.table, &error))?;
+        Ok(path)
+    }
+
     /// Reads some columns of all rows, a batch at a time; a column that the file lacks is null.
     pub(super) async fn scan(
         &self,
@@ -108,7 +125,7 @@ impl DataFiles {
     }
 
     /// Reads some columns of the rows at `ordinals` (ascending), in that order.
-    pub(super) async fn rows(
+    pub(in crate::lake) async fn rows(
         &self,
         path: &str,
         columns: &SchemaRef,

@@ -10,6 +10,7 @@
 //! Invariants: a key has at most one live row; a commit of ours only ever deletes rows of files that are live at the
 //! version before; the Delta commit comes first, the index follows.
 
+mod aside;
 mod cells;
 mod compact;
 mod files;
@@ -23,9 +24,10 @@ mod vectors;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use self::cells::{Cells, with_stored_cells};
+use self::cells::{Cells, OriginPlaces, with_stored_cells};
 pub(super) use self::compact::Pressure;
-use self::files::{DataFiles, stored_rows};
+pub(super) use self::files::DataFiles;
+use self::files::stored_rows;
 use self::home::Home;
 use self::keys::{KeyCodec, Keys};
 use self::locate::{Locator, OwnCommit, identity};
@@ -102,7 +104,7 @@ pub(super) enum Upserted {
     /// The batch is in the table. Absent cells that are stored nowhere are null: their rows and columns in the folded
     /// batch.
     Committed { unresolved: Vec<(usize, usize)>, conflicts: u64 },
-    /// Another writer changed the table's definition: fold the batch again.
+    /// Another writer changed the table's definition or its ledger: fold the batch again.
     Changed,
 }
 
@@ -123,6 +125,7 @@ struct Upsert<'a> {
     upserted: Keys,
     deleted: Keys,
     origins: Keys,
+    departing: Keys,
     files: DataFiles,
     /// The rows, once they are written; another attempt takes them over where they do not depend on stored rows.
     written: Option<Add>,
@@ -170,10 +173,9 @@ impl MergeOnRead {
             advances,
             upserted: codec.encode(&of_rows).map_err(refused)?,
             deleted: codec.encode(folded.deletes.columns()).map_err(refused)?,
-            origins: match &folded.origins {
-                Some(origins) => codec.encode(origins.keys.columns()).map_err(refused)?,
-                None => Keys::default(),
-            },
+            origins: keys_of_origins(&codec, Some(folded)).map_err(refused)?,
+            departing: keys_of_origins(&codec, folded.departing.as_deref().map(|departing| &departing.rows))
+                .map_err(refused)?,
             files: DataFiles { table: table.log.table().into(), store: table.log.files() },
             written: None,
         };
@@ -191,7 +193,7 @@ impl MergeOnRead {
             if table.has(advances) {
                 return Ok(committed(Vec::new()));
             }
-            if found.metadata {
+            if found.metadata || found.ledger {
                 return Ok(Upserted::Changed);
             }
         }
@@ -219,6 +221,33 @@ impl MergeOnRead {
         Ok(())
     }
 
+    /// Finds the places of everything that the batch needs of the table: what it replaces, and the origins of cells of its
+    /// rows and of the departing ones.
+    async fn resolve(
+        &mut self,
+        table: &Table,
+        upsert: &Upsert<'_>,
+    ) -> Result<(Plan, OriginPlaces, OriginPlaces), LakeError> {
+        let (mut plan, mut origins, mut departing) = <(Plan, OriginPlaces, OriginPlaces)>::default();
+        if let Some(locator) = self.locator.as_ref().filter(|_| !table.state.files().is_empty()) {
+            let (vectors, store) = (&mut self.vectors, &*upsert.files.store);
+            let upserted = locator.locate(&upsert.upserted)?;
+            let deleted = locator.locate(&upsert.deleted)?;
+            plan = plan::resolve(table, locator, vectors, store, &upserted, &deleted).await?;
+            for (places, keys) in [(&mut origins, &upsert.origins), (&mut departing, &upsert.departing)] {
+                let addresses = locator.locate(keys)?;
+                places.stored = plan::live_places(table, locator, vectors, store, &addresses).await?;
+            }
+        }
+        let rows_departing = upsert.folded.departing.as_ref().map(|departing| &departing.rows);
+        for (places, folded) in [(&mut origins, Some(upsert.folded)), (&mut departing, rows_departing)] {
+            if let Some(of_rows) = folded.and_then(|folded| folded.origins.as_ref()) {
+                places.kept = upsert.files.places_aside(&of_rows.kept).await?;
+            }
+        }
+        Ok((plan, origins, departing))
+    }
+
     /// Writes what the commit needs, against the version at which table and index stand.
     async fn prepare(
         &mut self,
@@ -226,16 +255,15 @@ impl MergeOnRead {
         upsert: &mut Upsert<'_>,
         writer: &Writer,
     ) -> Result<Prepared, LakeError> {
-        let (plan, origins) = match &self.locator {
-            Some(locator) if !table.state.files().is_empty() => {
-                let upserted = locator.locate(&upsert.upserted)?;
-                let deleted = locator.locate(&upsert.deleted)?;
-                let origins = locator.locate(&upsert.origins)?;
-                let (vectors, store) = (&mut self.vectors, &*upsert.files.store);
-                let plan = plan::resolve(table, locator, vectors, store, &upserted, &deleted).await?;
-                (plan, plan::live_places(table, locator, vectors, store, &origins).await?)
+        let (plan, origins, departing) = self.resolve(table, upsert).await?;
+        let ledger = match &upsert.folded.departing {
+            None => upsert.folded.ledger_with(std::iter::empty()),
+            Some(rows) => {
+                let cells =
+                    with_stored_cells(&rows.rows, &Plan::default(), &departing, &upsert.files).await?;
+                let kept = upsert.files.keep_aside(rows, cells.columns, &cells.unresolved).await?;
+                upsert.folded.ledger_with(kept.into_iter())
             }
-            _ => (Plan::default(), Vec::new()),
         };
         let Cells { columns, depends, unresolved } =
             with_stored_cells(upsert.folded, &plan, &origins, &upsert.files).await?;
@@ -246,7 +274,7 @@ impl MergeOnRead {
             upsert.written = Some(upsert.files.write(rows, &upsert.folded.schema).await?);
             failpoint::hit("lake.after_data_files");
         }
-        let entry = Entry::new("MERGE", &writer.id, now_millis());
+        let entry = Entry::of_batch("MERGE", &writer.id, now_millis(), &ledger.to_text());
         let entry = upsert.written.iter().fold(entry, Entry::add);
         let (entry, plan) = plan.write_vectors(entry, &upsert.files).await?;
         let entry = txns(upsert.advances).fold(entry, |entry, txn| entry.txn(&txn)).into_bytes();
@@ -281,6 +309,13 @@ impl MergeOnRead {
             tracing::warn!(%error, "the key index could not follow a commit; it is opened again");
             self.locator = None;
         }
+    }
+}
+
+fn keys_of_origins(codec: &KeyCodec, folded: Option<&Folded>) -> Result<Keys, arrow::error::ArrowError> {
+    match folded.and_then(|folded| folded.origins.as_ref()) {
+        Some(origins) => codec.encode(origins.keys.columns()),
+        None => Ok(Keys::default()),
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) struct Touched {
 }
 
 /// A stored row: its file and its ordinal there.
-pub(super) type Place = (String, u32);
+pub(in crate::lake) type Place = (String, u32);
 
 /// Where rows of the batch that nothing replaces find cells to keep: the live rows among what the index says.
 pub(super) async fn live_places(
