@@ -5,6 +5,7 @@ mod concurrency;
 mod current;
 mod figures;
 mod fixture;
+mod key_changes;
 mod model;
 mod raw;
 mod reading;
