@@ -174,8 +174,8 @@ fn every_kind_of_problem_has_its_message_and_place() {
     const URL: &str = "write postgres://user:password@host:port/database";
     let cases: &[(&str, String)] = &[
         ("[kafka2]\na = 1", "2: kafka2: unknown key; did you mean `kafka`?".into()),
-        ("[zebra]", "2: zebra: unknown key; known are pipeline, kafka, batch, lake, defaults, mirrors, source, tables, admin, \
-                     shutdown".into()),
+        ("[zebra]", "2: zebra: unknown key; known are pipeline, kafka, debezium, batch, lake, defaults, mirrors, \
+                     source, connect, quarantine, tables, admin, shutdown".into()),
         ("[batch]\nmax_row = 1", "3: batch.max_row: unknown key; did you mean `max_rows`?".into()),
         ("[batch]\n\nmax_rows = 'x'", "4: batch.max_rows: expected a whole number, found a text".into()),
         ("batch.max_rows = -1", "2: batch.max_rows: expected a whole number that is not negative".into()),
@@ -207,7 +207,7 @@ fn every_kind_of_problem_has_its_message_and_place() {
         ("lake.uri = 's3:///path'",
          "2: lake.uri: `s3:///path` names no bucket: a local path or s3://bucket/path".into()),
         ("'a[999999999]' = 1",
-         "2: a[999999999]: unknown key; known are pipeline, kafka, batch, lake, defaults, mirrors, source, tables, admin, \
+         "2: a[999999999]: unknown key; known are pipeline, kafka, debezium, batch, lake, defaults, mirrors, source, connect, quarantine, tables, admin, \
           shutdown".into()),
         ("lake.uri = ''", "2: lake.uri: nothing to write to: set lake.uri or add a [mirrors.NAME]".into()),
         ("lake.current_tables = 1", "2: lake.current_tables: expected true or false, found a number".into()),

@@ -8,7 +8,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crc::{CRC_32_ISO_HDLC, Crc};
 use deltalake::logstore::object_store::{ObjectStoreExt, PutOptions};
 use deltalake::{ObjectStore, Path};
 use futures::{FutureExt, StreamExt, TryStreamExt};
@@ -27,8 +26,6 @@ const FRAME: usize = 4;
 const ID: usize = 20;
 /// Vectors that are fetched at the same time.
 const FETCHES: usize = 16;
-
-static CHECKSUM: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
 
 /// A file of vectors that is being put together.
 pub(super) struct VectorFile {
@@ -50,7 +47,7 @@ impl VectorFile {
         self.bytes.extend_from_slice(&size_in_bytes.to_be_bytes());
         self.bytes.extend_from_slice(&MAGIC.to_le_bytes());
         rows.serialize_into(&mut self.bytes)?;
-        let checksum = CHECKSUM.checksum(self.bytes.get(start + FRAME..).unwrap_or_default());
+        let checksum = crc32fast::hash(self.bytes.get(start + FRAME..).unwrap_or_default());
         self.bytes.extend_from_slice(&checksum.to_be_bytes());
         Ok(DeletionVector {
             storage_type: "u".to_owned(),
@@ -92,8 +89,7 @@ pub(super) async fn read(
                 store.get_range(&path, range).await.map_err(|error| LakeError::store(table, &error))?;
             let (length, rest) = bytes.split_at_checked(FRAME).ok_or_else(|| unreadable("is cut off"))?;
             let (data, checksum) = rest.split_at_checked(size).ok_or_else(|| unreadable("is cut off"))?;
-            if length != vector.size_in_bytes.to_be_bytes()
-                || checksum != CHECKSUM.checksum(data).to_be_bytes()
+            if length != vector.size_in_bytes.to_be_bytes() || checksum != crc32fast::hash(data).to_be_bytes()
             {
                 return Err(unreadable("is damaged: its length or checksum is wrong"));
             }

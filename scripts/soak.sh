@@ -1,0 +1,118 @@
+#!/usr/bin/env bash
+# Runs the whole path under a steady load, and draws what it cost over time: a real Postgres, Debezium, Kafka and the
+# release binary with current tables and the raw table, batches of one second.
+#
+#   scripts/soak.sh [SECONDS [EVENTS_PER_SECOND]]     default: 3600 5000
+#
+# The load is one transaction of 50 rows after the other, at a fixed rate: of ten changes eight are updates of scattered
+# keys, one inserts, one deletes, so that the table keeps its size (SOAK_ROWS, default 1,000,000). Every ten seconds one
+# line goes to DIR/soak.csv; at the end copy and source are compared, and DIR/soak.svg shows the run.
+# Environment: ALLUVIUM_SOAK_DIR   state, default /var/tmp/alluvium-soak
+#              ALLUVIUM_BIN        the binary, default: built with cargo
+#              KEEP=1              leaves the stack running
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+case ${1:-} in -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "$0"; exit 0 ;; esac
+seconds=${1:-3600} rate=${2:-5000}
+dir=${ALLUVIUM_SOAK_DIR:-/var/tmp/alluvium-soak}
+rows=${SOAK_ROWS:-1000000}
+kafka=29292 connect=28183 postgres=25533 admin=28190
+per_transaction=50
+. "$here/bench/stack.sh"
+
+settings() {
+  cat <<T
+[pipeline]
+name = "soak"
+[kafka]
+bootstrap_servers = "127.0.0.1:$kafka"
+topics = ["$1.public.orders"]
+[admin]
+listen = "127.0.0.1:$admin"
+[lake]
+uri = "$dir/lake"
+T
+  order_types
+}
+
+# The load: keys that exist are between `lowest` and `highest`, which both move up.
+load_script() {
+  cat <<'S'
+\set first random(1, 1000000)
+BEGIN;
+INSERT INTO public.orders SELECT nextval('order_ids'), i * 7919 % 5000, 'new', i / 100.0, 'note ' || md5((:first + i)::text), now(), now()
+  FROM generate_series(1, 5) i;
+UPDATE public.orders o SET status = (ARRAY['paid','packed','shipped','returned','closed'])[1 + order_id % 5],
+  amount = amount + 0.01, updated_at = now()
+  FROM (SELECT (SELECT last_value FROM order_ids) - 1 - floor(random() * :rows * 0.9)::bigint AS id FROM generate_series(1, 40)) k
+  WHERE o.order_id = k.id;
+DELETE FROM public.orders WHERE order_id IN (SELECT nextval('doomed_ids') FROM generate_series(1, 5));
+COMMIT;
+S
+}
+
+metric() { # text of /metrics, name and labels as a pattern; the sum of what matches
+  awk -v name="$2" '$0 ~ "^" name { sum += $NF } END { printf "%.6g", sum }' <<<"$1"
+}
+
+# Seconds under which 99 of 100 changes were, since the sample before: from the differences of the histogram's buckets.
+p99() { # file with the newer buckets, file with the older
+  awk 'NR == FNR { before[$1] = $2; next } { delta[$1] = $2 - before[$1]; order[++n] = $1; if ($1 == "+Inf") all = delta[$1] }
+    END { low = 0; under = 0; for (i = 1; i <= n; i++) { if (delta[order[i]] >= 0.99 * all && all > 0) {
+        high = order[i] == "+Inf" ? low * 2 : order[i]; share = delta[order[i]] - under
+        printf "%.3f", share > 0 ? low + (high - low) * (0.99 * all - under) / share : high; exit }
+      low = order[i]; under = delta[order[i]] } print "" }' "$2" "$1"
+}
+
+sample() {
+  local text lag memory commits commit_seconds files log
+  text=$(curl -fs "http://127.0.0.1:$admin/metrics") || return 0
+  mv -f "$dir/buckets.new" "$dir/buckets.old" 2>/dev/null || true
+  sed -n 's/^alluvium_freshness_seconds_bucket{.*le="\([^"]*\)".*} \(.*\)$/\1 \2/p' <<<"$text" >"$dir/buckets.new"
+  memory=$(metric "$text" process_resident_memory_bytes)
+  lag=$(metric "$text" 'alluvium_lag_records{')
+  commits=$(metric "$text" 'alluvium_stage_duration_seconds_count{lane="lake",stage="commit"')
+  commit_seconds=$(metric "$text" 'alluvium_stage_duration_seconds_sum{lane="lake",stage="commit"')
+  files=$("$alluvium" tables --config "$dir/soak.toml" --output json | tr '{' '\n' | sed -n 's/.*"name":"\([a-z_]*\)".*"files":\([0-9]*\).*/\1 \2/p')
+  log=$(du -sk "$dir/lake/orders/_delta_log" | cut -f1)
+  echo "$SECONDS $(p99 "$dir/buckets.new" "$dir/buckets.old" 2>/dev/null || true) $(metric "$text" 'alluvium_records_total{lane="lake"') $lag $((${memory%.*} / 1048576)) \
+    $commits $commit_seconds $(awk '$1 == "orders" { print $2 }' <<<"$files") $(awk '$1 == "cdc_events" { print $2 }' <<<"$files") $log $(du -sk "$dir/lake" | cut -f1)" |
+    tr -s ' ' ',' >>"$dir/soak.csv"
+}
+
+build
+rm -rf "$dir/lake" "$dir/soak.csv" "$dir"/buckets.*
+start_stack
+start_connect
+new_source
+name=soak$(date +%s)
+echo "filling the source with $rows rows" >&2
+source_sql -v rows="$rows" -f "$here/bench/large.sql" >/dev/null
+source_sql -c "CREATE SEQUENCE order_ids START $((rows + 1))" -c "CREATE SEQUENCE doomed_ids START 1"
+start_connector "$name" initial
+settings "$name" >"$dir/soak.toml"
+"$alluvium" run --config "$dir/soak.toml" --log-format json 2>"$dir/soak.log" &
+daemon=$!
+trap 'kill $daemon 2>/dev/null || true; [ "${KEEP:-0}" = 1 ] || stop_stack' EXIT
+until [ "$(curl -fs "http://127.0.0.1:$admin/metrics" | awk '/^alluvium_records_total{lane="lake"/ { n += $NF } END { print n + 0 }')" -ge "$rows" ]; do sleep 1; done
+echo "the snapshot of $rows rows is in the lake after $SECONDS s" >&2
+load_script >"$dir/load.sql"
+echo "seconds,p99,records,lag,memory_mib,commits,commit_seconds,files,raw_files,log_kib,lake_kib" >"$dir/soak.csv"
+pgbench -n -q --max-tries=10 -c 2 -j 1 -T "$seconds" -R $((rate / per_transaction)) -D rows="$rows" -f "$dir/load.sql" "$(source_url)" >"$dir/pgbench.log" 2>&1 &
+load=$!
+SECONDS=0
+sample
+while kill -0 $load 2>/dev/null; do
+  sleep 10
+  sample
+done
+await_debezium "$name"
+end=$("$here/stack/kafka.sh" tool get-offsets --bootstrap-server "127.0.0.1:$kafka" --topic "$name.public.orders" | cut -d: -f3)
+until "$alluvium" status --config "$dir/soak.toml" --output json | grep -q "\"position\":$end[^0-9]"; do sleep 1; done
+kill -TERM $daemon
+wait $daemon || true
+expected=$(source_sql -c "SELECT count(*), sum(order_id), sum(amount) FROM orders" | tr '|' ',')
+got=$("$alluvium" query --config "$dir/soak.toml" "SELECT count(*), sum(order_id), sum(amount) FROM orders" --output csv | tail -1)
+[ "$got" = "$expected" ] || { echo "the copy differs from the source: expected $expected, found $got" >&2; exit 1; }
+"$here/stack/python.sh" "$here/bench/soak_plot.py" "$dir/soak.csv" >"$dir/soak.svg"
+echo "copy and source are equal ($expected); see $dir/soak.csv and $dir/soak.svg"
