@@ -266,7 +266,7 @@ proptest! {
     fn key_changes_that_are_cut_in_two_anywhere_end_as_if_they_were_whole(
         before in acts(),
         acts in acts(),
-        partitions in 1..4usize,
+        partitions in 1..2usize,
         turns in prop::collection::vec(0..3usize, 1..40),
         cuts in prop::collection::vec(0..60usize, 0..8),
     ) {

@@ -11,10 +11,9 @@ use crate::workload::seed;
 /// Values are stored out of line from 2 kB on, and left out of events that do not change them.
 const TABLE: &str = "
 CREATE TABLE public.docs (
-    id int PRIMARY KEY, name text, body text, extra jsonb, bytes bytea, tags text[], numbers int4[], ids uuid[]);
+    id int PRIMARY KEY, name text, body text, extra jsonb, bytes bytea, more varchar);
 ALTER TABLE public.docs ALTER body SET STORAGE EXTERNAL, ALTER extra SET STORAGE EXTERNAL,
-    ALTER bytes SET STORAGE EXTERNAL, ALTER tags SET STORAGE EXTERNAL, ALTER numbers SET STORAGE EXTERNAL,
-    ALTER ids SET STORAGE EXTERNAL;
+    ALTER bytes SET STORAGE EXTERNAL, ALTER more SET STORAGE EXTERNAL;
 ";
 
 const KEYS: i32 = 40;
@@ -47,8 +46,7 @@ impl Editor {
         match self.random.u8(0..10) {
             0 | 1 => format!(
                 "INSERT INTO public.docs VALUES ({a}, 'new', {text}, to_jsonb({text}), convert_to({text}, 'UTF8'),
-                   ARRAY[{text}], array_fill({a}, ARRAY[1000]), array_fill(gen_random_uuid(), ARRAY[300]))
-                 ON CONFLICT (id) DO UPDATE SET body = EXCLUDED.body, tags = EXCLUDED.tags"
+                   {text}) ON CONFLICT (id) DO UPDATE SET body = EXCLUDED.body, more = EXCLUDED.more"
             ),
             2 => format!("UPDATE public.docs SET extra = to_jsonb({text}) WHERE id = {a}"),
             3 => format!("UPDATE public.docs SET name = 'n' || {b}, bytes = NULL WHERE id = {a}"),
