@@ -12,6 +12,8 @@
 #
 # Environment: CARGO_TARGET_DIR      folder of the build, to be kept between runs
 #              ALLUVIUM_TEST_SEED    repeats the random choices of a run; each test prints its own
+#              ALLUVIUM_HISTORIES    random histories of the fast variant; ALLUVIUM_SINK_HISTORIES of each sink
+#              ALLUVIUM_FUZZ_SECONDS how long damaged records are given to the decoder
 #              ALLUVIUM_TEST_KEEP    1 leaves the folder of the stack behind, with all logs
 #              ALLUVIUM_STACK_CACHE  folder of the stack's jars (default ~/.cache/alluvium-stack)
 set -euo pipefail

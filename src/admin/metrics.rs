@@ -59,6 +59,8 @@ pub struct Metrics {
     pub duplicates: IntCounterVec,
     /// Places where the source's log began anew.
     pub lsn_regressions: IntCounterVec,
+    /// Deletes of keys that a table of the lake did not have: nothing was written.
+    pub unknown_deletes: IntCounterVec,
     resident_memory: Gauge,
 }
 
@@ -121,6 +123,11 @@ impl Metrics {
                 "lsn_regressions_total",
                 "Partitions where the source's log began anew",
                 LANE,
+            )?,
+            unknown_deletes: r.counter(
+                "unknown_deletes_total",
+                "Deletes of keys that the table did not have",
+                LANE_TABLE,
             )?,
             resident_memory: r.resident_memory()?,
             registry: r.0,

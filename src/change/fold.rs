@@ -4,6 +4,10 @@
 //! key changes too ([`lineage`](super::lineage)); where there is none they stay absent, and the sink keeps what it has
 //! stored. A delete in between cuts that search: the row after it is a replacement and inherits nothing from the row
 //! before.
+//!
+//! A sink may keep deleted rows ([`DeleteMode::Soft`]). Then a delete is a row as well, all of whose cells but the key
+//! are absent: it takes the last values, of this batch or of the stored row, and never what its event says, which are
+//! values made up by the connector wherever the source logs the key alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,7 +20,7 @@ use arrow::error::ArrowError;
 use super::input::Input;
 use super::ledger::{self, Departed, KeyChange, Ledger, Waiting};
 use super::lineage::{Found, Lineage, Origins, OriginsBuilder, Parent, Trail};
-use super::{Batch, ChangeBatch, OWN, Operation, TableSchema, UnresolvedRow};
+use super::{Batch, ChangeBatch, DeleteMode, OWN, Operation, TableSchema, UnresolvedRow};
 
 /// Rows with unresolved cells that are named; all of them are counted.
 const NAMED: usize = 20;
@@ -38,8 +42,11 @@ pub struct Folded {
     pub source_micros: Vec<i64>,
     /// Partition (its index in the batch) and offset of each row's last change.
     pub places: Vec<(u32, i64)>,
-    /// Keys to delete: the key columns only, in key order.
+    /// Keys to delete: the key columns only, in key order. Empty where deleted rows are kept.
     pub deletes: RecordBatch,
+    /// Where deleted rows are kept, the rows that delete what is stored and nothing of this batch: they take the cells
+    /// of a stored row even if it is marked as deleted, and where none is stored they are not to be written.
+    pub of_stored: Option<BooleanBuffer>,
     /// Changes that went in.
     pub changes: usize,
     /// Row and column of the cells that the batch says to be unchanged, of a row that the same batch says to be new:
@@ -61,6 +68,16 @@ pub struct Departing {
 }
 
 impl Folded {
+    /// Rows that exist in the source.
+    pub fn upserted(&self) -> usize {
+        self.operations.iter().filter(|operation| operation.is_upsert()).count()
+    }
+
+    /// Keys that do not, whether their rows go or stay as deleted ones.
+    pub fn deleted(&self) -> usize {
+        self.deletes.num_rows() + self.operations.len() - self.upserted()
+    }
+
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.rows.num_rows() == 0 && self.deletes.num_rows() == 0
@@ -100,12 +117,37 @@ impl Folded {
 /// Folds the changes of one table, given in order, into rows of `schema`.
 ///
 /// Columns are matched by name: a column that a batch lacks is null in its rows. `keep(partition index, offset)` says
-/// which changes count; the others are in the sink already. `ledger` is the one that was stored with the table: key
-/// changes that are half done.
+/// which changes count; the others are in the sink already.
 ///
 /// # Errors
 /// Where a column of a batch has another Arrow type than `schema` says.
 pub fn fold(
+    schema: &Arc<TableSchema>,
+    batches: &[&ChangeBatch],
+    keep: impl Fn(u32, i64) -> bool,
+) -> Result<Folded, ArrowError> {
+    fold_with(DeleteMode::Hard, schema, batches, keep)
+}
+
+/// The same for a sink that does with deleted rows what `mode` says.
+///
+/// # Errors
+/// As [`fold`].
+pub fn fold_with(
+    mode: DeleteMode,
+    schema: &Arc<TableSchema>,
+    batches: &[&ChangeBatch],
+    keep: impl Fn(u32, i64) -> bool,
+) -> Result<Folded, ArrowError> {
+    fold_onto(mode, schema, batches, keep, &Ledger::default())
+}
+
+/// The same for a table with key changes that are half done: `ledger` is the one that was stored with it.
+///
+/// # Errors
+/// As [`fold`].
+pub fn fold_onto(
+    mode: DeleteMode,
     schema: &Arc<TableSchema>,
     batches: &[&ChangeBatch],
     keep: impl Fn(u32, i64) -> bool,
@@ -124,15 +166,17 @@ pub fn fold(
         lineage.settle(row, columns, delete);
     }
     let fold = Fold { schema, input, keys, others_behind: waiting, lineage, before };
-    let (upserts, deletes): (Vec<u32>, Vec<u32>) = fold
-        .lineage
-        .last_of_each_key
-        .iter()
-        .partition(|&&index| fold.input.operations[index as usize].is_upsert());
+    let is_delete = |index: u32| !fold.input.operations[index as usize].is_upsert();
+    let last = &fold.lineage.last_of_each_key;
+    let (upserts, deletes): (Vec<u32>, Vec<u32>) =
+        last.iter().partition(|&&index| mode == DeleteMode::Soft || !is_delete(index));
+    let keeps_deleted = upserts.iter().any(|&index| is_delete(index));
     let mut marks = Marks::default();
     let from: Vec<Parent> = upserts.iter().map(|&change| Parent::Change(change)).collect();
     let mut folded = fold.rows(&from, &upserts, false, &mut marks)?;
     folded.deletes = fold.keys_of(&deletes)?;
+    folded.of_stored = keeps_deleted
+        .then(|| upserts.iter().map(|&change| fold.lineage.deletes_what_is_stored(change)).collect());
     folded.departing = fold.departing()?.map(Box::new);
     folded.ledger = fold.ledger(&upserts, &marks)?;
     Ok(folded)
@@ -175,19 +219,12 @@ impl Fold<'_> {
         let mut columns = Vec::with_capacity(input.columns.len());
         let mut absent = Vec::with_capacity(input.columns.len());
         let plain = UInt32Array::from(changes.to_vec());
+        let has_deletes = changes.iter().any(|&change| !input.operations[change as usize].is_upsert());
         for (index, (column, mask)) in input.columns.iter().zip(&input.absent).enumerate() {
+            // The rows of deletes have their keys only: all else is absent in them.
             let is_key = self.schema.key().contains(&index);
-            let nothing_absent;
-            let mask = match mask {
-                // The rows of deletes have their keys only.
-                _ if is_key => None,
-                None if lists => {
-                    nothing_absent = BooleanBuffer::new_unset(input.operations.len());
-                    Some(&nothing_absent)
-                }
-                mask => mask.as_ref(),
-            };
-            let Some(mask) = mask else {
+            let with_deletes = ((has_deletes || lists) && !is_key).then(|| input.cells_of_deletes(mask));
+            let Some(mask) = with_deletes.as_ref().or(mask.as_ref().filter(|_| !is_key)) else {
                 columns.push(take(column, &plain, None)?);
                 absent.push(None);
                 origins.column(None);
@@ -209,6 +246,7 @@ impl Fold<'_> {
             places: changes.iter().map(|&index| input.places[index as usize]).collect(),
             rows: with_rows(self.schema.arrow().clone(), columns, changes.len())?,
             deletes: RecordBatch::new_empty(self.key_schema()?),
+            of_stored: None,
             changes: input.operations.len() - input.waited,
             unresolved,
             departing: None,
@@ -363,7 +401,7 @@ impl Fold<'_> {
 }
 
 /// A batch that also works without columns.
-fn with_rows(
+pub(super) fn with_rows(
     schema: arrow::datatypes::SchemaRef,
     columns: Vec<ArrayRef>,
     rows: usize,

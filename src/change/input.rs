@@ -74,6 +74,12 @@ impl<'a> Input<'a> {
         Ok(input)
     }
 
+    /// A column's mask with the cells of deletes added: they are absent, too.
+    pub(super) fn cells_of_deletes(&self, mask: &Option<BooleanBuffer>) -> BooleanBuffer {
+        let deletes: BooleanBuffer = self.operations.iter().map(|operation| !operation.is_upsert()).collect();
+        mask.as_ref().map_or(deletes.clone(), |mask| mask | &deletes)
+    }
+
     /// The key columns, in key order.
     pub(super) fn keys(&self) -> Vec<ArrayRef> {
         self.schema.key().iter().map(|&key| Arc::clone(&self.columns[key])).collect()

@@ -11,7 +11,7 @@
 
 use std::collections::HashMap;
 
-use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::array::{ArrayRef, BooleanBufferBuilder, RecordBatch, UInt32Array};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::{concat, take};
 use arrow::datatypes::SchemaRef;
@@ -23,7 +23,7 @@ use super::input::Input;
 use super::ledger::{Ledger, Link};
 
 /// No change.
-const NONE: u32 = u32::MAX;
+pub(super) const NONE: u32 = u32::MAX;
 /// In [`Origins::of`]: the stored row with the row's own key.
 pub const OWN: u32 = u32::MAX;
 
@@ -114,6 +114,13 @@ pub(super) struct Trail {
     pub(super) stored: Vec<u32>,
 }
 
+/// Where the cells of rows are, as far as they are in the batch or in the stored row of the same key.
+pub(super) struct WithinKeys {
+    pub(super) indices: UInt32Array,
+    pub(super) absent: BooleanBuffer,
+    pub(super) unresolved: u64,
+}
+
 impl Lineage {
     /// Links the changes of `input`; `waiting` are keys of rows that wait, which get numbers too.
     pub(super) fn new(
@@ -192,6 +199,51 @@ impl Lineage {
         self.settled.entry(self.key[row as usize]).or_default().push((columns, parent));
     }
 
+    /// What a change takes absent cells from that is of its own key. A delete that is kept as a row takes those of the
+    /// delete before it.
+    fn builds_on(&self, change: u32) -> Parent {
+        let before = self.before[change as usize];
+        if before != NONE && !self.operations[change as usize].is_upsert() {
+            return Parent::Change(before);
+        }
+        self.before(change)
+    }
+
+    /// Whether a change is a delete with nothing but deletes of its key before it in the batch.
+    pub(super) fn deletes_what_is_stored(&self, mut change: u32) -> bool {
+        while change != NONE {
+            if self.operations[change as usize].is_upsert() {
+                return false;
+            }
+            change = self.before[change as usize];
+        }
+        true
+    }
+
+    /// For each change the one before it with the same key.
+    pub(super) fn chain(&self) -> &[u32] {
+        &self.before
+    }
+
+    /// For each row the change that its cell is taken from; no cell is taken from a stored row of another key.
+    pub(super) fn within_keys(&self, upserts: &[u32], column: usize, mask: &BooleanBuffer) -> WithinKeys {
+        let mut absent = BooleanBufferBuilder::new(upserts.len());
+        let mut unresolved = 0;
+        let mut trail = Trail::default();
+        let indices = upserts.iter().map(|&row| {
+            let found = self.find(row, column, mask, &mut trail);
+            absent.append(found == Found::Own);
+            match found {
+                Found::In(at) => return at,
+                Found::Own => {}
+                Found::Stored(_) | Found::Nowhere => unresolved += 1,
+            }
+            row
+        });
+        let indices = indices.collect();
+        WithinKeys { indices, absent: absent.finish(), unresolved }
+    }
+
     /// The row as it was before a change.
     pub(super) fn before(&self, change: u32) -> Parent {
         self.state_after(self.before[change as usize], self.key[change as usize])
@@ -264,7 +316,7 @@ impl Lineage {
                     if !absent.value(change as usize) {
                         return Found::In(change);
                     }
-                    let own = self.before(change);
+                    let own = self.builds_on(change);
                     at = match (own, self.parents.get(&change)) {
                         (Parent::Change(_), _) | (_, None) => own,
                         (own, Some(parent)) => {

@@ -15,8 +15,8 @@ use arrow::datatypes::{Int64Type, Schema};
 use proptest::prelude::*;
 
 use super::{
-    Candidate, ChangeBatch, Column, ColumnType, Folded, KeyMoves, Ledger, Operation, TableId, TableSchema,
-    fold,
+    Candidate, ChangeBatch, Column, ColumnType, DeleteMode, Folded, KeyMoves, Ledger, Operation, TableId,
+    TableSchema, fold, fold_onto,
 };
 
 type Row = [Option<String>; 2];
@@ -157,7 +157,8 @@ impl Sink {
     }
 
     fn apply(&mut self, events: &[Event]) {
-        let folded = fold(&schema(), &[&batch(events)], |_, _| true, &self.ledger).unwrap();
+        let folded =
+            fold_onto(DeleteMode::Hard, &schema(), &[&batch(events)], |_, _| true, &self.ledger).unwrap();
         let mut names = Vec::new();
         for departing in folded.departing.iter() {
             for row in 0..departing.rows.rows.num_rows() {
@@ -311,7 +312,7 @@ fn a_row_created_anew_under_a_deleted_key_inherits_nothing_without_the_header() 
     source.events.clear();
     source.act(&Act::Move(1, 2, [true, true]));
     source.events[1].other = None;
-    let folded = fold(&schema(), &[&batch(&source.events)], |_, _| true, &Ledger::default()).unwrap();
+    let folded = fold(&schema(), &[&batch(&source.events)], |_, _| true).unwrap();
     assert!(folded.origins.is_none(), "{folded:?}");
 }
 
@@ -338,6 +339,6 @@ fn headers_that_go_round_in_a_circle_end_as_unresolved() {
         half(Operation::Delete, 1, 2),
         half(Operation::Create, 2, 1),
     ];
-    let folded = fold(&schema(), &[&batch(&events)], |_, _| true, &Ledger::default()).unwrap();
+    let folded = fold(&schema(), &[&batch(&events)], |_, _| true).unwrap();
     assert_eq!(folded.rows.num_rows(), 1, "{folded:?}");
 }

@@ -22,9 +22,12 @@ mod position;
 pub mod raw;
 mod sink;
 mod table;
+pub mod versions;
+#[cfg(test)]
+mod versions_tests;
 
 pub use batch::{Batch, ChangeBatch, KeyMoves, Operation, RecordError, RecordErrorKind, Regression};
-pub use fold::{Departing, Folded, fold};
+pub use fold::{Departing, Folded, fold, fold_onto, fold_with};
 pub use ledger::{Departed, KeyChange, KeyText, Ledger, Waiting};
 pub use lineage::{Candidate, OWN, Origins};
 pub use policy::{
@@ -33,3 +36,4 @@ pub use policy::{
 pub use position::{Progress, Span, StoredPosition, TopicIdentity, TopicPartition};
 pub use sink::{CommitReport, KnownSchemas, Sink, SinkError, TableReport, UnresolvedRow};
 pub use table::{Column, ColumnType, TableId, TableSchema};
+pub use versions::Versions;

@@ -109,6 +109,8 @@ pub struct TableReport {
     pub unresolved_absent: u64,
     /// Where the newest of them are.
     pub unresolved: Vec<UnresolvedRow>,
+    /// Deletes of keys that the sink did not have, where it can tell: nothing was written.
+    pub unknown_deletes: u64,
     /// Time the commit took.
     pub duration: std::time::Duration,
     /// Version of the table after it, where the sink has versions.

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio_postgres::Client;
 
-use super::check::{FoundTopic, FoundTopics, Reach};
+use super::check::{FoundConnector, FoundTopic, FoundTopics, Reach};
+use super::status::chain;
 use crate::config::{DatabaseUrl, Settings};
 use crate::kafka;
 use crate::mirror;
@@ -31,6 +32,19 @@ impl Reach for Outside {
             cluster_id: report.cluster_id,
             topics: report.topics.into_iter().map(topic).collect(),
         })
+    }
+
+    async fn connectors(&self, url: &str) -> Result<Vec<FoundConnector>, String> {
+        if url.starts_with("https:") {
+            return Err(
+                "https is not supported for connect.url: use an http address of Kafka Connect".to_owned()
+            );
+        }
+        let client = reqwest::Client::builder().timeout(TIMEOUT).build().map_err(|error| chain(&error))?;
+        let all = format!("{}/connectors?expand=info&expand=status", url.trim_end_matches('/'));
+        let response = client.get(all).send().await.and_then(reqwest::Response::error_for_status);
+        let body = response.map_err(|error| chain(&error))?.bytes().await.map_err(|error| chain(&error))?;
+        FoundConnector::all(&body)
     }
 
     async fn database(&self, url: &DatabaseUrl) -> Result<Client, String> {

@@ -39,7 +39,7 @@ async fn ask(url: &str) -> Result<Status, String> {
 }
 
 /// An error with its causes: reqwest's own text leaves the reason out.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

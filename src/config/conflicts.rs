@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Settings;
 use super::reader::Reader;
+use crate::change::{TableMode, WriteMode};
 
 /// Notes every conflict.
 pub(super) fn find(reader: &mut Reader<'_>, settings: &Settings) {
@@ -18,6 +19,26 @@ pub(super) fn find(reader: &mut Reader<'_>, settings: &Settings) {
         shared_folders(reader, settings);
     }
     shared_schemas(reader, settings);
+    histories(reader, settings);
+}
+
+/// What a history table cannot be. Said where the table, or else the defaults, says that it is one.
+fn histories(reader: &mut Reader<'_>, settings: &Settings) {
+    let tables = settings.tables.iter().enumerate();
+    let tables = tables.map(|(index, table)| (format!("tables[{index}].mode"), &table.policy));
+    for (path, policy) in std::iter::once(("defaults.mode".to_owned(), &settings.defaults)).chain(tables) {
+        if policy.mode != TableMode::History {
+            continue;
+        }
+        if policy.write == WriteMode::CopyOnWrite {
+            let message = "a history is written by deletion vectors: set write = \"merge-on-read\" beside it";
+            reader.problem(&path, message);
+        }
+        if policy.change_data_feed {
+            let message = "a history has no change data feed, its rows are the changes: set change_data_feed = false beside it";
+            reader.problem(&path, message);
+        }
+    }
 }
 
 fn duplicated_tables(reader: &mut Reader<'_>, settings: &Settings) {

@@ -343,3 +343,14 @@ fn tables_with_a_layout_that_separates_them_are_accepted() {
     let text = "lake.layout = '{schema}/{table}'\n[[tables]]\nsource = 'a.t'\n[[tables]]\nsource = 'b.t'";
     assert_eq!(Case::toml(text).settings().tables.len(), 2);
 }
+
+#[test]
+fn a_history_says_what_it_cannot_be() {
+    let table = "[[tables]]\nsource = 'public.orders'\nmode = 'history'\n";
+    assert_eq!(Case::toml(table).problems(), "none");
+    let problems =
+        Case::toml(&format!("{table}write = 'copy-on-write'\nchange_data_feed = true\n")).problems();
+    for expected in ["set write = \"merge-on-read\"", "set change_data_feed = false"] {
+        assert!(problems.contains("tables[0].mode") && problems.contains(expected), "{problems}");
+    }
+}

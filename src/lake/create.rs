@@ -13,6 +13,7 @@ use super::action::{Entry, Format, Metadata, Protocol};
 use super::error::LakeError;
 use super::log::{Log, Outcome};
 use super::schema::{self, DeltaSchema, KEY, PIPELINE, SOURCE};
+use super::shape::Shape;
 use crate::change::{TableId, TablePolicy, TableSchema, WriteMode};
 
 /// Property of tables whose rows are deleted by vectors.
@@ -57,7 +58,7 @@ pub(super) async fn current_table(
              message.key.columns in the connector"
         )));
     }
-    let delta = schema::current(table, schema)?;
+    let delta = schema::current(table, schema, Shape::wanted(policy))?;
     let mut configuration = properties.configuration(&statistics_columns(schema));
     configuration.insert(SOURCE.to_owned(), source_property(table));
     configuration.insert(KEY.to_owned(), json!(schema.key_names().collect::<Vec<_>>()).to_string());

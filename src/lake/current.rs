@@ -13,12 +13,16 @@ use super::evolve::{self, Change};
 use super::inherit;
 use super::location::collision;
 use super::log::{Log, Outcome};
-use super::mor::{self, DataFiles, MergeOnRead, Pressure, Upserted, Upserts};
+use super::mor::{self, DataFiles, Done, MergeOnRead, Pressure, Upserted, Upserts};
 use super::progress::Positions;
 use super::schema::{DeltaSchema, PIPELINE, table_schema};
+use super::shape::Shape;
+use super::soft;
 use super::table::{ATTEMPTS, Advance, Table, Writer, txns};
 use super::upsert;
-use crate::change::{Batch, ChangeBatch, Folded, Ledger, TableId, TableReport, TableSchema, fold};
+use crate::change::{
+    Batch, ChangeBatch, Folded, Ledger, TableId, TablePolicy, TableReport, TableSchema, fold_onto,
+};
 
 /// A table that gets no rows stores its positions this often, while its topics bring records for others.
 const POSITIONS_ONLY: Duration = Duration::from_mins(1);
@@ -28,11 +32,15 @@ const POSITIONS_ONLY: Duration = Duration::from_mins(1);
 pub(super) struct CurrentTable {
     pub(super) id: TableId,
     pub(super) table: Table,
-    schema: Arc<TableSchema>,
+    pub(super) schema: Arc<TableSchema>,
+    /// What its rows have besides.
+    pub(super) shape: Shape,
+    /// What is declared for it.
+    pub(super) policy: TablePolicy,
     /// Topics whose changes went to this table: its commits cover their partitions.
     topics: BTreeSet<Arc<str>>,
     /// Index and vectors; `None` where the table is to be written by the library.
-    merge_on_read: Option<MergeOnRead>,
+    pub(super) merge_on_read: Option<MergeOnRead>,
     /// Why the table was last left to the library, so that it is said once.
     obstacle: Option<String>,
     /// The library's snapshot that the next merge starts from.
@@ -60,9 +68,11 @@ impl CurrentTable {
         let topics = Positions::of(&writer.pipeline, table.state.txns()).topics();
         let mut current = Self {
             merge_on_read: upserts.merge_on_read(&id),
+            policy: upserts.policy(&id).clone(),
             id,
             table,
             schema: empty_schema(),
+            shape: Shape::default(),
             topics,
             obstacle: None,
             snapshot: None,
@@ -129,9 +139,21 @@ impl CurrentTable {
             return Ok((TableReport::default(), 0));
         }
         self.refresh(writer, &advances).await?;
+        self.check_mode()?;
         for _ in 0..ATTEMPTS {
             let advances = self.advances(batch, writer);
-            if !self.evolve(changes, writer, &advances).await? {
+            if !self.mark_deleted(writer, &advances).await?
+                || !self.evolve(changes, writer, &advances).await?
+            {
+                conflicts += 1;
+                continue;
+            }
+            if self.shape.history {
+                let added = self.add_versions(batch, changes, &advances, writer).await?;
+                if let Some((report, resolved)) = added {
+                    self.stored = Some(Instant::now());
+                    return Ok((TableReport { duration: started.elapsed(), ..report }, conflicts + resolved));
+                }
                 conflicts += 1;
                 continue;
             }
@@ -140,15 +162,17 @@ impl CurrentTable {
                 return Ok((TableReport::default(), conflicts));
             }
             let applied = self.apply(&folded, &advances, writer, merge_memory).await?;
-            if let Upserted::Committed { mut unresolved, conflicts: resolved } = applied {
+            if let Upserted::Committed { done, conflicts: resolved } = applied {
+                let mut unresolved = done.unresolved;
                 conflicts += resolved;
                 unresolved.extend(&folded.unresolved);
                 self.stored = Some(Instant::now());
                 let report = TableReport {
-                    upserted: folded.rows.num_rows() as u64,
-                    deleted: folded.deletes.num_rows() as u64,
-                    unresolved_absent: unresolved.len() as u64,
+                    upserted: folded.upserted() as u64,
+                    deleted: folded.deleted() as u64,
+                    unresolved_absent: folded.unresolved.len() as u64 + done.unresolved_absent,
                     unresolved: folded.named(batch, &unresolved),
+                    unknown_deletes: done.unknown_deletes,
                     duration: started.elapsed(),
                     version: Some(self.table.state.version() as i64),
                     ..TableReport::default()
@@ -188,7 +212,7 @@ impl CurrentTable {
     /// Makes a step of compaction, if one is due; says whether it did.
     pub(super) async fn compact(&mut self, writer: &Writer, pressure: Pressure) -> Result<bool, LakeError> {
         match &mut self.merge_on_read {
-            Some(rows) => rows.compact(&mut self.table, &self.schema, writer, pressure).await,
+            Some(rows) => rows.compact(&mut self.table, (&self.schema, self.shape), writer, pressure).await,
             None => Ok(false),
         }
     }
@@ -204,7 +228,8 @@ impl CurrentTable {
         self.table.advances(writer, spans)
     }
 
-    fn fold(&self, batch: &Batch, changes: &[&ChangeBatch], writer: &Writer) -> Result<Folded, LakeError> {
+    /// Which changes of a batch, by partition and offset, the table does not have.
+    pub(super) fn missing(&self, batch: &Batch, writer: &Writer) -> impl Fn(u32, i64) -> bool + use<> {
         let stored: Vec<Option<i64>> = batch
             .partitions
             .iter()
@@ -212,11 +237,34 @@ impl CurrentTable {
                 batch.spans.get(partition).and_then(|span| self.table.position(writer, partition, span))
             })
             .collect();
-        let keep = |partition: u32, offset: i64| {
+        move |partition: u32, offset: i64| {
             stored.get(partition as usize).copied().flatten().is_none_or(|stored| offset >= stored)
-        };
-        fold(&self.schema, changes, keep, &Ledger::from_text(self.table.state.ledger()))
+        }
+    }
+
+    fn fold(&self, batch: &Batch, changes: &[&ChangeBatch], writer: &Writer) -> Result<Folded, LakeError> {
+        let ledger = Ledger::from_text(self.table.state.ledger());
+        fold_onto(self.policy.delete, &self.schema, changes, self.missing(batch, writer), &ledger)
             .map_err(|error| LakeError::Refused(format!("table {} cannot take this batch: {error}", self.id)))
+    }
+
+    /// Adds the column that marks deleted rows, where they are to be kept; `false` where another writer came between.
+    async fn mark_deleted(&mut self, writer: &Writer, advances: &[Advance]) -> Result<bool, LakeError> {
+        if self.shape.keeps_deleted || !Shape::wanted(&self.policy).keeps_deleted {
+            return Ok(true);
+        }
+        if self.schema.key().is_empty() {
+            return Err(LakeError::Refused(format!(
+                "table {} has no key, by which a deleted row could be found again; set delete = \"hard\" for it",
+                self.id
+            )));
+        }
+        let outcome = self.table.commit(soft::add_mark(&self.id, &self.table.state, &writer.id)?).await?;
+        if outcome == Outcome::Conflict {
+            self.table.catch_up(writer, advances).await?;
+        }
+        self.read_schema()?;
+        Ok(outcome == Outcome::Committed)
     }
 
     /// Adds the columns that the changes bring; `false` where another writer came between.
@@ -254,7 +302,8 @@ impl CurrentTable {
             let obstacle = mor::obstacle(&self.table.state, &self.schema);
             if obstacle.is_none() {
                 self.snapshot = None;
-                let upserted = merge_on_read.upsert(&mut self.table, folded, advances, writer).await;
+                let upserted =
+                    merge_on_read.upsert(&mut self.table, (folded, self.shape), advances, writer).await;
                 self.read_schema()?;
                 return upserted;
             }
@@ -276,20 +325,23 @@ impl CurrentTable {
         merge_memory: usize,
     ) -> Result<Upserted, LakeError> {
         let version = self.table.state.version();
-        let mut unresolved = Vec::new();
+        let (mut unresolved, shape) = (Vec::new(), self.shape);
         let mut ledger = String::new();
         let files = DataFiles { table: self.table.log.table().into(), store: self.table.log.files() };
         let merged = async {
             let failed = |error| LakeError::delta(&files.table, &error);
             let snapshot = self.snapshot_at(version).await.map_err(failed)?;
-            let (settled, after) = inherit::settle_all(&snapshot, folded, &files, merge_memory).await?;
+            let (settled, after) =
+                inherit::settle_all(&snapshot, (folded, shape), &files, merge_memory).await?;
             unresolved.extend(settled.unresolved);
             ledger = after.to_text();
             let info = (writer.id.as_str(), ledger.as_str());
-            upsert::merge(snapshot, &settled.folded, txns(advances), info, merge_memory).await.map_err(failed)
+            let rows = (&settled.folded, shape);
+            upsert::merge(snapshot, rows, txns(advances), info, merge_memory).await.map_err(failed)
         };
         let merged = merged.await;
-        let committed = Ok(Upserted::Committed { unresolved, conflicts: 0 });
+        let done = Done { unresolved_absent: unresolved.len() as u64, unresolved, ..Done::default() };
+        let committed = Ok(Upserted::Committed { done, conflicts: 0 });
         let found = self.table.catch_up(writer, advances).await?;
         if found.metadata {
             self.read_schema()?;
@@ -330,11 +382,12 @@ impl CurrentTable {
         Ok(snapshot)
     }
 
-    fn read_schema(&mut self) -> Result<(), LakeError> {
+    pub(super) fn read_schema(&mut self) -> Result<(), LakeError> {
         let metadata = self.table.state.metadata();
         let folder = self.table.log.table();
         let delta = DeltaSchema::parse(folder, &metadata.schema_string)?;
         self.schema = Arc::new(table_schema(folder, &delta, &metadata.configuration)?);
+        self.shape = Shape::of(&delta);
         Ok(())
     }
 }

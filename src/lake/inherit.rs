@@ -10,13 +10,16 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanBufferBuilder, Int64Array, R
 use arrow::compute::{cast, concat, interleave, take};
 use arrow::datatypes::{Field, Int64Type, Schema};
 use arrow::error::ArrowError;
-use deltalake::datafusion::logical_expr::{Expr, JoinType};
+use deltalake::datafusion::functions::expr_fn::coalesce;
+use deltalake::datafusion::logical_expr::{Expr, JoinType, lit};
 use deltalake::datafusion::prelude::SessionContext;
 use deltalake::delta_datafusion::create_session_state_with_spill_config;
 use deltalake::{DeltaResult, DeltaTable};
 
 use super::error::LakeError;
 use super::mor::DataFiles;
+use super::schema::DELETED;
+use super::shape::Shape;
 use super::upsert::{RESERVED, same_key, source_column, target_column};
 use crate::change::{Candidate, Folded, Ledger};
 
@@ -26,15 +29,15 @@ const NUMBER: &str = "__alluvium_number";
 /// Settles `folded` and the rows that depart with it, which are kept aside, against the version that `table` stands at.
 pub(super) async fn settle_all(
     table: &DeltaTable,
-    folded: &Folded,
+    (folded, shape): (&Folded, Shape),
     files: &DataFiles,
     memory: usize,
 ) -> Result<(Settled, Ledger), LakeError> {
-    let settled = settle(table, folded, files, memory).await?;
+    let settled = settle(table, (folded, shape), files, memory).await?;
     let Some(departing) = &folded.departing else {
         return Ok((settled, folded.ledger_with(std::iter::empty())));
     };
-    let of_departing = settle(table, &departing.rows, files, memory).await?;
+    let of_departing = settle(table, (&departing.rows, shape), files, memory).await?;
     let columns = of_departing.folded.rows.columns().to_vec();
     let kept = files.keep_aside(departing, columns, &of_departing.unresolved).await?;
     Ok((settled, folded.ledger_with(kept.into_iter())))
@@ -50,7 +53,7 @@ pub(super) struct Settled {
 /// Settles `folded` against the version that `table` stands at.
 async fn settle(
     table: &DeltaTable,
-    folded: &Folded,
+    (folded, shape): (&Folded, Shape),
     files: &DataFiles,
     memory: usize,
 ) -> Result<Settled, LakeError> {
@@ -59,8 +62,10 @@ async fn settle(
     }
     let refused = |error: ArrowError| LakeError::Refused(format!("stored cells of {}: {error}", files.table));
     let lookup = Lookup::of(folded).map_err(refused)?;
-    let mut found =
-        lookup.read(table, folded, memory).await.map_err(|error| LakeError::delta(&files.table, &error))?;
+    let mut found = lookup
+        .read(table, (folded, shape), memory)
+        .await
+        .map_err(|error| LakeError::delta(&files.table, &error))?;
     found.kept = lookup.read_kept(folded, files).await?;
     settled(folded, &lookup, &found).map_err(refused)
 }
@@ -117,7 +122,12 @@ impl Lookup {
         })
     }
 
-    async fn read(&self, table: &DeltaTable, folded: &Folded, memory: usize) -> DeltaResult<Found> {
+    async fn read(
+        &self,
+        table: &DeltaTable,
+        (folded, shape): (&Folded, Shape),
+        memory: usize,
+    ) -> DeltaResult<Found> {
         let session =
             SessionContext::new_with_state(create_session_state_with_spill_config(Some(memory), None));
         let provider = table.table_provider().await?;
@@ -131,7 +141,13 @@ impl Lookup {
             // A name of its own: the key of the other side may have the same.
             wanted.push(target_column(name).alias(format!("{RESERVED}cell_{column}")));
         }
-        let batches = source.join_on(target, JoinType::Inner, key)?.select(wanted)?.collect().await?;
+        let mut joined = source.join_on(target, JoinType::Inner, key)?;
+        if shape.keeps_deleted {
+            // A row that is marked as deleted is none.
+            joined =
+                joined.filter(Expr::Not(Box::new(coalesce(vec![target_column(DELETED), lit(false)]))))?;
+        }
+        let batches = joined.select(wanted)?.collect().await?;
         let mut parts: Vec<Vec<ArrayRef>> = vec![Vec::new(); self.columns.len()];
         let (mut rows, mut first) = (HashMap::new(), 0);
         for batch in &batches {
@@ -213,6 +229,8 @@ fn settled(folded: &Folded, lookup: &Lookup, found: &Found) -> Result<Settled, A
                 };
                 match at {
                     Some(at) => pick = at,
+                    // A delete keeps the cells of a row that is marked already, and without one it is not written.
+                    None if folded.of_stored.as_ref().is_some_and(|rows| rows.value(row)) => {}
                     None => unresolved.push((row, column)),
                 }
             }

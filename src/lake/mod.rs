@@ -16,6 +16,7 @@
 //! | [`mor`], [`index`] | the same by deletion vectors, and where each key's row lies |
 //! | [`raw`] | appends to `cdc_events` |
 //! | [`schema`], [`create`], [`evolve`] | types, new tables, new columns |
+//! | [`shape`], [`soft`], [`history`] | what rows have besides the source's columns; deleted rows that stay; tables of versions |
 //! | [`maintenance`] | checkpoints and expired log entries |
 //! | [`read`] | the lake as a reader sees it: SQL, versions, history |
 
@@ -25,6 +26,7 @@ mod create;
 mod current;
 mod error;
 mod evolve;
+mod history;
 mod index;
 mod inherit;
 mod location;
@@ -36,6 +38,8 @@ mod progress;
 mod raw;
 pub mod read;
 mod schema;
+mod shape;
+mod soft;
 mod state;
 mod table;
 #[cfg(test)]

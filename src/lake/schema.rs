@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::error::LakeError;
+use super::shape::Shape;
 use crate::change::{Column, ColumnType, TableId, TableSchema};
 
 /// Field metadata: the name of the [`ColumnType`].
@@ -31,9 +32,23 @@ pub(super) const SOURCE_TIME: &str = "__cdc_timestamp";
 /// When the row was written here.
 pub(super) const SYNCED_AT: &str = "__synced_at";
 
+/// Whether the row is deleted in the source; of tables with soft deletes.
+pub(super) const DELETED: &str = "__cdc_deleted";
+/// When a version of a row began in the source, and when it ended; of history tables, as all that follow.
+pub(super) const VALID_FROM: &str = "__valid_from";
+/// When it ended.
+pub(super) const VALID_TO: &str = "__valid_to";
+/// Whether it has not ended.
+pub(super) const IS_CURRENT: &str = "__is_current";
+/// Partition of the record that began it.
+pub(super) const PARTITION: &str = "__cdc_partition";
+/// Offset of the record that began it.
+pub(super) const OFFSET: &str = "__cdc_offset";
+
 /// Whether a column of that name is one of the metadata columns.
 pub(super) fn is_metadata(name: &str) -> bool {
-    [OPERATION, SOURCE_TIME, SYNCED_AT].contains(&name)
+    [OPERATION, SOURCE_TIME, SYNCED_AT, DELETED, VALID_FROM, VALID_TO, IS_CURRENT, PARTITION, OFFSET]
+        .contains(&name)
 }
 
 /// A Delta schema, as its JSON.
@@ -98,13 +113,11 @@ pub(super) fn field(table: &TableId, column: &Column) -> Result<DeltaField, Lake
     })
 }
 
-/// The fields of a current table: the source's, then the metadata columns.
-pub(super) fn current(table: &TableId, schema: &TableSchema) -> Result<DeltaSchema, LakeError> {
+/// The fields of a table: the source's, then the metadata columns.
+pub(super) fn current(table: &TableId, schema: &TableSchema, shape: Shape) -> Result<DeltaSchema, LakeError> {
     let mut fields =
         schema.columns().iter().map(|column| field(table, column)).collect::<Result<Vec<_>, _>>()?;
-    fields.push(plain_field(OPERATION, "string".into()));
-    fields.push(plain_field(SOURCE_TIME, "timestamp".into()));
-    fields.push(plain_field(SYNCED_AT, "timestamp".into()));
+    fields.extend(shape.delta_fields());
     check_names(table, &fields)?;
     Ok(DeltaSchema::new(fields))
 }
@@ -300,7 +313,8 @@ mod tests {
             .collect();
         let written = TableSchema::new(columns, vec![8, 3]);
         let table = TableId::new("d", "s", "t");
-        let delta = DeltaSchema::parse("t", &current(&table, &written).unwrap().to_text()).unwrap();
+        let delta =
+            DeltaSchema::parse("t", &current(&table, &written, Shape::default()).unwrap().to_text()).unwrap();
         let configuration = HashMap::from([(KEY.to_owned(), r#"["c8","c3"]"#.to_owned())]);
         assert_eq!(table_schema("t", &delta, &configuration).unwrap(), written);
     }
@@ -309,7 +323,7 @@ mod tests {
     fn columns_that_differ_in_case_only_are_refused() {
         let column = |name: &str| Column { name: name.into(), column_type: ColumnType::Text, nullable: true };
         let schema = TableSchema::new(vec![column("Id"), column("id")], vec![0]);
-        let error = current(&TableId::new("d", "s", "t"), &schema).unwrap_err().to_string();
+        let error = current(&TableId::new("d", "s", "t"), &schema, Shape::default()).unwrap_err().to_string();
         assert!(error.contains("differ in case"), "{error}");
     }
 

@@ -15,7 +15,7 @@ use arrow::datatypes::{Field, Schema};
 use arrow::error::ArrowError;
 use deltalake::datafusion::common::Column;
 use deltalake::datafusion::functions::expr_fn::coalesce;
-use deltalake::datafusion::logical_expr::{Expr, when};
+use deltalake::datafusion::logical_expr::{Expr, lit, when};
 use deltalake::datafusion::prelude::SessionContext;
 use deltalake::delta_datafusion::create_session_state_with_spill_config;
 use deltalake::kernel::Transaction;
@@ -24,23 +24,25 @@ use deltalake::operations::merge::{InsertBuilder, UpdateBuilder};
 use deltalake::{DeltaResult, DeltaTable, DeltaTableError};
 
 use super::action::{LEDGER, Txn, WRITER};
-use super::schema::{OPERATION, SOURCE_TIME, SYNCED_AT, has_exact_bounds};
+use super::schema::{DELETED, OPERATION, SOURCE_TIME, SYNCED_AT, has_exact_bounds};
+use super::shape::Shape;
 use crate::change::Folded;
 
 /// Names with this beginning belong to the merge's source.
 pub(super) const RESERVED: &str = "__alluvium_";
 const DELETE: &str = "__alluvium_delete";
+const OF_STORED: &str = "__alluvium_of_stored";
 
 /// Merges `folded` into the version that `table` stands at, together with `txns`; the instance and its ledger stand in
 /// the commit.
 pub(super) async fn merge(
     table: DeltaTable,
-    folded: &Folded,
+    (folded, shape): (&Folded, Shape),
     txns: impl Iterator<Item = Txn>,
     (writer, ledger): (&str, &str),
     memory: usize,
 ) -> DeltaResult<DeltaTable> {
-    let batch = source(folded).map_err(|source| DeltaTableError::Arrow { source })?;
+    let batch = source(folded, shape).map_err(|source| DeltaTableError::Arrow { source })?;
     let session = create_session_state_with_spill_config(Some(memory), None);
     let source = SessionContext::new_with_state(session.clone()).read_batch(batch)?;
     let matching = folded
@@ -51,8 +53,8 @@ pub(super) async fn merge(
         .map(same_key)
         .reduce(Expr::and)
         .ok_or_else(|| DeltaTableError::Generic("a table without key cannot be merged".to_owned()))?;
-    let updates = assignments(folded, true)?;
-    let inserts = assignments(folded, false)?;
+    let updates = assignments(folded, shape, true)?;
+    let inserts = assignments(folded, shape, false)?;
     let transactions = txns
         .map(|txn| Transaction::new_with_last_update(txn.app_id, txn.version, txn.last_updated))
         .collect();
@@ -82,7 +84,8 @@ pub(super) async fn merge(
                 .fold(update, |update, (name, value)| update.update(Column::new_unqualified(name), value))
         })?;
         merge = merge.when_not_matched_insert(|insert: InsertBuilder| {
-            let insert = insert.predicate(Expr::Not(Box::new(source_column(DELETE))));
+            let nothing = source_column(DELETE).or(of_stored(folded));
+            let insert = insert.predicate(Expr::Not(Box::new(nothing)));
             inserts
                 .into_iter()
                 .fold(insert, |insert, (name, value)| insert.set(Column::new_unqualified(name), value))
@@ -92,27 +95,43 @@ pub(super) async fn merge(
 }
 
 /// The value of each target column; `matched` says that there is a row to keep absent cells from.
-fn assignments(folded: &Folded, matched: bool) -> DeltaResult<Vec<(String, Expr)>> {
+fn assignments(folded: &Folded, shape: Shape, matched: bool) -> DeltaResult<Vec<(String, Expr)>> {
     let mut assignments = Vec::with_capacity(folded.schema.columns().len() + 3);
     for (index, column) in folded.schema.columns().iter().enumerate() {
         let value = source_column(&column.name);
         let is_absent = folded.absent.get(index).is_some_and(Option::is_some);
         let value = if matched && is_absent {
-            when(source_column(&absent_name(index)), target_column(&column.name)).otherwise(value)?
+            let keeps = source_column(&absent_name(index)).and(has_cells(folded, shape));
+            when(keeps, target_column(&column.name)).otherwise(value)?
         } else {
             value
         };
         assignments.push((column.name.to_string(), value));
     }
-    for name in [OPERATION, SOURCE_TIME, SYNCED_AT] {
-        assignments.push((name.to_owned(), source_column(name)));
+    for field in shape.fields() {
+        assignments.push((field.name().clone(), source_column(field.name())));
     }
     Ok(assignments)
 }
 
+/// Whether a row is a delete of what is stored.
+fn of_stored(folded: &Folded) -> Expr {
+    if folded.of_stored.is_some() { source_column(OF_STORED) } else { lit(false) }
+}
+
+/// Whether the target row has cells for the new one: a row that is marked as deleted has them for deletes only.
+fn has_cells(folded: &Folded, shape: Shape) -> Expr {
+    if shape.keeps_deleted {
+        let deleted = coalesce(vec![target_column(DELETED), lit(false)]);
+        Expr::Not(Box::new(deleted)).or(of_stored(folded))
+    } else {
+        lit(true)
+    }
+}
+
 /// Upserts and deletes as one batch: the table's columns, the metadata columns, masks of absent cells, and whether the
 /// row is a delete.
-fn source(folded: &Folded) -> Result<RecordBatch, ArrowError> {
+fn source(folded: &Folded, shape: Shape) -> Result<RecordBatch, ArrowError> {
     let (upserts, deletes) = (folded.rows.num_rows(), folded.deletes.num_rows());
     let mut fields = Vec::new();
     let mut columns: Vec<ArrayRef> = Vec::new();
@@ -149,6 +168,16 @@ fn source(folded: &Folded) -> Result<RecordBatch, ArrowError> {
     push(SOURCE_TIME, Arc::new(times.with_timezone("UTC")));
     let now = TimestampMicrosecondArray::from_value(super::now_millis() * 1000, upserts + deletes);
     push(SYNCED_AT, Arc::new(now.with_timezone("UTC")));
+    if shape.keeps_deleted {
+        let marks = folded.operations.iter().map(|operation| Some(!operation.is_upsert()));
+        let marks: BooleanArray = marks.chain(std::iter::repeat_n(None, deletes)).collect();
+        push(DELETED, Arc::new(marks));
+    }
+    if let Some(of_stored) = &folded.of_stored {
+        let none = BooleanBuffer::new_unset(deletes);
+        let rows: BooleanArray = of_stored.iter().chain(none.iter()).map(Some).collect();
+        push(OF_STORED, Arc::new(rows));
+    }
     let deleted: BooleanArray = (0..upserts + deletes).map(|row| Some(row >= upserts)).collect();
     push(DELETE, Arc::new(deleted));
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)

@@ -147,6 +147,7 @@ impl Observer {
                 self.metrics.rows_written.with_label_values(&[lane, table.as_str(), kind]).inc_by(rows);
             }
             self.metrics.unresolved_absent.with_label_values(&[lane, table]).inc_by(done.unresolved_absent);
+            self.metrics.unknown_deletes.with_label_values(&[lane, table]).inc_by(done.unknown_deletes);
         }
         let mut board = self.board.lock();
         board.records += batch.records;

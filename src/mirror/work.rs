@@ -14,7 +14,8 @@ use arrow::error::ArrowError;
 use super::ledger::Ledgers;
 use super::progress::{Move, same_log};
 use crate::change::{
-    Batch, ChangeBatch, Folded, Ledger, Progress, TableId, TableSchema, TopicPartition, fold, raw,
+    Batch, ChangeBatch, DeleteMode, Folded, Ledger, Progress, TableId, TableSchema, TopicPartition,
+    fold_onto, raw,
 };
 
 /// Tables that refused their part, why, and the topics they hold back.
@@ -132,8 +133,8 @@ pub(super) fn segments<'a>(
         let before = before.unwrap_or_else(|| {
             Ledger::from_text(ledgers.get(&first.table.to_string()).map_or("", String::as_str))
         });
-        let folded =
-            fold(&first.schema, &run, keep, &before).map_err(|error| (first.table.clone(), error))?;
+        let folded = fold_onto(DeleteMode::Hard, &first.schema, &run, keep, &before)
+            .map_err(|error| (first.table.clone(), error))?;
         if folded.changes > 0 {
             let aside = format!("{}#", uuid::Uuid::new_v4());
             let ledger = folded.ledger_with((0..).map(|row: usize| Some(format!("{aside}{row}"))));

@@ -162,7 +162,8 @@ async fn each_hazard_is_found_on_the_real_stack() {
             ("warn", "kafka", &format!("order between its two rows: {compacted}")),
             ("warn", "source", &format!("public.nokey has {others}")),
             ("warn", "source", &format!("public.\"Odd Name\" has {others}")),
-            ("warn", "source", "public.nokey_full has no primary key"),
+            ("note", "source", "public.nokey_full has no primary key"),
+            ("note", "connect", "the connector's settings are not looked at"),
             ("fail", "source", "public.nothing has replica identity nothing"),
             ("note", "source", "absent_columns: public.customers"),
             ("ok", "mirrors.target", "can be written"),
@@ -191,4 +192,74 @@ async fn each_hazard_is_found_on_the_real_stack() {
         ],
     );
     assert!(!answer.stdout.contains("guessed"), "{answer:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settings_of_the_connector_that_lose_values_are_found_with_their_cures() {
+    let mut plan = Plan::new("check_connect");
+    plan.prepare = "CREATE TABLE lossy (id int PRIMARY KEY, nullable_default text DEFAULT 'none', raw bytea, span interval,
+            at timestamp, amount numeric(20, 10), twice int GENERATED ALWAYS AS (id * 2) STORED);
+        ALTER TABLE lossy ALTER COLUMN raw SET STORAGE EXTERNAL;
+        INSERT INTO lossy (id) VALUES (1)";
+    plan.connector = vec![
+        ("value.converter.replace.null.with.default", "true"),
+        ("decimal.handling.mode", "double"),
+        ("time.precision.mode", "connect"),
+        ("binary.handling.mode", "base64"),
+        ("event.converting.failure.handling.mode", "warn"),
+        ("unavailable.value.placeholder", "another"),
+        ("skipped.operations", "t"),
+        ("errors.tolerance", "all"),
+    ];
+    let shop = plan.open().await;
+    shop.delivered().await;
+    let source = shop.stack.source.url(&shop.name);
+    let connect = shop.stack.connect().address();
+    let check = |connect: &str| {
+        connecting(&shop, &source)
+            .argument("--output")
+            .argument("json")
+            .environment("ALLUVIUM__CONNECT__URL", connect)
+    };
+    let answer = check(&connect).output();
+    assert_findings(
+        &answer,
+        1,
+        &[
+            ("warn", "connect", "arrives as the default: public.lossy.nullable_default"),
+            ("warn", "connect", "(decimal.handling.mode=double): "),
+            ("warn", "connect", "(time.precision.mode=connect): "),
+            ("warn", "connect", "(binary.handling.mode=base64): "),
+            ("warn", "connect", "(interval.handling.mode=numeric): public.lossy.span"),
+            ("warn", "connect", "cannot convert becomes null"),
+            ("fail", "connect", "placeholders would be taken for values"),
+            ("note", "connect", "truncates are not sent"),
+            ("warn", "connect", "converted or sent is left out"),
+            ("warn", "source", "public.lossy has generated columns"),
+        ],
+    );
+    assert!(answer.stdout.contains("value.converter.replace.null.with.default=false"), "{answer:#?}");
+
+    assert_findings(
+        &check("http://127.0.0.1:1").output(),
+        3,
+        &[("fail", "connect", "Connection refused"), ("ok", "mirrors.target", "can be written")],
+    );
+    assert_findings(
+        &check("https://127.0.0.1:1").output(),
+        3,
+        &[("fail", "connect", "https is not supported")],
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_connector_that_comes_with_the_program_passes() {
+    let shop = Plan::new("check_connector").open().await;
+    shop.delivered().await;
+    let answer = connecting(&shop, &shop.stack.source.url(&shop.name))
+        .environment("ALLUVIUM__CONNECT__URL", &shop.stack.connect().address())
+        .output();
+    assert_eq!(answer.code, Some(0), "{answer:#?}");
+    assert!(answer.stdout.contains("check_connector: "), "{}", answer.stdout);
+    assert!(!answer.stdout.contains("warn  connect"), "{}", answer.stdout);
 }

@@ -63,6 +63,28 @@ async fn a_kill_at_each_failpoint_loses_and_doubles_nothing() {
     }
 }
 
+/// Kills at places between the commits of lake, mirrors and Kafka, one after the other, without a quiet point between.
+const KILLS_BETWEEN_COMMITS: usize = 100;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_kills_between_the_commits_lose_and_double_nothing() {
+    let shop = Plan::new("hundred").open().await;
+    let seed = seed();
+    let mut random = fastrand::Rng::with_seed(seed);
+    let crowd = Crowd::start(&shop, seed, 2, Duration::from_millis(40)).await;
+    for kill in 0..KILLS_BETWEEN_COMMITS {
+        let name = failpoint::ALL[kill % failpoint::ALL.len()];
+        let armed = format!("{name}:{}", random.u8(1..=2));
+        let mut run = shop.program("run").environment(failpoint::VARIABLE, &armed).start();
+        let status = run.ends(PATIENCE).await;
+        assert_eq!(status.signal(), Some(9), "kill {kill}, at {armed} the program ended with {status}");
+    }
+    let statements = crowd.finish().await;
+    shop.catch_up().await;
+    eprintln!("{KILLS_BETWEEN_COMMITS} kills during {statements} statements");
+    assert_all_equal(&shop).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_under_load_ends_in_time_and_loses_nothing() {
     let shop = Plan::new("sigterm").open().await;

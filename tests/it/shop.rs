@@ -29,6 +29,8 @@ pub struct Plan {
     pub partitions: u32,
     /// Statements for the source before the connector starts.
     pub prepare: &'static str,
+    /// Settings of the connector that differ from those of `connectors/`.
+    pub connector: Vec<(&'static str, &'static str)>,
     /// A server of its own for the target mirror, so that the test can stop it.
     pub own_target_server: bool,
     /// Further lines for the settings file.
@@ -46,6 +48,7 @@ impl Plan {
             schema_blocks: true,
             partitions: 1,
             prepare: "",
+            connector: Vec::new(),
             own_target_server: false,
             settings: String::new(),
             kafka_settings: "",
@@ -138,6 +141,9 @@ impl Shop {
             ("heartbeat.interval.ms", json!("1000")),
         ] {
             settings[key] = value;
+        }
+        for (key, value) in &plan.connector {
+            settings[*key] = json!(value);
         }
         settings
     }

@@ -3,9 +3,11 @@
 //! Each part looks first and judges then: what is found is plain data, so that what is said about it can be tested
 //! without a cluster. The parts are looked at side by side, and one that is down hides no other.
 
+mod connect;
 mod finding;
 mod kafka;
-mod postgres;
+mod mirror;
+mod source;
 mod storage;
 
 use std::future::Future;
@@ -18,6 +20,7 @@ use tokio_postgres::Client;
 use super::{CheckArgs, Exit, ReportFormat};
 use crate::config::{self, DatabaseUrl, Problems, Purpose, Settings, reference, show};
 
+pub use connect::FoundConnector;
 pub use finding::{Finding, Level};
 pub use kafka::{FoundTopic, FoundTopics};
 
@@ -28,6 +31,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub trait Reach {
     /// Asks the brokers for the topics that the settings match.
     fn topics(&self, settings: &Settings) -> impl Future<Output = Result<FoundTopics, String>>;
+
+    /// Asks Kafka Connect at this address for its connectors.
+    fn connectors(&self, url: &str) -> impl Future<Output = Result<Vec<FoundConnector>, String>>;
 
     /// Opens a session in a database.
     fn database(&self, url: &DatabaseUrl) -> impl Future<Output = Result<Client, String>>;
@@ -90,28 +96,46 @@ async fn connect(settings: &Settings, reach: &impl Reach) -> Vec<Finding> {
         async { if settings.lake.is_on() { storage::check(&settings.lake).await } else { Vec::new() } };
     let mirrors = futures::future::join_all(settings.mirrors.iter().map(|(name, mirror)| async move {
         let subject = format!("mirrors.{name}");
-        match in_time(async { postgres::look_at_mirror(reach.database(&mirror.url).await?, mirror).await })
+        match in_time(async { mirror::look_at_mirror(reach.database(&mirror.url).await?, mirror).await })
             .await
         {
-            Ok(found) => postgres::judge_mirror(&subject, mirror, &found),
+            Ok(found) => mirror::judge_mirror(&subject, mirror, &found),
             Err(reason) => vec![database_away(&subject, reason)],
         }
     }));
     let source = async {
         let url = settings.source.url.as_ref()?;
-        Some(in_time(async { postgres::look_at_source(reach.database(url).await?).await }).await)
+        Some(in_time(async { source::look_at_source(reach.database(url).await?).await }).await)
     };
-    let (topics, storage, mirrors, source) = futures::join!(topics, storage, mirrors, source);
+    let url = settings.connect.url.as_str();
+    let connectors = async { if url.is_empty() { None } else { Some(in_time(reach.connectors(url)).await) } };
+    let (topics, storage, mirrors, source, connectors) =
+        futures::join!(topics, storage, mirrors, source, connectors);
     let mut findings = match &topics {
         Ok(found) => kafka::judge(found),
         Err(reason) => vec![Finding::unreachable("kafka", reason.clone(), None)],
     };
     findings.extend(storage);
     findings.extend(mirrors.into_iter().flatten());
-    findings.extend(source.into_iter().flat_map(|found| match found {
-        Ok(found) => postgres::judge_source(&found, topics.as_ref().ok()),
-        Err(reason) => vec![database_away("source", reason)],
+    let topics = topics.as_ref().ok();
+    findings.extend(source.iter().flat_map(|found| match found {
+        Ok(found) => source::judge(found, topics, &settings.policies()),
+        Err(reason) => vec![database_away("source", reason.clone())],
     }));
+    let source = source.as_ref().and_then(|found| found.as_ref().ok());
+    let around = connect::Surroundings { settings, topics, source };
+    findings.extend(match connectors {
+        Some(Ok(found)) => connect::judge(&found, &around),
+        Some(Err(reason)) => {
+            let cure = "see connect.url, and whether Kafka Connect is up";
+            vec![Finding::unreachable("connect", reason, Some(cure.to_owned()))]
+        }
+        None => vec![Finding::note(
+            "connect",
+            "the connector's settings are not looked at",
+            "set connect.url, to find those that lose values",
+        )],
+    });
     findings
 }
 
@@ -176,6 +200,10 @@ mod tests {
             Ok(FoundTopics { cluster_id: Some("c1".into()), topics: vec![topic] })
         }
 
+        async fn connectors(&self, _: &str) -> Result<Vec<FoundConnector>, String> {
+            Err("connection refused".into())
+        }
+
         async fn database(&self, _: &DatabaseUrl) -> Result<Client, String> {
             Err("connection refused".into())
         }
@@ -222,7 +250,9 @@ mod tests {
              ok    kafka      1 topics with 1 partitions on cluster c1\n\
              ok    lake       lake can be written\n\
              fail  mirrors.m  connection refused\n\
-             \u{20}                -> see mirrors.m.url, and whether the database is up\n"
+             \u{20}                -> see mirrors.m.url, and whether the database is up\n\
+             note  connect    the connector's settings are not looked at\n\
+             \u{20}                -> set connect.url, to find those that lose values\n"
         );
     }
 

@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod fuzz;
 mod generated;
 mod input;
 mod kinds;
+mod mutate;
 mod recorded;
 mod rows;
 

@@ -6,15 +6,17 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::interleave;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use futures::{FutureExt, StreamExt, TryStreamExt};
 
 use super::files::DataFiles;
 use super::plan::{Place, Plan};
 use crate::change::{Candidate, Folded};
 use crate::lake::error::LakeError;
+use crate::lake::schema::DELETED;
+use crate::lake::shape::Shape;
 
 /// Files that are read at the same time.
 const READERS: usize = 8;
@@ -38,8 +40,10 @@ pub(super) struct OriginPlaces {
 }
 
 /// Takes absent cells from the rows that the batch replaces, or from `origins`, the places of [`Folded::origins`].
+///
+/// A row that is marked as deleted is none: what comes after it replaces it whole. Only another delete keeps its cells.
 pub(super) async fn with_stored_cells(
-    folded: &Folded,
+    (folded, shape): (&Folded, Shape),
     plan: &Plan,
     origins: &OriginPlaces,
     files: &DataFiles,
@@ -52,8 +56,13 @@ pub(super) async fn with_stored_cells(
         return Ok(Cells { columns, depends: false, unresolved: Vec::new() });
     }
     let fields = partial.iter().filter_map(|&column| folded.schema.arrow().fields().get(column).cloned());
-    let wanted: SchemaRef = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-    let stored = Stored::read(folded, plan, origins, files, &wanted).await?;
+    let mark = shape.keeps_deleted.then(|| Arc::new(Field::new(DELETED, DataType::Boolean, true)));
+    let wanted: SchemaRef = Arc::new(Schema::new(fields.chain(mark).collect::<Vec<_>>()));
+    let mut stored = Stored::read(folded, plan, origins, files, &wanted).await?;
+    let of_stored = |row: usize| folded.of_stored.as_ref().is_some_and(|rows| rows.value(row));
+    if shape.keeps_deleted {
+        stored.forget_deleted(of_stored);
+    }
     let mut unresolved = Vec::new();
     for (at, &column) in partial.iter().enumerate() {
         let Some((Some(mask), rows)) = folded.absent.get(column).zip(columns.get(column).cloned()) else {
@@ -69,7 +78,9 @@ pub(super) async fn with_stored_cells(
                 if let Some((batch, place)) = stored.of(folded, column, row) {
                     return (batch + 1, place);
                 }
-                unresolved.push((row, column));
+                if !of_stored(row) {
+                    unresolved.push((row, column));
+                }
                 (0, row)
             })
             .collect();
@@ -130,6 +141,21 @@ impl Stored {
             kept: all(&origins.kept),
             batches,
         })
+    }
+
+    /// Leaves out rows that are marked as deleted, but for rows of the batch that delete them again.
+    fn forget_deleted(&mut self, keep: impl Fn(usize) -> bool) {
+        let batches = &self.batches;
+        let is_deleted = |(batch, place): (usize, usize)| {
+            let marks = batches.get(batch).and_then(|batch: &RecordBatch| batch.column_by_name(DELETED));
+            marks
+                .and_then(|marks| marks.as_boolean_opt())
+                .is_some_and(|marks| marks.is_valid(place) && marks.value(place))
+        };
+        self.own.retain(|&row, &mut place| keep(row) || !is_deleted(place));
+        for place in &mut self.stored {
+            *place = place.filter(|place| !is_deleted(*place));
+        }
     }
 
     /// The stored row that has an absent cell.

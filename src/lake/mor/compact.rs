@@ -10,9 +10,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{concat, filter_record_batch};
-use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use deltalake::Path;
 use deltalake::logstore::object_store::ObjectStoreExt;
@@ -28,6 +27,8 @@ use crate::lake::action::{Add, Entry};
 use crate::lake::error::LakeError;
 use crate::lake::log::Outcome;
 use crate::lake::now_millis;
+use crate::lake::schema::IS_CURRENT;
+use crate::lake::shape::Shape;
 use crate::lake::state::{LiveFile, TableState};
 use crate::lake::table::{Table, Writer};
 
@@ -104,19 +105,12 @@ fn tier(bytes: i64) -> usize {
     tier
 }
 
-/// The columns of a current table as they are stored.
-fn stored_schema(schema: &TableSchema) -> SchemaRef {
-    let source = schema.arrow().fields().iter().map(|field| field.as_ref().clone());
-    let fields: Vec<Field> = source.chain(files::metadata_fields()).collect();
-    Arc::new(Schema::new(fields))
-}
-
 impl MergeOnRead {
     /// Makes one step, if one is due; says whether it did.
     pub(in crate::lake) async fn compact(
         &mut self,
         table: &mut Table,
-        schema: &Arc<TableSchema>,
+        (schema, shape): (&Arc<TableSchema>, Shape),
         writer: &Writer,
         pressure: Pressure,
     ) -> Result<bool, LakeError> {
@@ -128,8 +122,8 @@ impl MergeOnRead {
         }
         let started = std::time::Instant::now();
         let files = DataFiles { table: table.log.table().into(), store: table.log.files() };
-        self.follow(table, schema, &files).await?;
-        let (written, keys) = self.rewrite(table, schema, &files, &chosen).await?;
+        self.follow(table, (schema, shape), &files).await?;
+        let (written, keys) = self.rewrite(table, (schema, shape), &files, &chosen).await?;
         let now = now_millis();
         let entry = Entry::new("OPTIMIZE", &writer.id, now);
         let entry = chosen
@@ -165,14 +159,14 @@ impl MergeOnRead {
     async fn rewrite(
         &mut self,
         table: &Table,
-        schema: &Arc<TableSchema>,
+        (schema, shape): (&Arc<TableSchema>, Shape),
         files: &DataFiles,
         chosen: &[String],
     ) -> Result<(Option<Add>, Vec<Keys>), LakeError> {
         let refused = |error: ArrowError| {
             LakeError::Refused(format!("table {} cannot be compacted: {error}", files.table))
         };
-        let (columns, codec) = (stored_schema(schema), KeyCodec::new(schema));
+        let (columns, codec) = (shape.stored(schema), KeyCodec::new(schema));
         let mut out = RowWriter::new(&columns).map_err(refused)?;
         let mut keys = Vec::new();
         let mut bounds: Vec<Vec<ArrayRef>> = vec![Vec::new(); schema.key().len()];
@@ -189,7 +183,11 @@ impl MergeOnRead {
                 first += rows;
                 let of_key: Vec<ArrayRef> =
                     schema.key().iter().filter_map(|&index| batch.columns().get(index).cloned()).collect();
-                keys.push(codec.encode(&of_key).map_err(refused)?);
+                let of_rows = codec.encode(&of_key).map_err(refused)?;
+                keys.push(match current_flags(&batch, shape) {
+                    Some(flags) => of_rows.only(flags),
+                    None => of_rows,
+                });
                 for (bounds, column) in bounds.iter_mut().zip(of_key) {
                     bounds.push(column);
                 }
@@ -208,6 +206,11 @@ impl MergeOnRead {
         let add = files.put(out.finish().map_err(refused)?, stats, false).await?;
         Ok((Some(add), keys))
     }
+}
+
+/// Which rows of a history table are current versions, the only ones that the index knows.
+fn current_flags(rows: &RecordBatch, shape: Shape) -> Option<&BooleanArray> {
+    rows.column_by_name(IS_CURRENT).filter(|_| shape.history)?.as_boolean_opt()
 }
 
 /// The rows of a batch that are not deleted; `first` is the ordinal of its first row.

@@ -7,10 +7,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
+    Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, TimestampMicrosecondArray,
+    new_null_array,
 };
 use arrow::compute::{cast, concat_batches, max, max_string, min, min_string};
-use arrow::datatypes::{DataType, Field, Int16Type, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, Int16Type, Int32Type, Int64Type, SchemaRef};
 use arrow::error::ArrowError;
 use deltalake::logstore::object_store::PutOptions;
 use deltalake::{ObjectStore, Path};
@@ -29,7 +30,8 @@ use crate::change::{Folded, TableSchema};
 use crate::lake::action::Add;
 use crate::lake::error::LakeError;
 use crate::lake::now_millis;
-use crate::lake::schema::{OPERATION, SOURCE_TIME, SYNCED_AT, has_exact_bounds};
+use crate::lake::schema::has_exact_bounds;
+use crate::lake::shape::Shape;
 
 /// Longest text that becomes a bound in the statistics; they stand in every log entry that touches the file.
 const LONGEST_BOUND: usize = 64;
@@ -215,21 +217,13 @@ fn aligned(batch: &RecordBatch, schema: &SchemaRef) -> Result<Vec<ArrayRef>, Arr
     schema.fields().iter().map(column).collect()
 }
 
-/// The metadata columns, behind the source's.
-pub(super) fn metadata_fields() -> [Field; 3] {
-    let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
-    [
-        Field::new(OPERATION, DataType::Utf8, true),
-        Field::new(SOURCE_TIME, time.clone(), true),
-        Field::new(SYNCED_AT, time, true),
-    ]
-}
-
-/// The rows of `folded` as a current table stores them: `columns`, which are its own with absent cells filled in, then
-/// the metadata columns.
-pub(super) fn stored_rows(folded: &Folded, mut columns: Vec<ArrayRef>) -> Result<RecordBatch, ArrowError> {
-    let source = folded.schema.arrow().fields().iter().map(|field| field.as_ref().clone());
-    let fields: Vec<Field> = source.chain(metadata_fields()).collect();
+/// The rows of `folded` as a table of that shape stores them: `columns`, which are its own with absent cells filled in,
+/// then the metadata columns.
+pub(super) fn stored_rows(
+    folded: &Folded,
+    mut columns: Vec<ArrayRef>,
+    shape: Shape,
+) -> Result<RecordBatch, ArrowError> {
     let times: TimestampMicrosecondArray =
         folded.source_micros.iter().map(|&micros| (micros != 0).then_some(micros)).collect();
     let now = TimestampMicrosecondArray::from_value(now_millis() * 1000, folded.rows.num_rows());
@@ -237,7 +231,11 @@ pub(super) fn stored_rows(folded: &Folded, mut columns: Vec<ArrayRef>) -> Result
     columns.push(Arc::new(operations));
     columns.push(Arc::new(times.with_timezone("UTC")));
     columns.push(Arc::new(now.with_timezone("UTC")));
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+    if shape.keeps_deleted {
+        let deleted = folded.operations.iter().map(|operation| Some(!operation.is_upsert()));
+        columns.push(Arc::new(deleted.collect::<BooleanArray>()));
+    }
+    RecordBatch::try_new(shape.stored(&folded.schema), columns)
 }
 
 /// A data file in memory, row by row.

@@ -5,7 +5,7 @@
 //! at most sixteen bytes, their bytes are the key; else each value of variable width has its length before it. A key
 //! with a null in it equals no other, so it has no bytes.
 
-use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
 use arrow::compute::cast;
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Field, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
@@ -42,6 +42,30 @@ impl Keys {
             start = end;
             key
         })
+    }
+
+    /// The key of one row.
+    fn get(&self, row: usize) -> Option<&[u8]> {
+        let start = row.checked_sub(1).and_then(|before| self.ends.get(before)).map_or(0, |(end, _)| *end);
+        let &(end, whole) = self.ends.get(row)?;
+        self.bytes.get(start..end).filter(|_| whole)
+    }
+
+    /// The keys of the rows at `places`; rows without one are not to be found by a key.
+    pub(super) fn at(&self, places: impl Iterator<Item = Option<usize>>) -> Self {
+        let mut keys = Self::default();
+        for place in places {
+            let key = place.and_then(|row| self.get(row));
+            keys.bytes.extend_from_slice(key.unwrap_or_default());
+            keys.ends.push((keys.bytes.len(), key.is_some()));
+        }
+        keys
+    }
+
+    /// The same keys, without those of rows that `flags` does not say yes to.
+    pub(super) fn only(&self, flags: &BooleanArray) -> Self {
+        let is_set = |row: &usize| flags.is_valid(*row) && flags.value(*row);
+        self.at((0..self.len()).map(|row| Some(row).filter(is_set)))
     }
 
     /// Rows.
@@ -109,7 +133,7 @@ fn width(data_type: &DataType) -> Option<usize> {
 
 /// A key column by its type.
 enum Cells<'a> {
-    Boolean(&'a arrow::array::BooleanArray),
+    Boolean(&'a BooleanArray),
     Int16(&'a arrow::array::Int16Array),
     Int32(&'a arrow::array::Int32Array),
     Int64(&'a arrow::array::Int64Array),

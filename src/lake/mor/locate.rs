@@ -4,12 +4,15 @@
 //! that came are put in. Only what may bring rows matters. A file that went, or a vector that grew, leaves addresses
 //! behind that are stale, which whoever looks them up sees; but a file that came back or a vector that shrank (RESTORE)
 //! brings rows, so every `add` by others is read anew. Where the entries are gone, or are too many, or the index cannot
-//! be used, it is built from the key columns of all live files.
+//! be used, it is built from the key columns of all live files. In a history table the current row of a key is its current
+//! version: versions that have ended are never in the index.
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::array::AsArray;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use futures::{StreamExt, TryStreamExt};
 use roaring::RoaringTreemap;
 use tokio::sync::mpsc;
@@ -21,13 +24,17 @@ use super::vectors;
 use crate::lake::action::{DeletionVector, Line};
 use crate::lake::error::LakeError;
 use crate::lake::index::{IndexIdentity, KeyIndex, RowAddress};
-use crate::lake::state::TableState;
+use crate::lake::schema::IS_CURRENT;
+use crate::lake::shape::Shape;
+use crate::lake::state::{LiveFile, TableState};
 use crate::lake::table::Table;
 
 /// Entries that are applied one by one; beyond, reading the key columns is no slower.
 const REPLAYED: i64 = 1000;
 /// Files that are read at the same time.
 const READERS: usize = 4;
+/// Time between two lines of the log about a long reading.
+const PROGRESS: Duration = Duration::from_secs(5);
 /// Batches of keys that wait for the index.
 const QUEUED: usize = 16;
 
@@ -37,6 +44,8 @@ pub(super) struct Locator {
     index: Option<KeyIndex>,
     identity: IndexIdentity,
     codec: Arc<KeyCodec>,
+    /// Whether rows are versions: only the current one of a key has an address.
+    versions: bool,
     /// Whether the entry of the index's version was compared.
     verified: bool,
     home: Home,
@@ -45,6 +54,28 @@ pub(super) struct Locator {
 impl std::fmt::Debug for Locator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Locator").field("home", &self.home).finish_non_exhaustive()
+    }
+}
+
+/// How far the reading of keys has got, said now and then.
+struct Progress<'a> {
+    table: &'a str,
+    done: usize,
+    of: i64,
+    said: Instant,
+}
+
+impl<'a> Progress<'a> {
+    fn new(table: &'a str, of: i64) -> Self {
+        Self { table, done: 0, of, said: Instant::now() }
+    }
+
+    fn advance(&mut self, rows: usize) {
+        self.done += rows;
+        if self.said.elapsed() >= PROGRESS {
+            tracing::info!(table = self.table, rows = self.done, of = self.of, "building the key index");
+            self.said = Instant::now();
+        }
     }
 }
 
@@ -63,7 +94,12 @@ pub(super) fn identity(state: &TableState, codec: &KeyCodec) -> IndexIdentity {
 
 impl Locator {
     /// Opens what is in `home`, or begins an empty index there.
-    pub(super) fn open(home: Home, identity: IndexIdentity, codec: KeyCodec) -> std::io::Result<Self> {
+    pub(super) fn open(
+        home: Home,
+        identity: IndexIdentity,
+        codec: KeyCodec,
+        shape: Shape,
+    ) -> std::io::Result<Self> {
         let index = match KeyIndex::open(home.folder(), &identity) {
             Ok(index) => index,
             Err(reason) => {
@@ -71,7 +107,8 @@ impl Locator {
                 KeyIndex::create(home.folder(), &identity)?
             }
         };
-        Ok(Self { index: Some(index), identity, codec: Arc::new(codec), verified: false, home })
+        let (codec, versions) = (Arc::new(codec), shape.history);
+        Ok(Self { index: Some(index), identity, codec, versions, verified: false, home })
     }
 
     /// Whether it is the index of what `identity` describes.
@@ -127,7 +164,8 @@ impl Locator {
         let added =
             came.iter().filter_map(|path| Some((path.clone(), live(path)?.vector.as_deref().cloned())));
         let added: Vec<_> = added.collect();
-        self.take_in(added, files).await?;
+        let rows = added.iter().filter_map(|(path, _)| live(path)?.physical_rows()).sum();
+        self.take_in(added, rows, files).await?;
         let index = self.index_mut()?;
         let mut finish = || {
             for path in went.iter().filter(|path| live(path).is_none()) {
@@ -141,14 +179,15 @@ impl Locator {
 
     /// Builds the index anew from the key columns of all live files.
     async fn rebuild(&mut self, table: &Table, files: &DataFiles) -> Result<(), LakeError> {
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         let name = table.log.table();
         self.index = None;
         let index = KeyIndex::create(self.home.folder(), &self.identity);
         self.index = Some(index.map_err(|error| failed(name, &error))?);
+        let rows = table.state.files().values().filter_map(LiveFile::physical_rows).sum();
         let all = table.state.files().iter();
         let all = all.map(|(path, file)| (path.to_string(), file.vector.as_deref().cloned())).collect();
-        self.take_in(all, files).await?;
+        self.take_in(all, rows, files).await?;
         let entry = table.log.entry(table.state.version()).await?;
         let index = self.index_mut()?;
         index
@@ -162,10 +201,11 @@ impl Locator {
         Ok(())
     }
 
-    /// Reads the keys of the live rows of `added` into the index, several files at a time.
+    /// Reads the keys of the live rows of `added`, about `rows` of them, into the index, several files at a time.
     async fn take_in(
         &mut self,
         added: Vec<(String, Option<DeletionVector>)>,
+        rows: i64,
         files: &DataFiles,
     ) -> Result<(), LakeError> {
         let columns = self.key_columns();
@@ -191,8 +231,10 @@ impl Locator {
             }
         });
         let reading = readers.buffer_unordered(READERS).try_collect::<()>();
+        let mut progress = Progress::new(&files.table, rows);
         let writing = async {
             while let Some(located) = receiver.recv().await {
+                progress.advance(located.keys.len());
                 for (row, key) in (located.first..).zip(located.keys.iter()) {
                     let Some(key) = key else { continue };
                     if !located.deleted.contains(u64::from(row)) {
@@ -208,7 +250,8 @@ impl Locator {
     }
 
     fn key_columns(&self) -> SchemaRef {
-        Arc::new(Schema::new(self.codec.fields().collect::<Vec<Field>>()))
+        let current = self.versions.then(|| Field::new(IS_CURRENT, DataType::Boolean, true));
+        Arc::new(Schema::new(self.codec.fields().chain(current).collect::<Vec<Field>>()))
     }
 
     /// What the index says about each key: the data file and the row in it. It may be stale.
@@ -302,11 +345,16 @@ async fn read_keys(
     };
     let mut batches = files.scan(path, columns).await?;
     let mut first = 0;
-    while let Some(cells) = batches.try_next().await? {
+    while let Some(mut cells) = batches.try_next().await? {
+        let current = if columns.column_with_name(IS_CURRENT).is_some() { cells.pop() } else { None };
         let keys = codec.encode(&cells).map_err(|error| LakeError::Unreadable {
             table: files.table.to_string(),
             message: format!("the key columns of {path}: {error}"),
         })?;
+        let keys = match current.as_ref().and_then(|flags| flags.as_boolean_opt()) {
+            Some(flags) => keys.only(flags),
+            None => keys,
+        };
         let rows = keys.len() as u32;
         if sender.send(Located { file, first, keys, deleted: Arc::clone(&deleted) }).await.is_err() {
             return Ok(());

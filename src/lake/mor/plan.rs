@@ -1,6 +1,6 @@
 //! What a batch does to the files that are there: which rows go, and where those are that cells are kept of.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use deltalake::ObjectStore;
 use roaring::RoaringTreemap;
@@ -17,6 +17,9 @@ use crate::lake::now_millis;
 use crate::lake::state::LiveFile;
 use crate::lake::table::Table;
 
+/// Files that are read at the same time for the cells of old rows.
+pub(super) const READERS: usize = 8;
+
 /// A row that goes, by its ordinal, and the row of the batch that takes its place.
 type Going = (u32, Option<usize>);
 
@@ -32,7 +35,7 @@ pub(super) struct Touched {
     pub(super) path: String,
     pub(super) file: LiveFile,
     /// Rows that go, ascending.
-    rows: Vec<Going>,
+    pub(super) rows: Vec<Going>,
     /// All deleted rows, those that go included.
     pub(super) deleted: RoaringTreemap,
     /// Where `deleted` is written; `None` where no row is left and the file goes.
@@ -123,6 +126,31 @@ impl Plan {
         self.files.iter().flat_map(|touched| {
             touched.rows.iter().filter_map(|&(row, by)| Some((by?, touched.path.as_str(), row)))
         })
+    }
+
+    /// The rows of the batch that take the place of a stored one.
+    pub(super) fn replacing(&self) -> HashSet<usize> {
+        self.files.iter().flat_map(|touched| &touched.rows).filter_map(|&(_, by)| by).collect()
+    }
+
+    /// Leaves the rows where they are whose number in the batch `spared` says yes to.
+    pub(super) fn spare(&mut self, spared: impl Fn(usize) -> bool) {
+        for touched in &mut self.files {
+            let deleted = &mut touched.deleted;
+            touched.rows.retain(|&(row, by)| {
+                let goes = !by.is_some_and(&spared);
+                if !goes {
+                    deleted.remove(u64::from(row));
+                }
+                goes
+            });
+        }
+        self.files.retain(|touched| !touched.rows.is_empty());
+    }
+
+    /// Rows that go, of which none of the batch takes the place.
+    pub(super) fn without_successor(&self) -> usize {
+        self.files.iter().flat_map(|touched| &touched.rows).filter(|(_, by)| by.is_none()).count()
     }
 
     /// Writes the vectors of all touched files as one file, and the actions that put them in place.

@@ -10,13 +10,13 @@ use deltalake::datafusion::prelude::SessionContext;
 use proptest::prelude::*;
 
 use super::fixture::{Cell, Event, Fixture, batch, batch_of, column, table, value};
-use crate::change::{Batch, ColumnType, Operation, Sink, TableSchema, WriteMode};
+use crate::change::{Batch, ColumnType, Operation, Sink, TablePolicy, TableSchema, WriteMode};
 use crate::lake::read::At;
 use crate::lake::{Lake, LakeOptions};
 
 /// What happens between two batches.
 #[derive(Debug, Clone, Copy)]
-enum Between {
+pub(super) enum Between {
     Nothing,
     /// The process starts again and reads from a stored position.
     Restart,
@@ -34,14 +34,14 @@ enum Between {
 }
 
 #[derive(Debug, Clone)]
-struct Change {
+pub(super) struct Change {
     operation: Operation,
     id: i64,
     name: u8,
     note: u8,
 }
 
-fn change() -> impl Strategy<Value = Change> {
+pub(super) fn change() -> impl Strategy<Value = Change> {
     let operation = prop_oneof![
         3 => Just(Operation::Update),
         2 => Just(Operation::Create),
@@ -56,7 +56,7 @@ fn change() -> impl Strategy<Value = Change> {
     })
 }
 
-fn between() -> impl Strategy<Value = Between> {
+pub(super) fn between() -> impl Strategy<Value = Between> {
     prop_oneof![
         2 => Just(Between::Nothing),
         2 => Just(Between::Restart),
@@ -71,7 +71,7 @@ fn between() -> impl Strategy<Value = Between> {
     ]
 }
 
-fn to_event(offset: i64, change: &Change) -> Event {
+pub(super) fn to_event(offset: i64, change: &Change) -> Event {
     // Only an update of a stored row can have absent cells.
     let note = match (change.operation, change.note) {
         (Operation::Delete, _) | (_, 0) => Cell::Null,
@@ -100,7 +100,7 @@ fn apply(model: &mut Model, event: &Event) {
 
 /// Which columns are the key.
 #[derive(Debug, Clone, Copy)]
-enum Key {
+pub(super) enum Key {
     Id,
     /// A text, and behind it the id.
     Composite,
@@ -112,7 +112,7 @@ fn region(id: i64) -> String {
 }
 
 impl Key {
-    fn batch(self, events: &[Event]) -> Batch {
+    pub fn batch(self, events: &[Event]) -> Batch {
         let plain = batch("items", events);
         if matches!(self, Self::Id) {
             return plain;
@@ -130,11 +130,12 @@ impl Key {
 }
 
 /// One lake and what it has been told.
-struct World {
-    fixture: Fixture,
-    options: LakeOptions,
-    lake: Option<Lake>,
-    from: usize,
+pub(super) struct World {
+    pub fixture: Fixture,
+    pub options: LakeOptions,
+    pub lake: Option<Lake>,
+    /// The next change that it is to be told.
+    pub from: usize,
     saved: PathBuf,
 }
 
@@ -153,10 +154,14 @@ fn copy(from: &Path, to: &Path) {
 
 impl World {
     async fn new(write: WriteMode) -> Self {
+        Self::with(TablePolicy { write, ..TablePolicy::default() }).await
+    }
+
+    pub async fn with(policy: TablePolicy) -> Self {
         let fixture = Fixture::new();
         let mut options = fixture.options();
         options.checkpoint_interval = 2;
-        options.policies.defaults.write = write;
+        options.policies.defaults = policy;
         let saved = fixture.dir.path().join("_index_saved");
         let mut world = Self { fixture, options, lake: None, from: 0, saved };
         world.start().await;
@@ -186,7 +191,7 @@ impl World {
         Some(foreign)
     }
 
-    async fn step(&mut self, between: Between, key: Key, present: bool) {
+    pub async fn step(&mut self, between: Between, key: Key, present: bool) {
         match between {
             Between::Replay => self.from = self.from.saturating_sub(3),
             Between::Maintain => self.lake.as_mut().unwrap().maintain().await.unwrap(),

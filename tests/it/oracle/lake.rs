@@ -41,8 +41,19 @@ pub async fn table_equal(
     columns: &[SourceColumn],
     source: &Rows,
 ) -> Result<(), String> {
+    rows_equal(shop, (table, "true"), columns, source).await
+}
+
+/// Compares those rows of a table for which `condition` holds with the rows of its source.
+pub async fn rows_equal(
+    shop: &Shop,
+    (table, condition): (&str, &str),
+    columns: &[SourceColumn],
+    source: &Rows,
+) -> Result<(), String> {
     let what = format!("lake {table}");
-    let batches = rows_of(&shop.lake.join(table), "SELECT * FROM t").await?;
+    let query = format!("SELECT * FROM t WHERE {condition}");
+    let batches = rows_of(&shop.lake.join(table), &query).await?;
     let mut rows = Vec::new();
     for batch in &batches {
         check_metadata(&what, batch)?;

@@ -17,7 +17,7 @@ use crate::daemon::Running;
 use crate::eventually::{PATIENCE, eventually};
 use crate::shop::{Shop, TABLES};
 
-pub use lake::{count_rows, rows_of, table_equal as lake_table_equal};
+pub use lake::{count_rows, rows_equal as lake_rows_equal, rows_of, table_equal as lake_table_equal};
 
 /// A row as texts, in the order of the source's columns.
 pub type Row = Vec<Option<String>>;

@@ -16,6 +16,11 @@ impl Connect {
         Self { url: format!("http://127.0.0.1:{port}/connectors"), client: reqwest::Client::new() }
     }
 
+    /// Its address, as the settings name it.
+    pub fn address(&self) -> String {
+        self.url.trim_end_matches("/connectors").to_owned()
+    }
+
     /// Registers a connector and returns when its task runs.
     pub async fn register(&self, name: &str, settings: &Value) {
         // A worker that has just started answers 409 until its group has settled.

@@ -1,0 +1,622 @@
+//! The model of the source: a small database, and what its connector sends for each thing that happens to it.
+//!
+//! This is the description of what is right. It knows nothing of batches, folds or sinks: each record comes with its
+//! [`Effect`], which is what the table in the source is after it, with every value, whether the record holds it or not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::event::{self, Event, Image};
+use super::steps::{Choices, Setting, Step};
+use super::values::{Kind, Value};
+
+/// A column of a table.
+#[derive(Debug, Clone)]
+pub struct Column {
+    pub name: String,
+    pub kind: Kind,
+    pub key: bool,
+    pub dropped: bool,
+}
+
+/// A table of the source.
+#[derive(Debug, Clone)]
+pub struct Table {
+    pub name: &'static str,
+    pub topic: Arc<str>,
+    pub columns: Vec<Column>,
+    /// Names of the key columns, in key order.
+    pub key: Vec<&'static str>,
+    /// REPLICA IDENTITY FULL: events hold the whole row before, and no placeholders.
+    pub full: bool,
+    rows: BTreeMap<u8, Row>,
+    /// Rows of a table without key.
+    bag: Vec<Row>,
+}
+
+/// The cells of a row by the number of their column. A column that was added later is null until it is set.
+pub type Row = BTreeMap<usize, Value>;
+
+/// How sure it is that a copy can have a cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sure {
+    /// It has this value.
+    Yes,
+    /// It has this value, or null where the value was nowhere to be found: the event left it out, and the row that
+    /// held it lies in another partition, whose delete came first.
+    OrNull,
+    /// Not looked at: a replay passes through older rows that the events no longer describe whole.
+    No,
+}
+
+/// What a copy must show: by column name the text of a cell.
+pub type Expected = BTreeMap<String, (Option<String>, Sure)>;
+
+/// What the copy of a table is after a record, compared with before.
+#[derive(Debug, Clone)]
+pub enum Effect {
+    Nothing,
+    Set {
+        table: usize,
+        key: u8,
+        row: Expected,
+    },
+    Remove {
+        table: usize,
+        key: u8,
+    },
+    Clear {
+        table: usize,
+    },
+    /// The rows of a table without key, all of them.
+    Bag {
+        table: usize,
+        rows: Vec<Expected>,
+    },
+}
+
+/// What the raw table must have of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Raw {
+    pub operation: &'static str,
+    pub absent: Vec<String>,
+}
+
+/// A record on its way to Kafka.
+#[derive(Debug, Clone)]
+pub struct Sent {
+    pub topic: Arc<str>,
+    pub key: Option<String>,
+    pub value: Option<String>,
+    pub headers: Vec<(&'static str, String)>,
+    pub effect: Effect,
+    pub raw: Option<Raw>,
+}
+
+/// The source and its connector.
+pub struct Source {
+    pub tables: Vec<Table>,
+    setting: Setting,
+    /// Columns whose value a copy may have lost on the way, by table and key.
+    lost: BTreeMap<(usize, u8), BTreeSet<usize>>,
+    /// Where the log stands, and the place of the statement at hand.
+    log: i64,
+    lsn: i64,
+    /// Places of the last change of each row, and of the last statement that locked each table.
+    touched: BTreeMap<(usize, u8), i64>,
+    locked: BTreeMap<usize, i64>,
+    transaction: i64,
+    added: usize,
+    pub sent: Vec<Sent>,
+}
+
+fn table(name: &'static str, columns: &[(&str, Kind)], key: &[&'static str], full: bool) -> Table {
+    let columns = columns
+        .iter()
+        .map(|(name, kind)| Column {
+            name: (*name).to_owned(),
+            kind: *kind,
+            key: key.contains(name),
+            dropped: false,
+        })
+        .collect();
+    let topic = format!("cdc.public.{name}").into();
+    Table { name, topic, columns, key: key.to_vec(), full, rows: BTreeMap::new(), bag: Vec::new() }
+}
+
+/// The tables of every history. The one without key is the last.
+pub fn tables() -> Vec<Table> {
+    vec![
+        table(
+            "plain",
+            &[
+                ("id", Kind::Int8),
+                ("name", Kind::Text),
+                ("note", Kind::Text),
+                ("n", Kind::Int4),
+                ("flag", Kind::Bool),
+            ],
+            &["id"],
+            false,
+        ),
+        // Every form of the placeholder, and a key whose order is not that of the columns.
+        table(
+            "forms",
+            &[
+                ("a", Kind::Int4),
+                ("body", Kind::Jsonb),
+                ("raw", Kind::Bytea),
+                ("tags", Kind::TextArray),
+                ("b", Kind::Text),
+                ("numbers", Kind::IntArray),
+                ("ids", Kind::UuidArray),
+                ("blobs", Kind::ByteaArray),
+                ("attributes", Kind::HstoreMap),
+            ],
+            &["b", "a"],
+            false,
+        ),
+        table(
+            "whole",
+            &[
+                ("id", Kind::Uuid),
+                ("doc", Kind::Text),
+                ("price", Kind::Numeric),
+                ("day", Kind::Date),
+                ("at", Kind::TimestampTz),
+                ("weight", Kind::Double),
+            ],
+            &["id"],
+            true,
+        ),
+        table("pairs", &[("a", Kind::Int4), ("b", Kind::Text)], &["a", "b"], false),
+        table("heap", &[("a", Kind::Int4), ("t", Kind::Text)], &[], true),
+    ]
+}
+
+/// A key that no step names: where a row waits while two rows change places.
+const ASIDE: u8 = 8;
+
+impl Table {
+    /// Numbers of the columns that there are now.
+    pub fn live(&self) -> impl Iterator<Item = usize> {
+        (0..self.columns.len()).filter(|&column| !self.columns[column].dropped)
+    }
+
+    /// The values of a key column, different for each key.
+    fn key_value(&self, column: usize, key: u8) -> Value {
+        // In a composite key, keys share the values of single columns.
+        let number = match (self.key.len(), self.columns[column].name.as_str()) {
+            (2, "a") => key / 3 + 41,
+            (2, _) => key % 3 + 41,
+            _ => key,
+        };
+        match self.columns[column].kind {
+            Kind::Int8 if key == ASIDE => Value::Small(6),
+            _ => Value::Small(number),
+        }
+    }
+
+    fn with_key(&self, mut row: Row, key: u8) -> Row {
+        for column in 0..self.columns.len() {
+            if self.columns[column].key {
+                row.insert(column, self.key_value(column, key));
+            }
+        }
+        row
+    }
+
+    fn row(&self, key: u8, cells: &Choices) -> Row {
+        let chosen =
+            |column: usize| (column, Value::chosen(self.columns[column].kind, cells[column % cells.len()]));
+        self.with_key(self.live().map(chosen).collect(), key)
+    }
+
+    fn changed(&self, row: &Row, columns: u16, cells: &Choices) -> Row {
+        let mut changed = row.clone();
+        for column in self.live().filter(|&column| !self.columns[column].key) {
+            if columns >> (column % 16) & 1 == 1 {
+                let value = Value::chosen(self.columns[column].kind, cells[column % cells.len()]);
+                changed.insert(column, value);
+            }
+        }
+        changed
+    }
+
+    /// Columns whose value an update from `before` to `after` does not send.
+    fn unchanged(&self, before: &Row, after: &Row) -> Vec<usize> {
+        if self.full {
+            return Vec::new();
+        }
+        let large = |column: &usize| matches!(after.get(column), Some(Value::Big(_)));
+        self.live()
+            .filter(large)
+            .filter(|column| before.get(column) == after.get(column) && !self.columns[*column].key)
+            .collect()
+    }
+
+    /// What a copy shows of a row. Columns that were dropped are null in rows that were written since.
+    fn expected(&self, row: &Row, lost: &BTreeSet<usize>) -> Expected {
+        self.live()
+            .map(|column| {
+                let Column { name, kind, .. } = &self.columns[column];
+                let value = row.get(&column).copied().unwrap_or(Value::Null);
+                let sure = if lost.contains(&column) { Sure::OrNull } else { Sure::Yes };
+                (name.clone(), (value.shown(*kind), sure))
+            })
+            .collect()
+    }
+
+    /// The texts of a key's columns, in key order.
+    pub fn key_texts(&self, key: u8) -> Vec<String> {
+        self.key
+            .iter()
+            .filter_map(|name| {
+                let column = self.columns.iter().position(|column| column.name == *name)?;
+                self.key_value(column, key).shown(self.columns[column].kind)
+            })
+            .collect()
+    }
+
+    fn nth_key(&self, row: u8) -> Option<u8> {
+        self.rows.keys().nth(row as usize % self.rows.len().max(1)).copied()
+    }
+}
+
+impl Source {
+    /// A source with the rows that its snapshot reads.
+    pub fn new(setting: &Setting) -> Self {
+        let mut source = Self {
+            tables: tables(),
+            setting: setting.clone(),
+            lost: BTreeMap::new(),
+            log: 1_000_000,
+            lsn: 1_000_000,
+            touched: BTreeMap::new(),
+            locked: BTreeMap::new(),
+            transaction: 700,
+            added: 0,
+            sent: Vec::new(),
+        };
+        for (table, key, cells) in &setting.snapshot {
+            source.snapshot_row(*table as usize, *key, cells);
+        }
+        source
+    }
+
+    fn snapshot_row(&mut self, table: usize, key: u8, cells: &Choices) {
+        let row = self.tables[table].row(key, cells);
+        if self.tables[table].key.is_empty() {
+            self.tables[table].bag.push(row.clone());
+        } else if self.tables[table].rows.contains_key(&key) {
+            return;
+        } else {
+            self.tables[table].rows.insert(key, row.clone());
+        }
+        self.send(table, "r", Some(key), None, Some((&row, &[])), "true");
+    }
+
+    /// Lets a step happen.
+    pub fn apply(&mut self, step: &Step) {
+        self.log += 100;
+        self.lsn = self.log;
+        self.transaction += 1;
+        match step {
+            Step::Insert { table, key, cells } => self.insert(*table as usize, *key, cells),
+            Step::Update { table, row, columns, cells } => {
+                self.update(*table as usize, *row, *columns, cells);
+            }
+            Step::Delete { table, row } => self.delete(*table as usize, *row),
+            Step::ChangeKey { table, row, to, columns, cells } => {
+                self.change_key(*table as usize, *row, *to, *columns, cells);
+            }
+            Step::Read { table, row } => self.read(*table as usize, *row),
+            Step::Truncate { table } => self.truncate(*table as usize),
+            Step::AddColumn { table, kind } => self.add_column(*table as usize, *kind),
+            Step::DropColumn { table, column } => self.drop_column(*table as usize, *column),
+            Step::Noise { table, kind } => self.noise(*table as usize, *kind),
+            Step::Replay { records } => self.replay(*records as usize % 24),
+        }
+    }
+
+    /// Gives the statement at hand its place in the log. Transactions that overlap are sent in the order of their
+    /// commits, so that places go back and forth; but never before what the rows' locks have waited for.
+    fn touch(&mut self, table: usize, keys: &[u8]) {
+        let rows = keys.iter().filter_map(|key| self.touched.get(&(table, *key)));
+        let after = rows.chain(self.locked.get(&table)).max().copied().unwrap_or(1_000_000);
+        self.lsn = if self.transaction % 3 == 0 { (after + 1).max(self.log - 2_000) } else { self.log };
+        self.touched.extend(keys.iter().map(|key| ((table, *key), self.lsn)));
+    }
+
+    /// A statement that waits for all others of the table.
+    fn lock(&mut self, table: usize) {
+        self.lsn = self.log;
+        self.locked.insert(table, self.lsn);
+    }
+
+    fn insert(&mut self, table: usize, key: u8, cells: &Choices) {
+        let row = self.tables[table].row(key, cells);
+        if self.tables[table].key.is_empty() {
+            self.tables[table].bag.push(row.clone());
+            return self.send(table, "c", None, None, Some((&row, &[])), "false");
+        }
+        if self.tables[table].rows.contains_key(&key) {
+            return self.set(table, key, row);
+        }
+        self.tables[table].rows.insert(key, row.clone());
+        self.touch(table, &[key]);
+        self.send(table, "c", Some(key), None, Some((&row, &[])), "false");
+    }
+
+    fn update(&mut self, table: usize, row: u8, columns: u16, cells: &Choices) {
+        let of = &mut self.tables[table];
+        if of.key.is_empty() {
+            let Some(at) = (row as usize).checked_rem(of.bag.len()) else {
+                return self.insert(table, 0, cells);
+            };
+            let before = of.bag[at].clone();
+            let after = of.changed(&before, columns, cells);
+            of.bag[at] = after.clone();
+            return self.send(table, "u", None, Some(&before), Some((&after, &[])), "false");
+        }
+        let Some(key) = of.nth_key(row) else { return self.insert(table, row % 6, cells) };
+        let after = of.changed(&of.rows[&key], columns, cells);
+        self.set(table, key, after);
+    }
+
+    fn set(&mut self, table: usize, key: u8, after: Row) {
+        let Some(before) = self.tables[table].rows.insert(key, after.clone()) else { return };
+        let unchanged = self.tables[table].unchanged(&before, &after);
+        self.touch(table, &[key]);
+        self.send(table, "u", Some(key), Some(&before), Some((&after, &unchanged)), "false");
+    }
+
+    fn delete(&mut self, table: usize, row: u8) {
+        let of = &mut self.tables[table];
+        if of.key.is_empty() {
+            if let Some(at) = (row as usize).checked_rem(of.bag.len()) {
+                let before = of.bag.swap_remove(at);
+                self.send(table, "d", None, Some(&before), None, "false");
+                self.tombstone(table, None);
+            }
+        } else if let Some(key) = of.nth_key(row)
+            && let Some(before) = of.rows.remove(&key)
+        {
+            self.touch(table, &[key]);
+            self.send(table, "d", Some(key), Some(&before), None, "false");
+            self.tombstone(table, Some(key));
+        }
+    }
+
+    fn change_key(&mut self, table: usize, row: u8, to: u8, columns: u16, cells: &Choices) {
+        let of = &self.tables[table];
+        let Some(from) = of.nth_key(row) else { return self.update(table, row, columns, cells) };
+        if from == to {
+            return self.update(table, row, columns, cells);
+        }
+        let after = of.changed(&of.rows[&from], columns, cells);
+        if of.rows.contains_key(&to) {
+            // Two rows change places, by way of a third key.
+            self.move_row(table, to, ASIDE, None);
+            self.move_row(table, from, to, Some(after));
+            self.move_row(table, ASIDE, from, None);
+        } else {
+            self.move_row(table, from, to, Some(after));
+        }
+    }
+
+    /// A delete, its tombstone and a create, linked by headers. The create leaves out what the update left alone.
+    fn move_row(&mut self, table: usize, from: u8, to: u8, after: Option<Row>) {
+        let of = &mut self.tables[table];
+        let Some(before) = of.rows.remove(&from) else { return };
+        let after = of.with_key(after.unwrap_or_else(|| before.clone()), to);
+        of.rows.insert(to, after.clone());
+        let unchanged = of.unchanged(&before, &after);
+        let keys = [from, to]
+            .map(|key| event::key_json(&self.tables[table], &self.tables[table].with_key(Row::new(), key)));
+        // Across partitions the delete may come first, and take the only copy of a value with it.
+        if self.setting.partitions > 1 || !self.setting.moves_keep_values {
+            self.lost.insert((table, to), unchanged.iter().copied().collect());
+        } else if let Some(lost) = self.lost.remove(&(table, from)) {
+            self.lost.insert((table, to), lost);
+        }
+        self.touch(table, &[from, to]);
+        let first = self.sent.len();
+        self.send(table, "d", Some(from), Some(&before), None, "false");
+        self.tombstone(table, Some(from));
+        for sent in &mut self.sent[first..] {
+            sent.headers.push(("__debezium.newkey", keys[1].clone()));
+        }
+        self.send(table, "c", Some(to), None, Some((&after, &unchanged)), "false");
+        if let Some(create) = self.sent.last_mut() {
+            create.headers.push(("__debezium.oldkey", keys[0].clone()));
+        }
+    }
+
+    fn read(&mut self, table: usize, row: u8) {
+        let of = &self.tables[table];
+        if let Some(key) = of.nth_key(row) {
+            let row = of.rows[&key].clone();
+            self.send(table, "r", Some(key), None, Some((&row, &[])), "incremental");
+        }
+    }
+
+    fn truncate(&mut self, table: usize) {
+        let of = &mut self.tables[table];
+        // On several partitions a truncate has no order; what a copy does then is tested with the barrier.
+        if self.setting.partitions > 1 && !of.key.is_empty() {
+            return;
+        }
+        of.rows.clear();
+        of.bag.clear();
+        self.lock(table);
+        self.send(table, "t", None, None, None, "false");
+    }
+
+    fn add_column(&mut self, table: usize, kind: u8) {
+        const KINDS: [Kind; 6] =
+            [Kind::Int4, Kind::Text, Kind::Jsonb, Kind::Bool, Kind::Numeric, Kind::TextArray];
+        self.added += 1;
+        let name = format!("added_{}", self.added);
+        let kind = KINDS[kind as usize % KINDS.len()];
+        self.lock(table);
+        self.tables[table].columns.push(Column { name, kind, key: false, dropped: false });
+    }
+
+    fn drop_column(&mut self, table: usize, column: u8) {
+        let of = &mut self.tables[table];
+        let column = column as usize % of.columns.len();
+        // Rows without key that were written before the drop still have the column in a copy.
+        if !of.columns[column].key && !of.key.is_empty() {
+            of.columns[column].dropped = true;
+            let rows = of.rows.values_mut().chain(&mut of.bag);
+            rows.for_each(|row| {
+                row.remove(&column);
+            });
+            self.lock(table);
+        }
+    }
+
+    fn noise(&mut self, table: usize, kind: u8) {
+        let topic = Arc::clone(&self.tables[table].topic);
+        let (topic, key, value, raw) = match kind % 4 {
+            0 => (
+                "__debezium-heartbeat.cdc".into(),
+                r#"{"serverName":"cdc"}"#,
+                r#"{"ts_ms":1}"#.to_owned(),
+                None,
+            ),
+            1 => ("cdc.transaction".into(), r#"{"id":"7:1"}"#, event::transaction(), None),
+            2 => {
+                let raw = Raw { operation: "m", absent: Vec::new() };
+                ("cdc.message".into(), r#"{"prefix":"app"}"#, event::message(self.lsn), Some(raw))
+            }
+            _ => (topic, r#"{"id":"x"}"#, event::transaction(), None),
+        };
+        let key = Some(key.to_owned());
+        self.sent.push(Sent {
+            topic,
+            key,
+            value: Some(value),
+            headers: Vec::new(),
+            effect: Effect::Nothing,
+            raw,
+        });
+    }
+
+    /// The last records once more. Copies pass through older states again, and end where they were.
+    fn replay(&mut self, records: usize) {
+        // From the beginning of a statement: its records have one place in the log.
+        let mut first = self.sent.len().saturating_sub(records);
+        let follows = |sent: &Sent| {
+            sent.value.is_none() || sent.headers.iter().any(|(name, _)| *name == "__debezium.oldkey")
+        };
+        while self.sent.get(first).is_some_and(follows) {
+            first -= 1;
+        }
+        let again: Vec<Sent> = self.sent[first..].to_vec();
+        // Equal rows of a table without key cannot be told apart: a replay changes how many there are.
+        let keyless: Vec<_> = self.tables.iter().filter(|table| table.key.is_empty()).collect();
+        let again: Vec<Sent> =
+            again.into_iter().filter(|sent| keyless.iter().all(|table| table.topic != sent.topic)).collect();
+        let newest: Vec<bool> = again
+            .iter()
+            .enumerate()
+            .map(|(at, sent)| !again[at + 1..].iter().any(|later| later.effect.is_of_same_row(&sent.effect)))
+            .collect();
+        for (mut sent, newest) in again.into_iter().zip(newest) {
+            if let (Effect::Set { row, .. }, Some(raw), false) = (&mut sent.effect, &sent.raw, newest) {
+                for column in &raw.absent {
+                    row.entry(column.clone()).and_modify(|cell| cell.1 = Sure::No);
+                }
+            }
+            self.sent.push(sent);
+        }
+    }
+
+    fn tombstone(&mut self, table: usize, key: Option<u8>) {
+        if !self.setting.tombstones {
+            return;
+        }
+        let of = &self.tables[table];
+        let key = key.map(|key| event::key(of, &of.with_key(Row::new(), key), self.setting.schema_block));
+        self.sent.push(Sent {
+            topic: Arc::clone(&of.topic),
+            key,
+            value: None,
+            headers: Vec::new(),
+            effect: Effect::Nothing,
+            raw: None,
+        });
+    }
+
+    /// Sends the event of a row; `after` comes with the columns that it leaves out.
+    fn send(
+        &mut self,
+        table: usize,
+        operation: &'static str,
+        key: Option<u8>,
+        before: Option<&Row>,
+        after: Option<(&Row, &[usize])>,
+        snapshot: &'static str,
+    ) {
+        let of = &self.tables[table];
+        let keyed = !of.key.is_empty() && operation != "t";
+        let key = key.filter(|_| keyed);
+        let before = match (before, operation) {
+            (Some(row), _) if of.full => Image::Row(row),
+            (Some(row), "d") => Image::Key(row),
+            _ => Image::Null,
+        };
+        let event = Event {
+            operation,
+            before,
+            after,
+            snapshot,
+            lsn: self.lsn,
+            last_commit: self.log - 50,
+            transaction: self.transaction,
+            schema_block: self.setting.schema_block,
+            old_envelope: self.setting.old_envelope,
+        };
+        let effect = match (key, after) {
+            _ if operation == "t" => Effect::Clear { table },
+            (Some(key), Some((row, absent))) => {
+                let lost = self.lost.entry((table, key)).or_default();
+                lost.retain(|column| absent.contains(column));
+                Effect::Set { table, key, row: of.expected(row, lost) }
+            }
+            (Some(key), None) => {
+                self.lost.remove(&(table, key));
+                Effect::Remove { table, key }
+            }
+            (None, _) => {
+                let whole = BTreeSet::new();
+                Effect::Bag { table, rows: of.bag.iter().map(|row| of.expected(row, &whole)).collect() }
+            }
+        };
+        let absent = after.iter().flat_map(|(_, absent)| *absent);
+        let sent = Sent {
+            topic: Arc::clone(&of.topic),
+            key: key.map(|key| event::key(of, &of.with_key(Row::new(), key), self.setting.schema_block)),
+            value: Some(event.json(of)),
+            headers: Vec::new(),
+            effect,
+            raw: Some(Raw {
+                operation,
+                absent: absent.map(|&column| of.columns[column].name.clone()).collect(),
+            }),
+        };
+        self.sent.push(sent);
+    }
+}
+
+impl Effect {
+    fn is_of_same_row(&self, other: &Self) -> bool {
+        let row = |effect: &Self| match effect {
+            Self::Set { table, key, .. } | Self::Remove { table, key } => Some((*table, *key)),
+            _ => None,
+        };
+        row(self).is_some() && row(self) == row(other)
+    }
+}
