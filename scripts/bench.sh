@@ -87,11 +87,6 @@ line() { # what, events, seconds, memory, load
     'BEGIN { printf "%-8s %7.2f s  %8.0f events/s  peak %4d MiB  (load before: %s)\n", what, seconds, events / seconds, memory, load }'
 }
 
-# The answer of a query on a lake, as CSV without its header.
-ask() { # settings, SQL
-  "$alluvium" query --config "$1" "$2" --output csv | tail -1
-}
-
 # The result of the run equals the source.
 check() { # sink, run
   local expected got

@@ -2,7 +2,10 @@
 # Runs the whole path under a steady load, and draws what it cost over time: a real Postgres, Debezium, Kafka and the
 # release binary with current tables and the raw table, batches of one second.
 #
-#   scripts/soak.sh [SECONDS [EVENTS_PER_SECOND]]     default: 3600 5000
+#   scripts/soak.sh [--events] [SECONDS [EVENTS_PER_SECOND]]     default: 3600 5000
+#
+#   --events   without Postgres and Debezium: a program writes their events to the broker (bench/events.py). Where the
+#              cores are few, the figures then show what Alluvium costs and not who else wants the processor.
 #
 # The load is one transaction of 50 rows after the other, at a fixed rate: of ten changes eight are updates of scattered
 # keys, one inserts, one deletes, so that the table keeps its size (SOAK_ROWS, default 1,000,000). Every ten seconds one
@@ -13,6 +16,8 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 case ${1:-} in -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "$0"; exit 0 ;; esac
+by_events=0
+if [ "${1:-}" = --events ]; then by_events=1; shift; fi
 seconds=${1:-3600} rate=${2:-5000}
 dir=${ALLUVIUM_SOAK_DIR:-/var/tmp/alluvium-soak}
 rows=${SOAK_ROWS:-1000000}
@@ -80,39 +85,73 @@ sample() {
     tr -s ' ' ',' >>"$dir/soak.csv"
 }
 
-build
-rm -rf "$dir/lake" "$dir/soak.csv" "$dir"/buckets.*
-start_stack
-start_connect
-new_source
-name=soak$(date +%s)
-echo "filling the source with $rows rows" >&2
-source_sql -v rows="$rows" -f "$here/bench/large.sql" >/dev/null
-source_sql -c "CREATE SEQUENCE order_ids START $((rows + 1))" -c "CREATE SEQUENCE doomed_ids START 1"
-start_connector "$name" initial
-settings "$name" >"$dir/soak.toml"
-"$alluvium" run --config "$dir/soak.toml" --log-format json 2>"$dir/soak.log" &
-daemon=$!
-trap 'kill $daemon 2>/dev/null || true; [ "${KEEP:-0}" = 1 ] || stop_stack' EXIT
-until [ "$(curl -fs "http://127.0.0.1:$admin/metrics" | awk '/^alluvium_records_total{lane="lake"/ { n += $NF } END { print n + 0 }')" -ge "$rows" ]; do sleep 1; done
-echo "the snapshot of $rows rows is in the lake after $SECONDS s" >&2
-load_script >"$dir/load.sql"
-echo "seconds,p99,records,lag,memory_mib,commits,commit_seconds,files,raw_files,log_kib,lake_kib" >"$dir/soak.csv"
-pgbench -n -q --max-tries=10 -c 2 -j 1 -T "$seconds" -R $((rate / per_transaction)) -D rows="$rows" -f "$dir/load.sql" "$(source_url)" >"$dir/pgbench.log" 2>&1 &
-load=$!
-SECONDS=0
-sample
-while kill -0 $load 2>/dev/null; do
-  sleep 10
+start_daemon() { # topic prefix
+  settings "$1" >"$dir/soak.toml"
+  "$alluvium" run --config "$dir/soak.toml" --log-format json 2>"$dir/soak.log" &
+  daemon=$!
+  trap 'kill $daemon 2>/dev/null || true; [ "${KEEP:-0}" = 1 ] || stop_stack' EXIT
+  until [ "$(metric "$(curl -fs "http://127.0.0.1:$admin/metrics")" 'alluvium_records_total{lane="lake"' | cut -d. -f1)" -ge "$rows" ] 2>/dev/null; do sleep 1; done
+  echo "the snapshot of $rows rows is in the lake after $SECONDS s" >&2
+  echo "seconds,p99,records,lag,memory_mib,commits,commit_seconds,files,raw_files,log_kib,lake_kib" >"$dir/soak.csv"
+}
+
+# Samples until the process that makes the load has ended.
+watch_load() { # pid
+  SECONDS=0
   sample
-done
-await_debezium "$name"
-end=$("$here/stack/kafka.sh" tool get-offsets --bootstrap-server "127.0.0.1:$kafka" --topic "$name.public.orders" | cut -d: -f3)
-until "$alluvium" status --config "$dir/soak.toml" --output json | grep -q "\"position\":$end[^0-9]"; do sleep 1; done
-kill -TERM $daemon
-wait $daemon || true
-expected=$(source_sql -c "SELECT count(*), sum(order_id), sum(amount) FROM orders" | tr '|' ',')
-got=$("$alluvium" query --config "$dir/soak.toml" "SELECT count(*), sum(order_id), sum(amount) FROM orders" --output csv | tail -1)
-[ "$got" = "$expected" ] || { echo "the copy differs from the source: expected $expected, found $got" >&2; exit 1; }
-"$here/stack/python.sh" "$here/bench/soak_plot.py" "$dir/soak.csv" >"$dir/soak.svg"
-echo "copy and source are equal ($expected); see $dir/soak.csv and $dir/soak.svg"
+  while kill -0 "$1" 2>/dev/null; do
+    sleep 10
+    sample
+  done
+}
+
+finish() { # topic, what the table has to hold
+  local end got
+  end=$("$here/stack/kafka.sh" tool get-offsets --bootstrap-server "127.0.0.1:$kafka" --topic "$1" | cut -d: -f3)
+  until "$alluvium" status --config "$dir/soak.toml" --output json | tr -d ' \n' | grep -q "\"position\":$end[^0-9]"; do sleep 1; done
+  kill -TERM $daemon
+  wait $daemon || true
+  got=$(ask "$dir/soak.toml" "SELECT count(*), sum(order_id), sum(amount) FROM orders")
+  "$here/stack/python.sh" "$here/bench/soak_plot.py" "$dir/soak.csv" >"$dir/soak.svg"
+  [ "$got" = "$2" ] || { echo "the copy differs from the source: expected $2, found $got" >&2; exit 1; }
+  echo "copy and source are equal ($got); see $dir/soak.csv and $dir/soak.svg"
+}
+
+by_database() {
+  local name=soak$(date +%s)
+  start_connect
+  new_source
+  echo "filling the source with $rows rows" >&2
+  source_sql -v rows="$rows" -f "$here/bench/large.sql" >/dev/null
+  source_sql -c "CREATE SEQUENCE order_ids START $((rows + 1))" -c "CREATE SEQUENCE doomed_ids START 1"
+  start_connector "$name" initial
+  start_daemon "$name"
+  load_script >"$dir/load.sql"
+  pgbench -n -q --max-tries=10 -c 2 -j 1 -T "$seconds" -R $((rate / per_transaction)) -D rows="$rows" -f "$dir/load.sql" "$(source_url)" >"$dir/pgbench.log" 2>&1 &
+  watch_load $!
+  await_debezium "$name"
+  finish "$name.public.orders" "$(source_sql -c "SELECT count(*), sum(order_id), sum(amount) FROM orders" | tr '|' ',')"
+}
+
+by_events() {
+  local name=soak$(date +%s) load
+  "$here/stack/kafka.sh" tool topics --bootstrap-server "127.0.0.1:$kafka" --create --topic "$name.public.orders" --partitions 1 >/dev/null
+  python_client
+  "$here/stack/python.sh" "$here/bench/events.py" "127.0.0.1:$kafka" "$name.public.orders" "$rows" "$rate" "$seconds" >"$dir/expected" 2>"$dir/events.log" &
+  load=$!
+  start_daemon "$name"
+  watch_load $load
+  finish "$name.public.orders" "$(cat "$dir/expected")"
+}
+
+build
+mkdir -p "$dir"
+rm -rf "$dir/lake" "$dir/soak.csv" "$dir"/buckets.*
+if [ $by_events = 1 ]; then
+  "$here/stack/install.sh" >&2
+  "$here/stack/kafka.sh" start "$dir/kafka" "$kafka" >&2
+  by_events
+else
+  start_stack
+  by_database
+fi

@@ -26,6 +26,11 @@ pub const ALL: [&str; 12] = [
     "lane.after_kafka_commit",
 ];
 
+/// The places that only a batch with bad records passes.
+pub const WITH_BAD_RECORDS: [&str; 2] = ["lake.before_quarantine_commit", "lake.after_quarantine_commit"];
+/// Places that not every batch passes: change data of tables that have it, and upkeep.
+pub const UPKEEP: [&str; 3] = ["lake.after_change_data", "lake.before_compaction", "lake.in_vacuum"];
+
 struct Armed {
     name: String,
     remaining: AtomicU64,

@@ -19,6 +19,7 @@
 //! - [`lake`] commits batches to Delta tables: its log layer, the state that is a function of the log, the key index, the
 //!   two ways to write, and reading for `query`.
 //! - [`mirror`] commits batches to Postgres, one transaction each.
+//! - [`source`] asks the source's catalog for the types of columns, where events do not say them.
 //! - [`lane`] joins a consumer, a decoder and a sink, and answers every error by the same few reactions.
 //! - [`service`] starts the lanes that the settings ask for, and stops them together.
 //! - [`admin`] is what the service says about itself: metrics, status, HTTP.
@@ -39,3 +40,4 @@ pub mod lake;
 pub mod lane;
 pub mod mirror;
 pub mod service;
+pub mod source;

@@ -83,9 +83,7 @@ scan() { # state of the table
 large_python() {
   make_large
   large_settings "$dir/lake-large" >"$dir/large.toml"
-  "$here/stack/python.sh" - <<'P' 2>/dev/null || "$(dirname "$("$here/stack/python.sh" -c 'import sys; print(sys.executable)')")/pip" install -q confluent-kafka orjson
-import confluent_kafka, orjson
-P
+  python_client
   rm -rf "$dir/lake-python"
   "$here/stack/python.sh" "$here/bench/python_merge.py" "127.0.0.1:$kafka" "$(cut -d' ' -f1 "$dir/large.done").public.orders" \
     "$large_rows" "$dir/lake-large/orders" "$dir/lake-python"

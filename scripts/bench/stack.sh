@@ -81,3 +81,14 @@ source = "public.orders"
 types = { order_id = "int64", customer_id = "int32", amount = "decimal_text(12,2)", created_at = "timestamp", updated_at = "timestamptz" }
 T
 }
+
+# Has the stack's Python know Kafka.
+python_client() {
+  "$here/stack/python.sh" -c 'import confluent_kafka, orjson' 2>/dev/null ||
+    "$here/stack/python.sh" -m pip install -q confluent-kafka orjson
+}
+
+# The answer of a query on a lake, as CSV without its header.
+ask() { # settings, SQL
+  "$alluvium" query --config "$1" "$2" --output csv | tail -1
+}

@@ -59,6 +59,22 @@ pub struct Metrics {
     pub duplicates: IntCounterVec,
     /// Places where the source's log began anew.
     pub lsn_regressions: IntCounterVec,
+    /// Records that went into quarantine, by what is wrong with them.
+    pub quarantined: IntCounterVec,
+    /// Open records in quarantine.
+    pub quarantine_open: IntGaugeVec,
+    /// Files of the newest version of each table of the lake.
+    pub table_live_files: IntGaugeVec,
+    /// Their bytes.
+    pub table_bytes: IntGaugeVec,
+    /// Rows of files written, by batches and by compaction.
+    pub file_rows: IntCounterVec,
+    /// Bytes of files written, by batches and by compaction.
+    pub file_bytes: IntCounterVec,
+    /// Files that the vacuum removed.
+    pub vacuumed_files: IntCounterVec,
+    /// Bytes of files that the vacuum removed.
+    pub vacuumed_bytes: IntCounterVec,
     /// Deletes of keys that a table of the lake did not have: nothing was written.
     pub unknown_deletes: IntCounterVec,
     resident_memory: Gauge,
@@ -124,6 +140,18 @@ impl Metrics {
                 "Partitions where the source's log began anew",
                 LANE,
             )?,
+            quarantined: r.counter(
+                "quarantined_records_total",
+                "Records that went into quarantine",
+                &["lane", "code"],
+            )?,
+            quarantine_open: r.gauge("quarantine_open_records", "Open records in quarantine", LANE)?,
+            table_live_files: r.gauge("table_live_files", "Files of the newest version", LANE_TABLE)?,
+            table_bytes: r.gauge("table_bytes", "Bytes of the newest version", LANE_TABLE)?,
+            file_rows: r.counter("file_rows_total", "Rows of files written", LANE_TABLE_BY)?,
+            file_bytes: r.counter("file_bytes_total", "Bytes of files written", LANE_TABLE_BY)?,
+            vacuumed_files: r.counter("vacuumed_files_total", "Files removed by the vacuum", LANE)?,
+            vacuumed_bytes: r.counter("vacuumed_bytes_total", "Bytes removed by the vacuum", LANE)?,
             unknown_deletes: r.counter(
                 "unknown_deletes_total",
                 "Deletes of keys that the table did not have",
@@ -150,6 +178,7 @@ impl Metrics {
 
 const LANE: &[&str] = &["lane"];
 const LANE_TABLE: &[&str] = &["lane", "table"];
+const LANE_TABLE_BY: &[&str] = &["lane", "table", "by"];
 const LANE_CLASS: &[&str] = &["lane", "class"];
 
 /// Makes metrics under our prefix and registers them.

@@ -57,6 +57,9 @@ pub struct LaneStatus {
     pub records: u64,
     /// When it last committed, RFC 3339.
     pub last_commit: Option<String>,
+    /// Open records in quarantine, by error code.
+    #[serde(default)]
+    pub quarantine: BTreeMap<String, u64>,
     /// Tables by name.
     pub tables: BTreeMap<String, TableState>,
     /// By `topic/partition`.
@@ -148,6 +151,7 @@ impl LaneBoard {
             caught_up: false,
             records: 0,
             last_commit: None,
+            quarantine: BTreeMap::new(),
             tables: BTreeMap::new(),
             partitions: BTreeMap::new(),
         })))

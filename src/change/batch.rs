@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::buffer::BooleanBuffer;
 
+use super::quarantine::{Originals, Quarantined, Settlement};
 use super::{Span, TableId, TableSchema, TopicPartition};
 
 /// What an event did to a row.
@@ -93,7 +94,7 @@ impl ChangeBatch {
 }
 
 /// All that a lane commits at once.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Batch {
     /// The partitions that the rows refer to by index.
     pub partitions: Vec<TopicPartition>,
@@ -113,6 +114,14 @@ pub struct Batch {
     pub duplicates: BTreeMap<TableId, u64>,
     /// Places where the source went on from an earlier point of its log.
     pub regressions: Vec<Regression>,
+    /// Records that could not become changes. Their offsets are covered by `spans`.
+    pub quarantined: Vec<Quarantined>,
+    /// What the changes mean for records that are in quarantine already.
+    pub settled: Vec<Settlement>,
+    /// Finds the records as they came; where the lane keeps them.
+    pub originals: Option<Arc<dyn Originals>>,
+    /// Whether these are records out of the quarantine: what the sink refuses of them is there already.
+    pub replay: bool,
 }
 
 /// A record with which the source's log began anew: after a failover, or from a restored slot.
@@ -126,6 +135,18 @@ pub struct Regression {
     pub from: u64,
     /// LSN of the last commit now.
     pub to: u64,
+}
+
+/// Without the original records.
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch")
+            .field("spans", &self.spans)
+            .field("changes", &self.changes)
+            .field("quarantined", &self.quarantined)
+            .field("settled", &self.settled)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why a record could not become a change.
@@ -143,9 +164,32 @@ pub enum RecordErrorKind {
     InvalidValue,
     /// The schema block cannot be understood.
     InvalidSchema,
+    /// The change leaves columns absent, and the row that would keep their values is known to be wrong, because an earlier
+    /// record of its key is in quarantine.
+    BaseQuarantined,
+    /// The sink cannot hold a value of the row.
+    ValueRefused,
+    /// A constraint of the sink's table does not allow the row.
+    ConstraintViolated,
+    /// The row is larger than the sink can store.
+    RowTooLarge,
 }
 
 impl RecordErrorKind {
+    /// Every kind.
+    pub const ALL: [Self; 10] = [
+        Self::NotJson,
+        Self::NotAnEvent,
+        Self::UnknownOperation,
+        Self::MissingKey,
+        Self::InvalidValue,
+        Self::InvalidSchema,
+        Self::BaseQuarantined,
+        Self::ValueRefused,
+        Self::ConstraintViolated,
+        Self::RowTooLarge,
+    ];
+
     /// Stable code, used in logs, metrics and `status`.
     pub fn code(self) -> &'static str {
         match self {
@@ -155,6 +199,10 @@ impl RecordErrorKind {
             Self::MissingKey => "missing_key",
             Self::InvalidValue => "invalid_value",
             Self::InvalidSchema => "invalid_schema",
+            Self::BaseQuarantined => "base_quarantined",
+            Self::ValueRefused => "value_refused",
+            Self::ConstraintViolated => "constraint_violated",
+            Self::RowTooLarge => "row_too_large",
         }
     }
 }

@@ -230,14 +230,22 @@ pub(super) fn pair(halves: &[Half], ledger: &Ledger) -> Pairs {
 
 /// Whether values of a type may be left out of an event. The others are stored in the row itself.
 pub(super) fn may_be_absent(column_type: &ColumnType) -> bool {
-    matches!(
+    !matches!(
         column_type,
-        ColumnType::Text
-            | ColumnType::Json
-            | ColumnType::Jsonb
-            | ColumnType::Binary
-            | ColumnType::Numeric
-            | ColumnType::Other(_)
+        ColumnType::Boolean
+            | ColumnType::Int16
+            | ColumnType::Int32
+            | ColumnType::Int64
+            | ColumnType::Float32
+            | ColumnType::Float64
+            | ColumnType::Decimal { .. }
+            | ColumnType::Uuid
+            | ColumnType::Date
+            | ColumnType::Time
+            | ColumnType::Timestamp
+            | ColumnType::TimestampTz
+            | ColumnType::Interval
+            | ColumnType::Duration
     )
 }
 

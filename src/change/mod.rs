@@ -17,8 +17,10 @@ mod ledger;
 mod lineage;
 #[cfg(test)]
 mod lineage_tests;
+mod linked;
 pub mod policy;
 mod position;
+pub mod quarantine;
 pub mod raw;
 mod sink;
 mod table;
@@ -34,6 +36,9 @@ pub use policy::{
     DeleteMode, Keyless, OnError, OnTruncate, Policies, SchemaChange, TableMode, TablePolicy, WriteMode,
 };
 pub use position::{Progress, Span, StoredPosition, TopicIdentity, TopicPartition};
-pub use sink::{CommitReport, KnownSchemas, Sink, SinkError, TableReport, UnresolvedRow};
-pub use table::{Column, ColumnType, TableId, TableSchema};
+pub use sink::{
+    CommitReport, KnownSchemas, RefusedChange, Sink, SinkError, SinkFigures, TableFigures, TableReport,
+    UnresolvedRow, Written,
+};
+pub use table::{Column, ColumnType, Shape, TableId, TableSchema};
 pub use versions::Versions;

@@ -151,4 +151,41 @@ impl Policies {
         }
         self.tables.get(&table.to_string()).unwrap_or(&self.defaults)
     }
+
+    /// Whether there may be a table whose bad records are quarantined.
+    pub fn may_quarantine(&self) -> bool {
+        let mut all = self.tables.values().chain([&self.defaults]);
+        all.any(|policy| policy.on_error == OnError::Quarantine)
+    }
+
+    /// What is done about a bad record. Where it does not say its table, Debezium's usual name of a topic,
+    /// `<prefix>.<schema>.<table>`, decides whether a table has a policy of its own.
+    pub fn on_error(&self, table: Option<&TableId>, topic: &str) -> OnError {
+        if let Some(table) = table {
+            return self.of(table).on_error;
+        }
+        let named =
+            |name: &&String| topic.strip_suffix(name.as_str()).is_some_and(|rest| rest.ends_with('.'));
+        let own = self.tables.keys().find(named).and_then(|name| self.tables.get(name));
+        own.unwrap_or(&self.defaults).on_error
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_record_that_names_no_table_goes_by_its_topic() {
+        let stop = TablePolicy { on_error: OnError::Stop, ..TablePolicy::default() };
+        let policies = Policies {
+            defaults: TablePolicy::default(),
+            tables: HashMap::from([("public.orders".to_owned(), stop)]),
+        };
+        let orders = TableId::new("shop", "public", "orders");
+        assert_eq!(policies.on_error(Some(&orders), "any"), OnError::Stop);
+        assert_eq!(policies.on_error(None, "cdc.public.orders"), OnError::Stop);
+        assert_eq!(policies.on_error(None, "cdc.not_public.orders"), OnError::Quarantine);
+        assert_eq!(policies.on_error(None, "cdc.public.customers"), OnError::Quarantine);
+    }
 }

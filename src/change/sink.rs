@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
-use super::{Batch, Progress, TableId, TableSchema, TopicPartition};
+use super::quarantine::{Ledger, QuarantineRow, RecordPlace};
+use super::{Batch, Operation, Progress, RecordErrorKind, TableId, TableSchema, TopicPartition};
 
 /// The schema of a table, where the sink has the table.
 pub type KnownSchemas = Box<dyn Fn(&TableId) -> Option<Arc<TableSchema>> + Send>;
@@ -36,9 +37,68 @@ pub trait Sink: Send + 'static {
     /// one. A value of its own, because it is asked on the decoding thread.
     fn known_schemas(&self) -> KnownSchemas;
 
+    /// The state of every record that the sink has in quarantine, as it is stored now: commands write there, too.
+    fn quarantine(&mut self) -> impl Future<Output = Result<Arc<Ledger>, SinkError>> + Send {
+        std::future::ready(Ok(Arc::default()))
+    }
+
+    /// Records in quarantine as they came. Those that are not there are left out.
+    fn quarantined(
+        &mut self,
+        places: &[RecordPlace],
+    ) -> impl Future<Output = Result<Vec<QuarantineRow>, SinkError>> + Send {
+        let _ = places;
+        std::future::ready(Ok(Vec::new()))
+    }
+
     /// Work between batches: compaction, checkpoints, clean-up. Bounded; called when the lane is idle and every
     /// few commits.
     fn maintain(&mut self) -> impl Future<Output = Result<(), SinkError>> + Send;
+
+    /// What the sink's tables are like now, and what was written since the last call: for the metrics.
+    fn figures(&mut self) -> SinkFigures {
+        SinkFigures::default()
+    }
+}
+
+/// What a sink's tables are like.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SinkFigures {
+    /// By table.
+    pub tables: BTreeMap<String, TableFigures>,
+    /// Files that the vacuum removed since the last call.
+    pub vacuumed_files: u64,
+    /// And their bytes.
+    pub vacuumed_bytes: u64,
+}
+
+/// What one table is like, and what was written to it since the last call.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TableFigures {
+    /// Files of the newest version.
+    pub live_files: u64,
+    /// Their bytes.
+    pub live_bytes: u64,
+    /// Rows and files of batches.
+    pub batches: Written,
+    /// What compaction wrote anew.
+    pub compaction: Written,
+}
+
+/// Rows and bytes of files that were written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Rows.
+    pub rows: u64,
+    /// Bytes of data files and of deletion vectors.
+    pub bytes: u64,
+}
+
+impl std::ops::AddAssign for Written {
+    fn add_assign(&mut self, other: Self) {
+        self.rows += other.rows;
+        self.bytes += other.bytes;
+    }
 }
 
 /// Why a commit did not happen, by what the lane does about it.
@@ -83,6 +143,42 @@ pub struct CommitReport {
     pub stopped: BTreeMap<TableId, String>,
     /// Conflicts with other writers that were resolved on the way.
     pub conflicts: u64,
+    /// Changes that the sink refused and has put into its quarantine.
+    pub refused: Vec<RefusedChange>,
+    /// Records that the sink refused before and that changes of this batch have superseded.
+    pub superseded: Vec<RecordPlace>,
+}
+
+/// A change that a sink refused, while it took the others.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RefusedChange {
+    /// Its record.
+    pub place: RecordPlace,
+    /// Its table.
+    pub table: TableId,
+    /// What it would have done.
+    pub operation: Operation,
+    /// Why.
+    pub kind: RecordErrorKind,
+    /// Why in words, without row values.
+    pub detail: String,
+    /// The key of its row as JSON text, where it is known.
+    pub row_key: Option<String>,
+    /// Whether a later change of the same batch has superseded it.
+    pub superseded: bool,
+}
+
+/// Without the row's key.
+impl std::fmt::Debug for RefusedChange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RefusedChange")
+            .field("place", &self.place.to_string())
+            .field("table", &self.table)
+            .field("operation", &self.operation)
+            .field("kind", &self.kind)
+            .field("detail", &self.detail)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A row with cells that were stored as null although the source says of them only that they did not change.

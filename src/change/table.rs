@@ -76,8 +76,63 @@ pub enum ColumnType {
     Timestamp,
     /// Microseconds since 1970-01-01 00:00 UTC.
     TimestampTz,
-    /// A type without a mapping of its own, carried as text; the name is the source's or Debezium's.
+    /// A span of time as ISO 8601 text, `P1Y2M3DT4H5M6.7S`: months, days and seconds stay apart.
+    Interval,
+    /// A span of time as a number of microseconds, in which months and days were counted as such.
+    Duration,
+    /// So many bits, as text of `0` and `1`.
+    Bits(u32),
+    /// Pairs of texts, as the JSON text of one object; a value may be null.
+    Hstore,
+    /// A geometric value in the text form that Postgres reads and writes.
+    Geometric(Shape),
+    /// pgvector's `vector`, as doubles.
+    Vector,
+    /// pgvector's `halfvec`, as singles.
+    HalfVector,
+    /// Values of one type in a row, nulls among them. Of one dimension, and never of arrays.
+    Array(Box<ColumnType>),
+    /// A type whose values are carried as text, as Debezium writes them; the name is the source's or Debezium's.
     Other(String),
+}
+
+/// The geometric types of Postgres, but for `polygon`: Debezium closes some polygons and does not say which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Shape {
+    /// `(x,y)`
+    Point,
+    /// `{A,B,C}` of Ax + By + C = 0
+    Line,
+    /// `[(x,y),(x,y)]`
+    Lseg,
+    /// `(x,y),(x,y)`: upper right and lower left corner
+    Box,
+    /// `[(x,y),…]` where it is open, `((x,y),…)` where it is closed
+    Path,
+    /// `<(x,y),radius>`
+    Circle,
+}
+
+impl Shape {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Point, Self::Line, Self::Lseg, Self::Box, Self::Path, Self::Circle];
+
+    /// The name of the type in Postgres.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Point => "point",
+            Self::Line => "line",
+            Self::Lseg => "lseg",
+            Self::Box => "box",
+            Self::Path => "path",
+            Self::Circle => "circle",
+        }
+    }
+
+    /// The type of that name, in any case.
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|shape| shape.name().eq_ignore_ascii_case(name))
+    }
 }
 
 impl ColumnType {
@@ -87,19 +142,34 @@ impl ColumnType {
             Self::Boolean => DataType::Boolean,
             Self::Int16 => DataType::Int16,
             Self::Int32 => DataType::Int32,
-            Self::Int64 | Self::Time => DataType::Int64,
+            Self::Int64 | Self::Time | Self::Duration => DataType::Int64,
             Self::Float32 => DataType::Float32,
             Self::Float64 => DataType::Float64,
             Self::Decimal { precision, scale } => DataType::Decimal128(*precision, *scale),
-            Self::Numeric | Self::Text | Self::Uuid | Self::Json | Self::Jsonb | Self::Other(_) => {
-                DataType::Utf8
-            }
+            Self::Numeric
+            | Self::Text
+            | Self::Uuid
+            | Self::Json
+            | Self::Jsonb
+            | Self::Interval
+            | Self::Bits(_)
+            | Self::Hstore
+            | Self::Geometric(_)
+            | Self::Other(_) => DataType::Utf8,
             Self::Binary => DataType::Binary,
             Self::Date => DataType::Date32,
             Self::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
             Self::TimestampTz => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            Self::Vector => list(DataType::Float64),
+            Self::HalfVector => list(DataType::Float32),
+            Self::Array(element) => list(element.arrow()),
         }
     }
+}
+
+/// A list whose elements have the name that Delta gives them in files.
+fn list(element: DataType) -> DataType {
+    DataType::List(Arc::new(Field::new("element", element, true)))
 }
 
 /// A column of a source table.

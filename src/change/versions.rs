@@ -15,10 +15,8 @@ use arrow::buffer::BooleanBuffer;
 use arrow::compute::{SortOptions, interleave, take};
 use arrow::error::ArrowError;
 
-use super::fold::with_rows;
-use super::input::Input;
-use super::lineage::{Lineage, NONE};
-use super::{ChangeBatch, Ledger, Operation, TableSchema};
+use super::linked::Linked;
+use super::{ChangeBatch, Operation, TableSchema};
 
 /// The versions that begin and end in a batch of one table.
 #[derive(Debug)]
@@ -110,56 +108,45 @@ impl Versions {
         batches: &[&ChangeBatch],
         keep: impl Fn(u32, i64) -> bool,
     ) -> Result<Self, ArrowError> {
-        let input = Input::concat(schema, batches, &keep, &Ledger::default())?;
-        let lineage = Lineage::new(&input, &input.keys(), &[])?;
-        let chain = lineage.chain();
-        let places = places(batches, &keep);
+        let changes = Linked::of(schema, batches, keep)?;
         let mut links = Links::default();
         let (mut begun, mut upserts, mut first, mut key_of) =
             (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let mut deletes = 0;
-        for (index, (&operation, &(partition, offset))) in input.operations.iter().zip(&places).enumerate() {
-            let source_micros = input.source_micros[index];
-            let key = match chain[index] {
-                NONE => {
-                    first.push(index as u32);
+        for (index, &operation) in changes.operations.iter().enumerate() {
+            let source_micros = changes.source_micros[index];
+            let key = changes.before[index].map_or_else(
+                || {
+                    first.push(Some(index as u32));
                     links.touch()
-                }
-                before => key_of[before as usize],
-            };
+                },
+                |before| key_of[before],
+            );
             key_of.push(key);
             if operation.is_upsert() {
                 links.begin(key, source_micros);
-                upserts.push(index as u32);
+                upserts.push(index);
+                let (partition, offset) = changes.places[index];
                 begun.push(Begun { operation, source_micros, partition, offset, key });
             } else {
                 links.delete(key, source_micros);
-                deletes += 1;
             }
         }
-        let (mut columns, mut absent) = (Vec::new(), Vec::new());
-        let mut unresolved_absent = 0;
-        let plain = UInt32Array::from(upserts.clone());
-        for (index, (column, mask)) in input.columns.iter().zip(&input.absent).enumerate() {
-            let Some(mask) = mask else {
-                columns.push(take(column, &plain, None)?);
-                absent.push(None);
-                continue;
-            };
-            let source = lineage.within_keys(&upserts, index, mask);
-            unresolved_absent += source.unresolved;
-            columns.push(take(column, &source.indices, None)?);
-            absent.push((source.absent.count_set_bits() > 0).then_some(source.absent));
+        let (mut columns, mut absent, mut unresolved_absent) = (Vec::new(), Vec::new(), 0);
+        for column in 0..changes.columns.len() {
+            let cells = changes.cells(column, &upserts)?;
+            columns.push(cells.column);
+            absent.push(cells.absent);
+            unresolved_absent += cells.unresolved;
         }
         let first = UInt32Array::from(first);
-        let key_columns = schema.key().iter().map(|&key| take(&input.columns[key], &first, None));
+        let key_columns = schema.key().iter().map(|&key| take(&changes.columns[key], &first, None));
         let key_schema = Arc::new(schema.arrow().project(schema.key())?);
         Ok(Self {
             schema: Arc::clone(schema),
+            keys: RecordBatch::try_new(key_schema, key_columns.collect::<Result<_, _>>()?)?,
+            changes: changes.operations.len(),
+            deletes: (changes.operations.len() - begun.len()) as u64,
             begun,
-            keys: with_rows(key_schema, key_columns.collect::<Result<_, _>>()?, first.len())?,
-            changes: input.operations.len(),
-            deletes,
             columns,
             absent,
             links,
@@ -292,11 +279,4 @@ impl Links {
             Open::Nothing => {}
         }
     }
-}
-
-/// Partition and offset of the changes that count, in their order.
-fn places(batches: &[&ChangeBatch], keep: &impl Fn(u32, i64) -> bool) -> Vec<(u32, i64)> {
-    let all =
-        batches.iter().flat_map(|batch| batch.partitions.iter().copied().zip(batch.offsets.iter().copied()));
-    all.filter(|&(partition, offset)| keep(partition, offset)).collect()
 }

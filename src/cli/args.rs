@@ -1,6 +1,7 @@
 //! The command line as `clap` reads it: every command, flag and example.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -43,8 +44,14 @@ pub enum Command {
     Tables(TablesArgs),
     /// Show the commits of a table
     History(HistoryArgs),
+    /// Put small files of the lake's tables together
+    Optimize(OptimizeArgs),
+    /// Remove files that no version needs which somebody may still read
+    Vacuum(VacuumArgs),
     /// Ask the running daemon how it is
     Status(StatusArgs),
+    /// Look at records that are kept aside, replay or discard them
+    Quarantine(QuarantineArgs),
     /// Write shell completions to standard output
     Completions(CompletionsArgs),
 }
@@ -53,11 +60,11 @@ pub enum Command {
 #[derive(Debug, Clone, Default, Args)]
 pub struct ConfigArgs {
     /// Settings file, TOML or YAML [default: alluvium.toml, alluvium.yaml or alluvium.yml, where one is there]
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
 
     /// Override a setting; may be given more than once
-    #[arg(long = "set", value_name = "KEY=VALUE")]
+    #[arg(long = "set", value_name = "KEY=VALUE", global = true)]
     pub overrides: Vec<String>,
 }
 
@@ -175,6 +182,10 @@ pub struct CheckArgs {
     #[arg(long, hide = true, conflicts_with_all = ["connect", "print"])]
     pub print_reference: bool,
 
+    /// Print what becomes of each Postgres type, in Markdown
+    #[arg(long, hide = true, conflicts_with_all = ["connect", "print", "print_reference"])]
+    pub print_types: bool,
+
     /// Format of the findings
     #[arg(long, value_name = "FORMAT", default_value = "human")]
     pub output: ReportFormat,
@@ -243,6 +254,64 @@ pub struct HistoryArgs {
     pub config: ConfigArgs,
 }
 
+/// `alluvium optimize`
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Put small files of the lake's tables together, and leave deleted rows behind, until nothing is left to \
+                  do. The daemon does so by itself between batches, except for copy-on-write tables; both may run at \
+                  the same time. Versions stay readable, and what was replaced goes with the vacuum.",
+    after_help = "EXAMPLES:\n  alluvium optimize\n  alluvium optimize orders cdc_events --output json"
+)]
+pub struct OptimizeArgs {
+    /// The tables, by their folders' names [default: all]
+    #[arg(value_name = "TABLE")]
+    pub tables: Vec<String>,
+
+    /// Format of the rows
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    pub output: RowsFormat,
+
+    /// Settings.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+/// `alluvium vacuum`
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Remove files of the lake's tables that no version needs which somebody may still read: data files and \
+                  deletion vectors that left the table before the retention, change data of older versions, what is left \
+                  of commits that never happened, and expired log entries. The daemon does so by itself every \
+                  `lake.vacuum_interval`; both may run at the same time.",
+    after_help = "EXAMPLES:\n  alluvium vacuum --dry-run           what would be removed, of all tables\n  \
+                  alluvium vacuum orders cdc_events\n  alluvium vacuum --retention 1h --force     nobody reads older versions"
+)]
+pub struct VacuumArgs {
+    /// The tables, by their folders' names [default: all]
+    #[arg(value_name = "TABLE")]
+    pub tables: Vec<String>,
+
+    /// Remove nothing, show what would be
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Keep what versions of this age need [default: lake.vacuum_retention]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub retention: Option<Duration>,
+
+    /// Also with a retention that is shorter than the configured one
+    #[arg(long, requires = "retention")]
+    pub force: bool,
+
+    /// Format of the rows
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    pub output: RowsFormat,
+
+    /// Settings.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
 /// `alluvium status`
 #[derive(Debug, Args)]
 #[command(
@@ -261,6 +330,142 @@ pub struct StatusArgs {
     /// Settings.
     #[command(flatten)]
     pub config: ConfigArgs,
+}
+
+/// `alluvium quarantine`
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Look at records that could not be decoded or applied, and decide what becomes of them. A replay goes the \
+                  ordinary way, by the lane that reads the record's partition: the running daemon, or the next `alluvium \
+                  run`. Where a later change of the same key has been applied, nothing is done without --force.",
+    after_help = "EXAMPLES:\n  alluvium quarantine list\n  alluvium quarantine list --records --table public.orders --output json\n  \
+                  alluvium quarantine show lake/cdc.public.orders/0@4711 --payload\n  \
+                  alluvium quarantine replay --code invalid_value\n  \
+                  alluvium quarantine discard lake/cdc.public.orders/0@4711 --reason 'a test of the producer'"
+)]
+pub struct QuarantineArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: QuarantineCommand,
+
+    /// Settings.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+/// `alluvium quarantine …`
+#[derive(Debug, Subcommand)]
+pub enum QuarantineCommand {
+    /// How many records of which kind are there
+    List(QuarantineListArgs),
+    /// One record; its bytes only with --payload
+    Show(QuarantineShowArgs),
+    /// Have records applied, after their cause is cured
+    Replay(QuarantineReplayArgs),
+    /// Do without records
+    Discard(QuarantineDiscardArgs),
+}
+
+/// Which records are meant.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Selection {
+    /// Records, as `list --records` names them: `lane/topic/partition@offset`
+    #[arg(value_name = "ID")]
+    pub ids: Vec<String>,
+
+    /// Those of one table, `schema.table`
+    #[arg(long, value_name = "TABLE")]
+    pub table: Option<String>,
+
+    /// Those with one error code
+    #[arg(long, value_name = "CODE")]
+    pub code: Option<String>,
+
+    /// Those of one lane: `lake`, or the name of a mirror
+    #[arg(long, value_name = "LANE")]
+    pub lane: Option<String>,
+}
+
+impl Selection {
+    /// Whether it names nothing and so means everything.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty() && self.table.is_none() && self.code.is_none() && self.lane.is_none()
+    }
+}
+
+/// Records by what has become of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum QuarantineState {
+    /// Those that wait for a decision
+    Open,
+    /// Those that were replayed, superseded or discarded
+    Closed,
+    /// All
+    All,
+}
+
+/// `alluvium quarantine list`
+#[derive(Debug, Args)]
+pub struct QuarantineListArgs {
+    /// Which records.
+    #[command(flatten)]
+    pub selection: Selection,
+
+    /// One row a record, instead of one a lane, table, code and state
+    #[arg(long)]
+    pub records: bool,
+
+    /// By what has become of them
+    #[arg(long, value_name = "STATE", default_value = "open")]
+    pub state: QuarantineState,
+
+    /// Format of the rows
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    pub output: RowsFormat,
+}
+
+/// `alluvium quarantine show`
+#[derive(Debug, Args)]
+pub struct QuarantineShowArgs {
+    /// The record: `lane/topic/partition@offset`
+    #[arg(value_name = "ID")]
+    pub id: String,
+
+    /// Show key, value and headers, which may hold personal data
+    #[arg(long)]
+    pub payload: bool,
+
+    /// Format of the answer
+    #[arg(long, value_name = "FORMAT", default_value = "human")]
+    pub output: ReportFormat,
+}
+
+/// `alluvium quarantine replay`
+#[derive(Debug, Args)]
+pub struct QuarantineReplayArgs {
+    /// Which records.
+    #[command(flatten)]
+    pub selection: Selection,
+
+    /// Also where a later change of the key has been applied, which the record then overwrites
+    #[arg(long)]
+    pub force: bool,
+
+    /// How long to wait for a running daemon to do it; 0 does not wait
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub wait: u64,
+}
+
+/// `alluvium quarantine discard`
+#[derive(Debug, Args)]
+pub struct QuarantineDiscardArgs {
+    /// Which records.
+    #[command(flatten)]
+    pub selection: Selection,
+
+    /// Why; kept with the record
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
 }
 
 /// `alluvium completions`

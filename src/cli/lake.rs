@@ -103,7 +103,8 @@ fn format_of(asked: Option<RowsFormat>) -> RowsFormat {
     asked.unwrap_or(if terminal { RowsFormat::Table } else { RowsFormat::Csv })
 }
 
-fn failed(error: &LakeError) -> Exit {
+/// The exit of a command that the lake refused, after saying why.
+pub(super) fn failed(error: &LakeError) -> Exit {
     complain(&error.to_string());
     match error {
         LakeError::Settings(_) => Exit::Usage,
@@ -115,7 +116,8 @@ fn failed(error: &LakeError) -> Exit {
     }
 }
 
-fn show(rows: Result<RecordBatch, ArrowError>, format: RowsFormat) -> Exit {
+/// Prints rows.
+pub(super) fn show(rows: Result<RecordBatch, ArrowError>, format: RowsFormat) -> Exit {
     match rows {
         Ok(rows) => print(&[rows], format),
         Err(error) => {
@@ -178,7 +180,8 @@ fn positions(positions: &BTreeMap<String, i64>) -> String {
     positions.iter().map(|(partition, next)| format!("{partition}={next}")).collect::<Vec<_>>().join(" ")
 }
 
-fn text(values: impl Iterator<Item = Option<String>>) -> ArrayRef {
+/// A column of text.
+pub(super) fn text(values: impl Iterator<Item = Option<String>>) -> ArrayRef {
     Arc::new(values.collect::<StringArray>())
 }
 

@@ -9,15 +9,18 @@ mod lake;
 mod logging;
 mod output;
 mod progress;
+mod quarantine;
 mod reach;
 mod run;
 mod status;
+mod upkeep;
 
 use std::io::Write;
 
 pub use args::{
-    CheckArgs, Cli, Command, CompletionsArgs, ConfigArgs, DemoArgs, HistoryArgs, LogFormat, QueryArgs,
-    ReportFormat, RowsFormat, RunArgs, StatusArgs, TablesArgs,
+    CheckArgs, Cli, Command, CompletionsArgs, ConfigArgs, DemoArgs, HistoryArgs, LogFormat, OptimizeArgs,
+    QuarantineArgs, QuarantineCommand, QueryArgs, ReportFormat, RowsFormat, RunArgs, StatusArgs, TablesArgs,
+    VacuumArgs,
 };
 pub use exit::Exit;
 
@@ -60,6 +63,15 @@ async fn run(cli: Cli) -> Exit {
                 lake::history(settings, &args.table, args.output).await
             })
             .await
+        }
+        Command::Quarantine(args) => {
+            with_settings(&args.config, async |settings| quarantine::run(settings, &args.command).await).await
+        }
+        Command::Optimize(args) => {
+            with_settings(&args.config, async |settings| upkeep::optimize(settings, &args).await).await
+        }
+        Command::Vacuum(args) => {
+            with_settings(&args.config, async |settings| upkeep::vacuum(settings, &args).await).await
         }
         Command::Status(args) => ask_status(&args).await,
         Command::Check(args) => {

@@ -1,4 +1,4 @@
-//! A progress bar for work that has an end: `run --until-caught-up` on a terminal.
+//! A progress bar for work that has an end, on a terminal: `run --until-caught-up`, `vacuum`.
 //!
 //! Log lines and the bar share standard error: a line is written while the bar is taken away, so neither breaks the
 //! other. Without a terminal there is no bar, and the log says the same.
@@ -10,6 +10,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::admin::status::StatusBoard;
+use crate::lake::upkeep::Step;
 
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
@@ -67,6 +68,41 @@ impl Drop for CatchUp {
         if let Some(task) = self.0.take() {
             task.abort();
         }
+        if let Some(bar) = bar().take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Follows work that goes from table to table, until it is dropped.
+pub(super) struct Tables(Option<ProgressBar>);
+
+impl Tables {
+    /// Shows a bar, where standard error is a terminal.
+    pub(super) fn start() -> Self {
+        if !io::stderr().is_terminal() {
+            return Self(None);
+        }
+        let shown = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {bar:30} {pos} of {len} tables, {msg}") {
+            shown.set_style(style);
+        }
+        *bar() = Some(shown.clone());
+        Self(Some(shown))
+    }
+
+    /// Shows how far it is.
+    pub(super) fn show(&self, step: &Step) {
+        if let Some(bar) = &self.0 {
+            bar.set_length(step.tables.1 as u64);
+            bar.set_position(step.tables.0 as u64);
+            bar.set_message(format!("{}: {} files", step.table, step.files));
+        }
+    }
+}
+
+impl Drop for Tables {
+    fn drop(&mut self) {
         if let Some(bar) = bar().take() {
             bar.finish_and_clear();
         }

@@ -91,6 +91,10 @@ fn lanes(lanes: &[LaneStatus]) -> Result<RecordBatch, ArrowError> {
         ("lane", text(lanes.iter().map(|lane| Some(lane.lane.clone())))),
         ("state", text(lanes.iter().map(|lane| Some(lane.state.name().to_owned())))),
         ("records", Arc::new(lanes.iter().map(|lane| lane.records).collect::<UInt64Array>())),
+        (
+            "quarantined",
+            Arc::new(lanes.iter().map(|lane| lane.quarantine.values().sum::<u64>()).collect::<UInt64Array>()),
+        ),
         ("last_commit", text(lanes.iter().map(|lane| lane.last_commit.clone()))),
         ("last_error", text(errors)),
     ])

@@ -87,8 +87,16 @@ fn debezium(reader: &mut Reader<'_>, root: &mut Section) -> Option<Debezium> {
     let mut section = reader.section(root, "debezium");
     let key = "unavailable_value_placeholder";
     let unavailable_value_placeholder = checked(reader, &mut section, key, names::placeholder);
+    let decimal_handling_mode = reader.take(&mut section, "decimal_handling_mode");
+    let time_precision_mode = reader.take(&mut section, "time_precision_mode");
+    let binary_handling_mode = reader.take(&mut section, "binary_handling_mode");
     reader.finish(&section);
-    Some(Debezium { unavailable_value_placeholder: unavailable_value_placeholder? })
+    Some(Debezium {
+        unavailable_value_placeholder: unavailable_value_placeholder?,
+        decimal_handling_mode: decimal_handling_mode?,
+        time_precision_mode: time_precision_mode?,
+        binary_handling_mode: binary_handling_mode?,
+    })
 }
 
 fn connect(reader: &mut Reader<'_>, root: &mut Section) -> Option<Connect> {

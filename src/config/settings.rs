@@ -13,7 +13,7 @@ use serde::{Serialize, Serializer};
 use super::{ByteSize, DatabaseUrl, Options, TypeName};
 use crate::change::policy::Choice;
 use crate::change::{Policies, TablePolicy};
-use crate::debezium::ConfiguredType;
+use crate::debezium::{Binary, ConfiguredType, Decimals, Modes, Times};
 
 /// Everything that can be set. Serializes as the effective settings, with secrets redacted.
 #[derive(Debug, Clone, Serialize)]
@@ -106,6 +106,23 @@ impl Choice for OnDataLoss {
 pub struct Debezium {
     /// Its `unavailable.value.placeholder`.
     pub unavailable_value_placeholder: String,
+    /// Its `decimal.handling.mode`.
+    pub decimal_handling_mode: Decimals,
+    /// Its `time.precision.mode`.
+    pub time_precision_mode: Times,
+    /// Its `binary.handling.mode`.
+    pub binary_handling_mode: Binary,
+}
+
+impl Debezium {
+    /// How it writes values.
+    pub fn modes(&self) -> Modes {
+        Modes {
+            decimal: self.decimal_handling_mode,
+            time: self.time_precision_mode,
+            binary: self.binary_handling_mode,
+        }
+    }
 }
 
 /// What happens to records that cannot be decoded or applied.

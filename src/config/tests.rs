@@ -251,9 +251,9 @@ fn every_kind_of_problem_has_its_message_and_place() {
         ("[[tables]]\nsource = 'a.cdc_events'",
          "3: tables[0].source: `a.cdc_events` would share the folder `cdc_events` with the raw table: set \
           lake.raw_table or lake.layout".into()),
-        ("[[tables]]\nsource = 'a.b'\n[tables.types]\nx = 'decimal(5,6)'",
-         "5: tables[0].types.x: `decimal(5,6)` does not say the digits of a decimal: write decimal(p,s) with 1 <= p <= \
-          1000 and 0 <= s <= p, for example decimal(10,2)".into()),
+        ("[[tables]]\nsource = 'a.b'\n[tables.types]\nx = 'decimal(5,1001)'",
+         "5: tables[0].types.x: `decimal(5,1001)` does not say the digits of a decimal: write decimal(p,s) with 1 <= p <= \
+          1000 and -1000 <= s <= 1000, for example decimal(10,2)".into()),
         ("[[tables]]\nsource = 'a.b'\ndelete = 'soft'",
          "4: tables[0].delete: unknown key; known are source, write, types".into()),
         ("tables = 1", "2: tables: expected a list of tables, found a number".into()),

@@ -1,6 +1,7 @@
 //! Events without schema block: a layout from names and values.
 //!
-//! A column's type comes from the configuration, else from what the sink already has, else from the first value seen.
+//! A column's type comes from the configuration, else from the source's catalog, else from what the sink already has,
+//! else from the first value seen. What the sink has as text stays text, whatever the catalog says.
 //! A null, or a placeholder, says nothing about its type: such a column is text, and takes any later value as its
 //! JSON text, so that nothing is lost and nothing stops. Columns are added as later rows bring them.
 
@@ -9,6 +10,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use arrow::datatypes::DataType;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -19,6 +21,7 @@ use super::cell::compact;
 use super::configured::ConfiguredType;
 use super::fault::{Decoded, Fault};
 use super::key::KeyNames;
+use super::modes::Modes;
 use super::placeholder::Placeholder;
 use super::row::Layout;
 use super::wire::Wire;
@@ -27,7 +30,9 @@ use super::wire::Wire;
 #[derive(Clone, Copy)]
 pub(super) struct TypeSources<'a> {
     pub(super) configured: Option<&'a HashMap<String, ConfiguredType>>,
+    pub(super) source: Option<&'a HashMap<String, ConfiguredType>>,
     pub(super) known: Option<&'a TableSchema>,
+    pub(super) modes: Modes,
     pub(super) placeholder: &'a Placeholder,
 }
 
@@ -63,6 +68,14 @@ pub(super) fn layout(
         wires.push(wire);
     }
     let key = key_indexes(&columns, key_names, table)?;
+    for &index in &key {
+        if let (Some(column), Some(wire)) = (columns.get_mut(index), wires.get_mut(index))
+            && matches!(column.column_type.arrow(), DataType::List(_))
+        {
+            column.column_type = ColumnType::Other("array".into());
+            *wire = Wire::AnyText;
+        }
+    }
     let schema = Arc::new(TableSchema::new(columns, key));
     let layout = Layout {
         table: table.clone(),
@@ -93,11 +106,14 @@ impl TypeSources<'_> {
         if let Some(configured) = self.configured.and_then(|types| types.get(name)) {
             return (configured.column_type.clone(), configured.wire.clone(), false);
         }
-        if let Some(known) = self.known {
-            let column = known.index_of(name).and_then(|index| known.columns().get(index));
-            if let Some(column) = column {
-                return (column.column_type.clone(), Wire::default_of(&column.column_type), false);
-            }
+        let stored = self.known.and_then(|known| known.columns().get(known.index_of(name)?));
+        let stored = stored.map(|column| &column.column_type);
+        let source = self.source.and_then(|types| types.get(name));
+        if let Some(source) = source.filter(|source| stored.is_none_or(|stored| agrees(stored, source))) {
+            return (source.column_type.clone(), source.wire.clone(), false);
+        }
+        if let Some(stored) = stored {
+            return (stored.clone(), Wire::of(stored, self.modes), false);
         }
         let (column_type, wire) = self.guess(value.get());
         (column_type, wire, true)
@@ -123,6 +139,18 @@ impl TypeSources<'_> {
             Some(b'-' | b'0'..=b'9') => (ColumnType::Numeric, Wire::Numeric),
             _ => undecided,
         }
+    }
+}
+
+/// Whether a column that is stored as `stored` can take values of the source's type. Where it was made from values, or by
+/// an earlier version, it keeps what it has: one column never holds two forms.
+fn agrees(stored: &ColumnType, source: &ConfiguredType) -> bool {
+    match stored {
+        ColumnType::Text | ColumnType::Other(_) => *stored == source.column_type,
+        ColumnType::Boolean | ColumnType::Int64 | ColumnType::Float64 | ColumnType::Numeric => {
+            stored.arrow() == source.column_type.arrow()
+        }
+        _ => true,
     }
 }
 

@@ -7,22 +7,25 @@ use std::borrow::Cow;
 use std::fmt;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, Error, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::columns::Column;
 use super::decimal::{self, Decimal};
-use super::instant;
 use super::placeholder::Placeholder;
-use super::wire::Wire;
+use super::structured::{self, Parts};
+use super::wire::{Base64, Wire};
+use super::{bits, geometric, instant, iso};
 
 /// A place for one value.
 pub(super) struct Cell<'a> {
     pub(super) wire: &'a Wire,
     pub(super) column: &'a mut Column,
-    pub(super) placeholder: &'a Placeholder,
+    /// What says that the value is unchanged; an element of an array is never that.
+    pub(super) placeholder: Option<&'a Placeholder>,
 }
 
 impl<'de> DeserializeSeed<'de> for Cell<'_> {
@@ -36,7 +39,10 @@ impl<'de> DeserializeSeed<'de> for Cell<'_> {
             | Wire::DecimalText { .. }
             | Wire::ScaledNumeric { .. }
             | Wire::Numeric
-            | Wire::AnyText => {
+            | Wire::AnyText
+            | Wire::Hstore
+            | Wire::Geometric(_)
+            | Wire::Array(_) => {
                 let raw = <&'de RawValue>::deserialize(deserializer)?;
                 self.json(raw.get()).ok_or_else(refused)
             }
@@ -49,7 +55,7 @@ fn refused<E: Error>() -> E {
     E::custom("the value does not fit its column")
 }
 
-impl Visitor<'_> for Cell<'_> {
+impl<'de> Visitor<'de> for Cell<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -81,6 +87,11 @@ impl Visitor<'_> for Cell<'_> {
             Wire::Timestamp(unit) => {
                 instant::timestamp(value, *unit).and_then(|value| column.push_i64(value))
             }
+            // The largest and smallest numbers are what became of longer spans.
+            Wire::Duration if value != i64::MAX && value != i64::MIN => column.push_i64(value),
+            Wire::Interval if value != i64::MAX && value != i64::MIN => {
+                column.push_str(&structured::span(value))
+            }
             _ => None,
         }
         .ok_or_else(refused)
@@ -103,6 +114,40 @@ impl Visitor<'_> for Cell<'_> {
 
     fn visit_str<E: Error>(mut self, value: &str) -> Result<(), E> {
         self.string(value).ok_or_else(refused)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
+        let parts = Parts::deserialize(MapAccessDeserializer::new(map))?;
+        let column = self.column;
+        match self.wire {
+            Wire::Date => parts.date().and_then(|days| column.push_i32(days)),
+            Wire::Time(_) => parts.time().and_then(|micros| column.push_i64(micros)),
+            Wire::Timestamp(_) | Wire::Iso => parts.timestamp().and_then(|micros| column.push_i64(micros)),
+            Wire::ZonedTime => parts.zoned_time().and_then(|text| column.push_str(&text)),
+            Wire::Interval => parts.interval().and_then(|text| column.push_str(&text)),
+            _ => None,
+        }
+        .ok_or_else(refused)
+    }
+}
+
+/// The elements of an array, into the column of elements.
+struct Elements<'a> {
+    wire: &'a Wire,
+    column: &'a mut Column,
+}
+
+impl<'de> Visitor<'de> for Elements<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
+        let (wire, column) = (self.wire, self.column);
+        while elements.next_element_seed(Cell { wire, column: &mut *column, placeholder: None })?.is_some() {}
+        Ok(())
     }
 }
 
@@ -127,16 +172,32 @@ impl Cell<'_> {
     /// Decodes a JSON string, given its content.
     fn string(&mut self, value: &str) -> Option<()> {
         // A text may be anything, also what the base64 of a short placeholder looks like.
-        let of_bytes = self.wire != &Wire::Text && self.placeholder.is_bytes(value);
-        if of_bytes || self.placeholder.is_text(value) {
+        let is_text = self.wire == &Wire::Text;
+        let unchanged = |placeholder: &Placeholder| {
+            placeholder.is_text(value) || (!is_text && placeholder.is_bytes(value))
+        };
+        if self.placeholder.is_some_and(unchanged) {
             self.column.push_absent();
             return Some(());
         }
         let column = &mut *self.column;
         match self.wire {
-            Wire::Text | Wire::AnyText => column.push_str(value),
-            Wire::Binary => column.push_with(|bytes| STANDARD.decode_vec(value, bytes).ok()),
-            Wire::Iso | Wire::Timestamp(_) => column.push_i64(instant::parse_iso(value)?),
+            Wire::Text | Wire::AnyText | Wire::Interval | Wire::ZonedTime => column.push_str(value),
+            Wire::Element => (!is_name_of_array(value)).then(|| column.push_str(value))?,
+            Wire::Binary(Base64::Standard) => {
+                column.push_with(|bytes| STANDARD.decode_vec(value, bytes).ok())
+            }
+            Wire::Binary(Base64::Url) => column.push_with(|bytes| URL_SAFE.decode_vec(value, bytes).ok()),
+            Wire::Hex => column.push_with(|bytes| bits::from_hex(value, bytes)),
+            Wire::TextBytes => column.push_str(std::str::from_utf8(&STANDARD.decode(value).ok()?).ok()?),
+            Wire::Bits(length) => {
+                let bytes = STANDARD.decode(value).ok()?;
+                column.push_with(|text| bits::write(&bytes, *length, text))
+            }
+            Wire::Hstore => (value.starts_with('{')).then(|| column.push_str(value))?,
+            Wire::Date => column.push_i32(iso::date(value)?),
+            Wire::Time(_) => column.push_i64(iso::time(value)?),
+            Wire::Iso | Wire::Timestamp(_) => column.push_i64(iso::timestamp(value)?),
             Wire::Float64 => column.push_f64(f64::from(special_float(value)?)),
             Wire::Float32 => column.push_f32(special_float(value)?),
             Wire::Decimal { precision, .. } => {
@@ -149,7 +210,7 @@ impl Cell<'_> {
             Wire::DecimalText { .. } => self.number(value),
             Wire::ScaledNumeric { scale } => {
                 let value = Decimal::from_bytes(&STANDARD.decode(value).ok()?, *scale)?;
-                push_plain(column, &value)
+                push_plain(column, &value.of_declared_scale(*scale))
             }
             Wire::Numeric => match value {
                 "NaN" | "NAN" => column.push_str("NaN"),
@@ -172,7 +233,10 @@ impl Cell<'_> {
                 let unscaled = Decimal::parse(text)?.at_scale(*scale)?;
                 decimal::fits(unscaled, *precision).then(|| self.column.push_i128(unscaled))?
             }
-            Wire::ScaledNumeric { .. } | Wire::Numeric => push_plain(self.column, &Decimal::parse(text)?),
+            Wire::ScaledNumeric { scale } => {
+                push_plain(self.column, &Decimal::parse(text)?.of_declared_scale(*scale))
+            }
+            Wire::Numeric => push_plain(self.column, &Decimal::parse(text)?),
             _ => None,
         }
     }
@@ -180,18 +244,28 @@ impl Cell<'_> {
     /// Decodes an object or an array.
     fn composite(&mut self, text: &str) -> Option<()> {
         match self.wire {
-            Wire::AnyText => {
+            Wire::AnyText | Wire::Hstore | Wire::Geometric(_) | Wire::Array(_) => {
                 let text = compact(text);
-                if self.placeholder.is_composite(&text) {
+                if self.placeholder.is_some_and(|placeholder| placeholder.is_composite(&text)) {
                     self.column.push_absent();
                     return Some(());
                 }
-                self.column.push_str(&text)
+                match self.wire {
+                    Wire::Array(element) => self.column.push_list(|column| {
+                        let mut deserializer = serde_json::Deserializer::from_str(&text);
+                        deserializer.deserialize_seq(Elements { wire: element, column }).ok()
+                    }),
+                    Wire::Geometric(shape) => self.column.push_str(&geometric::text(*shape, &text)?),
+                    Wire::Hstore if !text.starts_with('{') => None,
+                    _ => self.column.push_str(&text),
+                }
             }
             Wire::Numeric if text.starts_with('{') => {
                 let scaled: VariableScale<'_> = serde_json::from_str(text).ok()?;
                 let value = unquoted(scaled.value.get())?;
-                if self.placeholder.is_text(&value) || self.placeholder.is_bytes(&value) {
+                let unchanged =
+                    |placeholder: &Placeholder| placeholder.is_text(&value) || placeholder.is_bytes(&value);
+                if self.placeholder.is_some_and(unchanged) {
                     self.column.push_absent();
                     return Some(());
                 }
@@ -226,6 +300,19 @@ fn special_float(text: &str) -> Option<f32> {
         "-Infinity" => Some(f32::NEG_INFINITY),
         _ => None,
     }
+}
+
+/// Whether it is what Java writes in place of an array within an array: `[Ljava.lang.String;@695673e7`. The connector
+/// puts that where an array has several dimensions.
+fn is_name_of_array(text: &str) -> bool {
+    let Some((class, hash)) = text.strip_prefix('[').and_then(|rest| rest.split_once('@')) else {
+        return false;
+    };
+    let class = class.trim_start_matches('[');
+    let named = class.strip_prefix('L').is_some_and(|name| name.ends_with(';') && !name.contains(' '));
+    (named || matches!(class, "B" | "C" | "D" | "F" | "I" | "J" | "S" | "Z"))
+        && (1..=8).contains(&hash.len())
+        && hash.bytes().all(|digit| digit.is_ascii_hexdigit())
 }
 
 /// The content of a JSON string given with its quotes.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, BinaryArray, BooleanArray, BooleanBufferBuilder, Date32Array, Decimal128Array, Float32Array,
-    Float64Array, Int16Array, Int32Array, Int64Array, NullBufferBuilder, StringArray,
+    Float64Array, Int16Array, Int32Array, Int64Array, ListArray, NullBufferBuilder, StringArray,
     TimestampMicrosecondArray, new_null_array,
 };
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
@@ -30,6 +30,14 @@ enum Values {
     Float64(Vec<f64>),
     Int128(Vec<i128>),
     Variable(Variable),
+    List(Box<List>),
+}
+
+/// The elements of lists, one list behind the other.
+#[derive(Debug)]
+struct List {
+    ends: Vec<i32>,
+    elements: Column,
 }
 
 /// Strings or byte strings, one behind the other.
@@ -71,6 +79,10 @@ impl Column {
             DataType::Decimal128(..) => Values::Int128(Vec::new()),
             DataType::Utf8 | DataType::Binary => {
                 Values::Variable(Variable { ends: vec![0], bytes: Vec::new() })
+            }
+            DataType::List(element) => {
+                let elements = Self::new(element.data_type().clone());
+                Values::List(Box::new(List { ends: vec![0], elements }))
             }
             _ => Values::Int64(Vec::new()),
         };
@@ -178,6 +190,20 @@ impl Column {
         Some(())
     }
 
+    /// Appends a list of what `write` adds to the column of its elements, or nothing where it answers `None`.
+    pub(super) fn push_list(&mut self, write: impl FnOnce(&mut Self) -> Option<()>) -> Option<()> {
+        let Values::List(list) = &mut self.values else { return None };
+        let before = list.elements.len();
+        let end = write(&mut list.elements).and_then(|()| i32::try_from(list.elements.len()).ok());
+        let Some(end) = end else {
+            list.elements.truncate(before);
+            return None;
+        };
+        list.ends.push(end);
+        self.valid_cell();
+        Some(())
+    }
+
     /// Appends a null.
     #[inline]
     pub(super) fn push_null(&mut self) {
@@ -192,6 +218,10 @@ impl Column {
             Values::Variable(variable) => {
                 let end = variable.ends.last().copied().unwrap_or(0);
                 variable.ends.push(end);
+            }
+            Values::List(list) => {
+                let end = list.ends.last().copied().unwrap_or(0);
+                list.ends.push(end);
             }
         }
         self.valid.append_null();
@@ -223,6 +253,11 @@ impl Column {
                 variable.ends.truncate(len + 1);
                 let end = variable.ends.last().copied().unwrap_or(0);
                 variable.bytes.truncate(usize::try_from(end).unwrap_or(0));
+            }
+            Values::List(list) => {
+                list.ends.truncate(len + 1);
+                let end = list.ends.last().copied().unwrap_or(0);
+                list.elements.truncate(usize::try_from(end).unwrap_or(0));
             }
         }
         self.valid.truncate(len);
@@ -269,7 +304,12 @@ impl Values {
                 Decimal128Array::try_new(values.into(), nulls)?
                     .with_precision_and_scale(*precision, *scale)?,
             ),
-            (Self::Int64(_) | Self::Int128(_), other) => new_null_array(other, len),
+            (Self::List(list), DataType::List(element)) => {
+                let offsets = OffsetBuffer::new(ScalarBuffer::from(list.ends));
+                let (elements, _) = list.elements.finish()?;
+                Arc::new(ListArray::try_new(Arc::clone(element), offsets, elements, nulls)?)
+            }
+            (Self::Int64(_) | Self::Int128(_) | Self::List(_), other) => new_null_array(other, len),
             (Self::Variable(variable), data_type) => {
                 let offsets = OffsetBuffer::new(ScalarBuffer::from(variable.ends));
                 let bytes = Buffer::from_vec(variable.bytes);
@@ -307,6 +347,29 @@ mod tests {
             let absent: Vec<bool> = absent.unwrap().iter().collect();
             assert_eq!(absent, [false, true, false]);
         }
+    }
+
+    #[test]
+    fn a_list_that_fails_half_way_leaves_no_element() {
+        let element = arrow::datatypes::Field::new("element", DataType::Int32, true);
+        let mut column = Column::new(DataType::List(Arc::new(element)));
+        column.push_list(|elements| elements.push_i32(1)).unwrap();
+        let half = column.push_list(|elements| {
+            elements.push_i32(2)?;
+            elements.push_str("no number")
+        });
+        assert_eq!(half, None);
+        column.push_absent();
+        column.push_list(|_| Some(())).unwrap();
+        column.push_list(|elements| elements.push_i32(3)).unwrap();
+        column.truncate(3);
+        let (array, absent) = column.finish().unwrap();
+        let lists = array.as_any().downcast_ref::<ListArray>().unwrap();
+        let lengths: Vec<Option<usize>> =
+            lists.iter().map(|list| list.map(|elements| elements.len())).collect();
+        assert_eq!(lengths, [Some(1), None, Some(0)]);
+        assert_eq!(lists.values().len(), 1);
+        assert_eq!(absent.unwrap().iter().collect::<Vec<_>>(), [false, true, false]);
     }
 
     #[test]

@@ -9,20 +9,30 @@
 //! | `decimal_text(p,s)` | decimal text (`decimal.handling.mode=string`), or numbers |
 //! | `numeric` | `{"scale":…,"value":…}`, decimal text or numbers; kept as decimal text |
 //! | `text`, `uuid`, `json`, `jsonb` | strings; other JSON is kept as text |
-//! | `bytes` | base64 (`binary.handling.mode=bytes` or `base64`) |
-//! | `date` | days since 1970-01-01 |
-//! | `time`, `time_us`; `time_ms`; `time_ns` | micro-, milli- or nanoseconds since midnight |
-//! | `timestamp`, `timestamp_us`; `timestamp_ms`; `timestamp_ns` | the same since 1970, or ISO 8601 text |
-//! | `timestamptz` | ISO 8601 text in UTC or with an offset, `infinity`, `-infinity` |
+//! | `bytes`; `bytes_base64url`; `bytes_hex` | base64 (`binary.handling.mode=bytes` or `base64`); the other modes |
+//! | `date` | days since 1970-01-01, ISO 8601 text, objects (`time.precision.mode=structured`) |
+//! | `time`, `time_us`; `time_ms`; `time_ns` | micro-, milli- or nanoseconds since midnight, text, objects |
+//! | `timestamp`, `timestamp_us`; `timestamp_ms`; `timestamp_ns` | the same since 1970, text, objects |
+//! | `timestamptz` | ISO 8601 text in UTC or with an offset, `infinity`, `-infinity`, objects |
+//! | `timetz` | text, objects |
+//! | `interval`; `interval_us` | ISO 8601 text, microseconds, objects; microseconds alone |
+//! | `bit(n)` | base64 of the bits |
+//! | `hstore` | JSON text, objects |
+//! | `point`, `line`, `lseg`, `box`, `path`, `circle` | objects |
+//! | `inet`, `cidr`, `int4range`, … | strings in the form that Postgres reads |
+//! | any of these with `[]` behind it | arrays |
 //!
 //! A `decimal` of more than 38 digits becomes decimal text.
 
 use std::str::FromStr;
 
-use crate::change::ColumnType;
+use arrow::datatypes::DataType;
+
+use crate::change::{ColumnType, Shape};
 
 use super::instant::Unit;
-use super::wire::Wire;
+use super::modes::Modes;
+use super::wire::{Base64, Wire};
 
 /// The type of a column as configured: what its values mean and how the events write them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,16 +54,24 @@ pub enum ConfiguredTypeError {
     /// Not one of the names.
     #[error(
         "`{0}` is not a column type: use one of boolean, int16, int32, int64, float32, float64, decimal(p,s), \
-         decimal_text(p,s), numeric, text, uuid, json, jsonb, bytes, date, time, time_ms, time_us, time_ns, \
-         timestamp, timestamp_ms, timestamp_us, timestamp_ns, timestamptz"
+         decimal_text(p,s), numeric, text, uuid, json, jsonb, bytes, bytes_base64url, bytes_hex, date, time, time_ms, \
+         time_us, time_ns, timestamp, timestamp_ms, timestamp_us, timestamp_ns, timestamptz, timetz, interval, \
+         interval_us, bit(n), hstore, inet, cidr, macaddr, macaddr8, int4range, int8range, numrange, tsrange, \
+         tstzrange, daterange, xml, tsvector, ltree, citext, enum, point, line, lseg, box, path, circle, vector, \
+         halfvec, or one of these with [] behind it for an array"
     )]
     UnknownName(String),
     /// A decimal whose precision or scale is missing or impossible.
     #[error(
-        "`{0}` does not say the digits of a decimal: write decimal(p,s) with 1 <= p <= 1000 and 0 <= s <= p, \
+        "`{0}` does not say the digits of a decimal: write decimal(p,s) with 1 <= p <= 1000 and -1000 <= s <= 1000, \
          for example decimal(10,2)"
     )]
     Digits(String),
+    /// Bits whose number is missing or impossible.
+    #[error(
+        "`{0}` does not say how many bits: write bit(n) with n >= 2, for example bit(8); bit(1) is a boolean"
+    )]
+    Bits(String),
 }
 
 impl FromStr for ConfiguredType {
@@ -61,33 +79,91 @@ impl FromStr for ConfiguredType {
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         let lower = name.trim().to_ascii_lowercase();
-        let column_type = match lower.as_str() {
-            "boolean" => ColumnType::Boolean,
-            "int16" => ColumnType::Int16,
-            "int32" => ColumnType::Int32,
-            "int64" => ColumnType::Int64,
-            "float32" => ColumnType::Float32,
-            "float64" => ColumnType::Float64,
-            "numeric" => ColumnType::Numeric,
-            "text" => ColumnType::Text,
-            "uuid" => ColumnType::Uuid,
-            "json" => ColumnType::Json,
-            "jsonb" => ColumnType::Jsonb,
-            "bytes" => ColumnType::Binary,
-            "date" => ColumnType::Date,
-            "time" | "time_us" | "time_ms" | "time_ns" => ColumnType::Time,
-            "timestamp" | "timestamp_us" | "timestamp_ms" | "timestamp_ns" => ColumnType::Timestamp,
-            "timestamptz" => ColumnType::TimestampTz,
-            _ => return decimal(name, &lower),
-        };
-        let wire = match (lower.as_str(), &column_type) {
-            ("time_ms", _) => Wire::Time(Unit::Millis),
-            ("time_ns", _) => Wire::Time(Unit::Nanos),
-            ("timestamp_ms", _) => Wire::Timestamp(Unit::Millis),
-            ("timestamp_ns", _) => Wire::Timestamp(Unit::Nanos),
-            (_, column_type) => Wire::default_of(column_type),
+        if let Some(element) = lower.strip_suffix("[]") {
+            let element: Self =
+                element.parse().map_err(|_| ConfiguredTypeError::UnknownName(name.to_owned()))?;
+            if matches!(element.column_type.arrow(), DataType::List(_)) {
+                return Err(ConfiguredTypeError::UnknownName(name.to_owned()));
+            }
+            let column_type = ColumnType::Array(Box::new(element.column_type));
+            return Ok(Self { column_type, wire: Wire::array(element.wire) });
+        }
+        let Some(column_type) = named(&lower) else { return with_parameters(name, &lower) };
+        let wire = match lower.as_str() {
+            "time_ms" => Wire::Time(Unit::Millis),
+            "time_ns" => Wire::Time(Unit::Nanos),
+            "timestamp_ms" => Wire::Timestamp(Unit::Millis),
+            "timestamp_ns" => Wire::Timestamp(Unit::Nanos),
+            "bytes_base64url" => Wire::Binary(Base64::Url),
+            "bytes_hex" => Wire::Hex,
+            "timetz" => Wire::ZonedTime,
+            _ => Wire::of(&column_type, Modes::default()),
         };
         Ok(Self { column_type, wire })
+    }
+}
+
+/// Types that are carried as text and have a type of their own in Postgres.
+const TEXTS: [&str; 16] = [
+    "inet",
+    "cidr",
+    "macaddr",
+    "macaddr8",
+    "int4range",
+    "int8range",
+    "numrange",
+    "tsrange",
+    "tstzrange",
+    "daterange",
+    "xml",
+    "tsvector",
+    "ltree",
+    "citext",
+    "timetz",
+    "enum",
+];
+
+/// The type of a name without parameters.
+fn named(lower: &str) -> Option<ColumnType> {
+    Some(match lower {
+        "boolean" => ColumnType::Boolean,
+        "int16" => ColumnType::Int16,
+        "int32" => ColumnType::Int32,
+        "int64" => ColumnType::Int64,
+        "float32" => ColumnType::Float32,
+        "float64" => ColumnType::Float64,
+        "numeric" => ColumnType::Numeric,
+        "text" => ColumnType::Text,
+        "uuid" => ColumnType::Uuid,
+        "json" => ColumnType::Json,
+        "jsonb" => ColumnType::Jsonb,
+        "bytes" | "bytes_base64url" | "bytes_hex" => ColumnType::Binary,
+        "date" => ColumnType::Date,
+        "time" | "time_us" | "time_ms" | "time_ns" => ColumnType::Time,
+        "timestamp" | "timestamp_us" | "timestamp_ms" | "timestamp_ns" => ColumnType::Timestamp,
+        "timestamptz" => ColumnType::TimestampTz,
+        "interval" => ColumnType::Interval,
+        "interval_us" => ColumnType::Duration,
+        "hstore" => ColumnType::Hstore,
+        "vector" => ColumnType::Vector,
+        "halfvec" => ColumnType::HalfVector,
+        _ => {
+            let text = TEXTS.contains(&lower).then(|| ColumnType::Other(lower.to_owned()));
+            return Shape::of_name(lower).map(ColumnType::Geometric).or(text);
+        }
+    })
+}
+
+/// The type of a name with parameters.
+fn with_parameters(name: &str, lower: &str) -> Result<ConfiguredType, ConfiguredTypeError> {
+    let Some(length) = lower.strip_prefix("bit(").and_then(|rest| rest.strip_suffix(')')) else {
+        return decimal(name, lower);
+    };
+    match length.trim().parse() {
+        Ok(length @ 2..=83_886_080) => {
+            Ok(ConfiguredType { column_type: ColumnType::Bits(length), wire: Wire::Bits(length) })
+        }
+        _ => Err(ConfiguredTypeError::Bits(name.to_owned())),
     }
 }
 
@@ -99,18 +175,26 @@ fn decimal(name: &str, lower: &str) -> Result<ConfiguredType, ConfiguredTypeErro
     } else {
         return Err(ConfiguredTypeError::UnknownName(name.to_owned()));
     };
-    let digits = || -> Option<(u16, u16)> {
+    let digits = || -> Option<(i32, i32)> {
         let (precision, scale) = digits.strip_prefix('(')?.strip_suffix(')')?.split_once(',')?;
         Some((precision.trim().parse().ok()?, scale.trim().parse().ok()?))
     };
-    let Some((precision, scale)) = digits().filter(|(p, s)| (1..=1000).contains(p) && s <= p) else {
+    let digits = digits().filter(|(p, s)| (1..=1000).contains(p) && (-1000..=1000).contains(s));
+    let Some((precision, scale)) = digits else {
         return Err(ConfiguredTypeError::Digits(name.to_owned()));
     };
-    let (column_type, wire) = match (precision, as_text) {
-        (39.., true) => (ColumnType::Numeric, Wire::Numeric),
-        (39.., false) => (ColumnType::Numeric, Wire::ScaledNumeric { scale: i64::from(scale) }),
-        (_, as_text) => {
-            let (precision, scale) = (precision as u8, scale as i8);
+    let small = u8::try_from(precision)
+        .ok()
+        .filter(|precision| *precision <= 38 && (0..=i32::from(*precision)).contains(&scale));
+    let (column_type, wire) = match (small, as_text) {
+        (None, true) => (ColumnType::Numeric, Wire::Numeric),
+        (None, false) => {
+            // The connector reads a scale below zero as the eleven bits that Postgres has for it.
+            let written = if scale < 0 { scale + 2048 } else { scale };
+            (ColumnType::Numeric, Wire::ScaledNumeric { scale: i64::from(written) })
+        }
+        (Some(precision), as_text) => {
+            let scale = scale as i8;
             let wire = if as_text {
                 Wire::DecimalText { precision, scale }
             } else {
@@ -144,11 +228,32 @@ mod tests {
     }
 
     #[test]
+    fn names_beyond_the_plain_ones_give_their_type_and_encoding() {
+        let parsed = |name: &str| {
+            let parsed: ConfiguredType = name.parse().unwrap();
+            (parsed.column_type, parsed.wire)
+        };
+        assert_eq!(parsed("bit(8)"), (ColumnType::Bits(8), Wire::Bits(8)));
+        assert_eq!(parsed("interval_us"), (ColumnType::Duration, Wire::Duration));
+        assert_eq!(parsed("bytes_hex"), (ColumnType::Binary, Wire::Hex));
+        assert_eq!(parsed("point"), (ColumnType::Geometric(Shape::Point), Wire::Geometric(Shape::Point)));
+        assert_eq!(parsed("INET").0, ColumnType::Other("inet".into()));
+        assert_eq!(parsed("decimal(5,-2)"), (ColumnType::Numeric, Wire::ScaledNumeric { scale: 2046 }));
+        let text = (ColumnType::Array(Box::new(ColumnType::Text)), Wire::Array(Box::new(Wire::Element)));
+        assert_eq!(parsed("text[]"), text);
+        let wire = Wire::Array(Box::new(Wire::Timestamp(Unit::Millis)));
+        assert_eq!(parsed("timestamp_ms[]").1, wire);
+        for wrong in ["bit(1)", "bit(x)", "int32[][]", "vector[]", "[]", "nothing[]"] {
+            assert!(wrong.parse::<ConfiguredType>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn a_wrong_name_is_quoted_with_the_accepted_ones() {
         let error = "varchar(10)".parse::<ConfiguredType>().unwrap_err().to_string();
         assert!(error.starts_with("`varchar(10)` is not a column type: use one of boolean"), "{error}");
         for wrong in
-            ["decimal", "decimal(0,0)", "decimal(5,6)", "decimal(5)", "decimal(a,b)", "decimal(1001,0)"]
+            ["decimal", "decimal(0,0)", "decimal(5,1001)", "decimal(5)", "decimal(a,b)", "decimal(1001,0)"]
         {
             let error = wrong.parse::<ConfiguredType>().unwrap_err();
             assert_eq!(error, ConfiguredTypeError::Digits(wrong.to_owned()));

@@ -1,19 +1,32 @@
 //! Kafka Connect's schema block: from a struct's fields to columns with their encodings.
 //!
-//! Types are recognised by Connect type and semantic name together. What is not recognised is carried as text
-//! ([`ColumnType::Other`]), never refused. A declared default is not even read: Debezium's may be placeholders.
+//! Types are recognised by Connect type and semantic name together, and by the type of the source where the connector
+//! adds it (`column.propagate.source.type`). What is not recognised is carried as text ([`ColumnType::Other`]), never
+//! refused. A declared default is not even read: Debezium's may be placeholders.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::change::{Column, ColumnType, RecordErrorKind};
+use crate::change::{Column, ColumnType, RecordErrorKind, Shape};
 
 use super::fault::{Decoded, Fault};
 use super::instant::Unit;
+use super::modes::Modes;
 use super::placeholder::Placeholder;
-use super::wire::Wire;
+use super::source_type::SourceType;
+use super::wire::{Base64, Wire};
+
+/// The columns of rows, as a schema block describes them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Described {
+    pub(super) columns: Vec<Column>,
+    /// One a column.
+    pub(super) wires: Vec<Wire>,
+    /// Whether tables that were made by earlier versions, or before the source's type was known, have the column as text.
+    pub(super) once_text: Vec<bool>,
+}
 
 /// Parameter of a field's schema that names the placeholder of its column, in versions of Debezium that write it.
 const PLACEHOLDER_PARAMETER: &str = "__debezium.unavailable.value.placeholder";
@@ -33,6 +46,19 @@ pub(super) struct ConnectSchema {
     parameters: Option<HashMap<String, String>>,
     #[serde(default)]
     fields: Option<Vec<ConnectSchema>>,
+    /// Of an array.
+    #[serde(default)]
+    items: Option<Box<ConnectSchema>>,
+    /// Of a map.
+    #[serde(default)]
+    keys: Option<Box<ConnectSchema>>,
+    /// Of a map.
+    #[serde(default)]
+    values: Option<Box<ConnectSchema>>,
+}
+
+fn geometric(shape: Shape) -> (ColumnType, Wire) {
+    (ColumnType::Geometric(shape), Wire::Geometric(shape))
 }
 
 impl ConnectSchema {
@@ -56,9 +82,8 @@ impl ConnectSchema {
     }
 
     /// The columns of a row struct with their encodings.
-    pub(super) fn columns(&self) -> Decoded<(Vec<Column>, Vec<Wire>)> {
-        let mut columns: Vec<Column> = Vec::new();
-        let mut wires = Vec::new();
+    pub(super) fn columns(&self, modes: Modes) -> Decoded<Described> {
+        let mut described = Described::default();
         for field in self.fields.iter().flatten() {
             let Some(name) = field.field.as_deref() else {
                 return Err(Fault::new(
@@ -66,15 +91,17 @@ impl ConnectSchema {
                     "a field of the row's schema has no name",
                 ));
             };
-            if columns.iter().any(|column| column.name.as_ref() == name) {
+            if described.columns.iter().any(|column| column.name.as_ref() == name) {
                 let detail = format!("the row's schema has column `{name}` twice");
                 return Err(Fault::new(RecordErrorKind::InvalidSchema, detail));
             }
-            let (column_type, wire) = field.column_type(name)?;
-            columns.push(Column { name: name.into(), column_type, nullable: field.optional });
-            wires.push(wire);
+            let source = SourceType::of(field.parameter("__debezium.source.column.type"));
+            let (column_type, wire) = field.column_type(name, &source, modes)?;
+            described.columns.push(Column { name: name.into(), column_type, nullable: field.optional });
+            described.wires.push(wire);
+            described.once_text.push(field.basic(name)?.is_none_or(|(basic, _)| basic == ColumnType::Text));
         }
-        Ok((columns, wires))
+        Ok(described)
     }
 
     /// The placeholder of each field whose schema names one; empty where none does.
@@ -91,11 +118,38 @@ impl ConnectSchema {
         self.parameters.as_ref()?.get(name).map(String::as_str)
     }
 
-    fn column_type(&self, column: &str) -> Decoded<(ColumnType, Wire)> {
-        let semantic = self.name.as_deref().unwrap_or_default();
+    fn semantic(&self) -> &str {
+        self.name.as_deref().unwrap_or_default()
+    }
+
+    /// What the values of a column mean and how they are written. What is not recognised is text.
+    fn column_type(
+        &self,
+        column: &str,
+        source: &SourceType<'_>,
+        modes: Modes,
+    ) -> Decoded<(ColumnType, Wire)> {
+        if let Some(known) = self.further(column, source, modes)? {
+            return Ok(known);
+        }
+        if let Some(basic) = self.basic(column)? {
+            return Ok(basic);
+        }
+        let name = match (source.name(), self.semantic()) {
+            (Some(name), _) => name.to_owned(),
+            (None, "") => self.connect_type.clone(),
+            (None, semantic) => semantic.to_owned(),
+        };
+        let zoned =
+            matches!(self.semantic(), "io.debezium.time.ZonedTime" | "io.debezium.time.StructuredZonedTime");
+        Ok((ColumnType::Other(name), if zoned { Wire::ZonedTime } else { Wire::AnyText }))
+    }
+
+    /// The types that are recognised without the source's, and that have always been.
+    fn basic(&self, column: &str) -> Decoded<Option<(ColumnType, Wire)>> {
         let timestamp = |unit| (ColumnType::Timestamp, Wire::Timestamp(unit));
         let time = |unit| (ColumnType::Time, Wire::Time(unit));
-        Ok(match (self.connect_type.as_str(), semantic) {
+        Ok(Some(match (self.connect_type.as_str(), self.semantic()) {
             ("boolean", "") => (ColumnType::Boolean, Wire::Boolean),
             ("int8" | "int16", "") => (ColumnType::Int16, Wire::Int16),
             ("int32", "") => (ColumnType::Int32, Wire::Int32),
@@ -103,15 +157,11 @@ impl ConnectSchema {
             ("float" | "float32", "") => (ColumnType::Float32, Wire::Float32),
             ("double" | "float64", "") => (ColumnType::Float64, Wire::Float64),
             ("string", "") => (ColumnType::Text, Wire::Text),
-            ("bytes", "") => (ColumnType::Binary, Wire::Binary),
+            ("bytes", "") => (ColumnType::Binary, Wire::Binary(Base64::Standard)),
             ("bytes", "org.apache.kafka.connect.data.Decimal") => self.decimal(column)?,
             ("struct", "io.debezium.data.VariableScaleDecimal") => (ColumnType::Numeric, Wire::Numeric),
             ("string", "io.debezium.data.Uuid") => (ColumnType::Uuid, Wire::Text),
-            ("string", "io.debezium.data.Json") => {
-                let source = self.parameter("__debezium.source.column.type").unwrap_or_default();
-                let jsonb = source.eq_ignore_ascii_case("jsonb");
-                (if jsonb { ColumnType::Jsonb } else { ColumnType::Json }, Wire::Text)
-            }
+            ("string", "io.debezium.data.Json") => (ColumnType::Json, Wire::Text),
             ("int32", "io.debezium.time.Date" | "org.apache.kafka.connect.data.Date") => {
                 (ColumnType::Date, Wire::Date)
             }
@@ -126,13 +176,80 @@ impl ConnectSchema {
             ("int64", "io.debezium.time.MicroTimestamp") => timestamp(Unit::Micros),
             ("int64", "io.debezium.time.NanoTimestamp") => timestamp(Unit::Nanos),
             ("string", "io.debezium.time.ZonedTimestamp") => (ColumnType::TimestampTz, Wire::Iso),
-            (connect_type, semantic) => {
-                let name = self
-                    .parameter("__debezium.source.column.type")
-                    .unwrap_or(if semantic.is_empty() { connect_type } else { semantic });
-                (ColumnType::Other(name.to_owned()), Wire::AnyText)
+            _ => return Ok(None),
+        }))
+    }
+
+    /// The types that earlier versions carried as text, and those that the source's type says more of.
+    fn further(
+        &self,
+        column: &str,
+        source: &SourceType<'_>,
+        modes: Modes,
+    ) -> Decoded<Option<(ColumnType, Wire)>> {
+        let members = self.fields.as_ref().map_or(0, Vec::len);
+        Ok(Some(match (self.connect_type.as_str(), self.semantic()) {
+            ("string", "") => return Ok(source.of_text(modes)),
+            ("string", "io.debezium.data.Json") if source.is("jsonb") => (ColumnType::Jsonb, Wire::Text),
+            ("string", "io.debezium.data.Json") if source.is("hstore") => (ColumnType::Hstore, Wire::Hstore),
+            ("map", "") if self.maps_texts() => (ColumnType::Hstore, Wire::Hstore),
+            ("bytes", "") if source.comes_as_bytes_of_text() => {
+                (ColumnType::Other(source.name().unwrap_or_default().to_owned()), Wire::TextBytes)
             }
-        })
+            ("bytes", "io.debezium.data.Bits") if source.is("bit") => {
+                let Some(length) = self.parameter("length").and_then(|length| length.parse().ok()) else {
+                    return Ok(None);
+                };
+                (ColumnType::Bits(length), Wire::Bits(length))
+            }
+            ("string", "io.debezium.time.IsoDate") | ("struct", "io.debezium.time.StructuredDate") => {
+                (ColumnType::Date, Wire::Date)
+            }
+            ("string", "io.debezium.time.IsoTime") | ("struct", "io.debezium.time.StructuredTime") => {
+                (ColumnType::Time, Wire::Time(Unit::Micros))
+            }
+            ("string", "io.debezium.time.IsoTimestamp")
+            | ("struct", "io.debezium.time.StructuredTimestamp") => {
+                (ColumnType::Timestamp, Wire::Timestamp(Unit::Micros))
+            }
+            ("struct", "io.debezium.time.StructuredZonedTimestamp") => (ColumnType::TimestampTz, Wire::Iso),
+            ("string", "io.debezium.time.Interval") | ("struct", "io.debezium.time.StructuredDuration") => {
+                (ColumnType::Interval, Wire::Interval)
+            }
+            ("int64", "io.debezium.time.MicroDuration") => (ColumnType::Duration, Wire::Duration),
+            ("struct", "io.debezium.data.geometry.Point") => geometric(Shape::Point),
+            ("struct", "io.debezium.data.geometry.Line") if members == 3 => geometric(Shape::Line),
+            ("struct", "io.debezium.data.geometry.Circle") => geometric(Shape::Circle),
+            ("struct", "io.debezium.data.geometry.Geometry") => {
+                let shape = source.name().and_then(Shape::of_name);
+                return Ok(shape.map(geometric));
+            }
+            ("array", "io.debezium.data.DoubleVector") => (ColumnType::Vector, Wire::array(Wire::Float64)),
+            ("array", "io.debezium.data.FloatVector") => (ColumnType::HalfVector, Wire::array(Wire::Float32)),
+            ("array", "") => return self.array(column, source, modes),
+            _ => return Ok(None),
+        }))
+    }
+
+    /// An array of a type that is recognised.
+    fn array(
+        &self,
+        column: &str,
+        source: &SourceType<'_>,
+        modes: Modes,
+    ) -> Decoded<Option<(ColumnType, Wire)>> {
+        let Some(items) = self.items.as_deref() else { return Ok(None) };
+        let (element, wire) = items.column_type(column, &source.element(), modes)?;
+        let nested = matches!(element, ColumnType::Array(_) | ColumnType::Vector | ColumnType::HalfVector);
+        // Text without a name of its type may be the JSON of anything; strings are strings.
+        let unknown = matches!(element, ColumnType::Other(_)) && items.connect_type != "string";
+        Ok((!nested && !unknown).then(|| (ColumnType::Array(Box::new(element)), Wire::array(wire))))
+    }
+
+    fn maps_texts(&self) -> bool {
+        [&self.keys, &self.values]
+            .into_iter()
+            .all(|part| part.as_ref().is_some_and(|part| part.connect_type == "string"))
     }
 
     fn decimal(&self, column: &str) -> Decoded<(ColumnType, Wire)> {
@@ -158,7 +275,12 @@ mod tests {
     use super::*;
 
     fn column_type(field: &str) -> Decoded<(ColumnType, Wire)> {
-        ConnectSchema::parse("value", field).unwrap().column_type("c")
+        let field = ConnectSchema::parse("value", field).unwrap();
+        field.column_type(
+            "c",
+            &SourceType::of(field.parameter("__debezium.source.column.type")),
+            Modes::default(),
+        )
     }
 
     fn decimal(parameters: &str) -> (ColumnType, Wire) {
@@ -193,12 +315,13 @@ mod tests {
     #[test]
     fn what_is_not_recognised_is_text_under_its_most_telling_name() {
         for (field, name) in [
-            (r#"{"type":"array","items":{"type":"int32"}}"#, "array"),
+            (r#"{"type":"array","items":{"type":"struct","name":"x"}}"#, "array"),
+            (r#"{"type":"array","items":{"type":"array","items":{"type":"int32"}}}"#, "array"),
             (r#"{"type":"string","name":"io.debezium.data.Xml"}"#, "io.debezium.data.Xml"),
             (r#"{"type":"string","name":"io.debezium.time.Date"}"#, "io.debezium.time.Date"),
             (
-                r#"{"type":"struct","name":"x","parameters":{"__debezium.source.column.type":"POINT"}}"#,
-                "POINT",
+                r#"{"type":"struct","name":"io.debezium.data.geometry.Geometry","parameters":{"__debezium.source.column.type":"POLYGON"}}"#,
+                "POLYGON",
             ),
         ] {
             assert_eq!(column_type(field).unwrap(), (ColumnType::Other(name.into()), Wire::AnyText));

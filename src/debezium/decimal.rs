@@ -7,6 +7,8 @@
 const MOST_BYTES: usize = 65_536;
 /// Digits before or behind the point that an exponent or scale may add.
 const MOST_SCALE: i64 = 150_000;
+/// Largest scale that a column of Postgres can declare.
+const MOST_DECLARED_SCALE: i64 = 1000;
 /// Largest power of ten in 64 bits.
 const CHUNK: u64 = 10_u64.pow(19);
 const CHUNK_DIGITS: usize = 19;
@@ -73,6 +75,21 @@ impl Decimal {
         digits.drain(..zeros);
         let scale = (fraction.len() as i64).checked_sub(exponent)?;
         (scale.abs() <= MOST_SCALE).then_some(Self { negative, digits, scale })
+    }
+
+    /// The number without the zeros that a declared scale puts behind the point, where Postgres has no such scale: the
+    /// connector reads a scale below zero as one above 1024.
+    pub(super) fn of_declared_scale(mut self, declared: i64) -> Self {
+        if declared > MOST_DECLARED_SCALE {
+            while self.scale > 0 && self.digits.len() > 1 && self.digits.last() == Some(&b'0') {
+                self.digits.pop();
+                self.scale -= 1;
+            }
+            if self.digits == b"0" {
+                self.scale = 0;
+            }
+        }
+        self
     }
 
     /// The unscaled value at another scale; `None` where digits would be lost or 128 bits do not suffice.
@@ -225,6 +242,15 @@ mod tests {
         }
         assert_eq!(Decimal::from_bytes(&[1], i64::from(i32::MIN)), None);
         assert_eq!(Decimal::from_bytes(&vec![1; MOST_BYTES + 1], 0), None);
+    }
+
+    #[test]
+    fn a_scale_below_zero_is_recognised_by_what_the_connector_makes_of_it() {
+        let text = format!("12300.{}", "0".repeat(2046));
+        let value = Decimal::parse(&text).unwrap();
+        assert_eq!(plain(&value.clone().of_declared_scale(2046)), "12300");
+        assert_eq!(plain(&value.of_declared_scale(1000)), text);
+        assert_eq!(plain(&Decimal::parse("0.000").unwrap().of_declared_scale(2047)), "0");
     }
 
     #[test]

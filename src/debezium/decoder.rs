@@ -16,15 +16,18 @@ use crate::change::{
     Batch, Operation, RecordError, RecordErrorKind, Regression, TableId, TopicIdentity, TopicPartition,
 };
 
+use super::aside::Aside;
 use super::bare::{self, TypeSources};
 use super::envelope::{self, Source};
 use super::fault::{Decoded, Fault};
 use super::key::RecordKey;
+use super::modes::Modes;
 use super::order::Seen;
 use super::partitions::{Partitions, Predecessor};
 use super::placeholder::Placeholder;
 use super::raw_rows::{RawRow, RawRows};
 use super::record::{DecoderOptions, KnownSchemas, Outcome, RecordRef};
+use super::refine::Refinements;
 use super::row::{Layout, RowFault};
 use super::tables::{Change, Tables};
 use super::topic::{Opened, Topic, names, table_of};
@@ -34,12 +37,13 @@ pub struct Decoder {
     options: DecoderOptions,
     placeholder: Placeholder,
     known: Box<dyn KnownSchemas>,
-    topics: Vec<Topic>,
+    pub(super) topics: Vec<Topic>,
     topic_index: HashMap<Arc<str>, usize>,
     partitions: Partitions,
-    tables: Tables,
+    pub(super) tables: Tables,
     raw: RawRows,
     counts: Counts,
+    pub(super) aside: Aside,
 }
 
 /// Figures of the running batch.
@@ -74,6 +78,7 @@ impl Decoder {
             tables: Tables::default(),
             raw: RawRows::default(),
             counts: Counts::default(),
+            aside: Aside::default(),
         }
     }
 
@@ -81,8 +86,8 @@ impl Decoder {
     /// next span of the partition begins there, and what came before is forgotten.
     pub fn begin_partition(&mut self, partition: TopicPartition, position: i64) {
         let topic = Arc::clone(&partition.topic);
-        let (topics, index) = (&mut self.topics, &mut self.topic_index);
-        self.partitions.begin(partition, position, || topic_of(topics, index, &topic));
+        let (topics, index, modes) = (&mut self.topics, &mut self.topic_index, self.options.modes);
+        self.partitions.begin(partition, position, || topic_of(topics, index, &topic, modes));
     }
 
     /// Says that no record of `partition` lies before `next` but those that were given: the running batch ends there.
@@ -96,8 +101,8 @@ impl Decoder {
     /// # Errors
     /// Where the record cannot become a change: it has then left nothing behind, and the batch ends before it.
     pub fn push(&mut self, record: RecordRef<'_>, identity: &TopicIdentity) -> Result<Outcome, RecordError> {
-        let (topics, index) = (&mut self.topics, &mut self.topic_index);
-        let at = self.partitions.locate(&record, || topic_of(topics, index, record.topic));
+        self.aside.begin(&record, identity);
+        let at = self.locate(&record);
         let outcome = self.decode(&record, at).map_err(|fault| RecordError {
             partition: TopicPartition::new(Arc::clone(record.topic), record.partition),
             offset: record.offset,
@@ -105,11 +110,33 @@ impl Decoder {
             detail: fault.detail,
         })?;
         let deleted = record.key.filter(|_| outcome == Outcome::Change(Operation::Delete));
-        self.partitions.accept(at, record.offset, identity, deleted);
+        self.accept(&record, identity, deleted);
         self.counts.changes += usize::from(matches!(outcome, Outcome::Change(_)));
+        Ok(outcome)
+    }
+
+    fn locate(&mut self, record: &RecordRef<'_>) -> usize {
+        let (topics, index, modes) = (&mut self.topics, &mut self.topic_index, self.options.modes);
+        self.partitions.locate(record, || topic_of(topics, index, record.topic, modes))
+    }
+
+    /// Index of the topic of a record.
+    pub(super) fn partition_topic(&mut self, record: &RecordRef<'_>) -> usize {
+        let at = self.locate(record);
+        self.partitions.topic(at)
+    }
+
+    /// Has the running batch cover a record.
+    pub(super) fn accept(
+        &mut self,
+        record: &RecordRef<'_>,
+        identity: &TopicIdentity,
+        deleted: Option<&[u8]>,
+    ) {
+        let at = self.locate(record);
+        self.partitions.accept(at, record.offset, identity, deleted);
         self.counts.records += 1;
         self.counts.bytes += (record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len)) as u64;
-        Ok(outcome)
     }
 
     /// Changes in the running batch.
@@ -135,6 +162,7 @@ impl Decoder {
         let counts = std::mem::take(&mut self.counts);
         let raw = std::mem::take(&mut self.raw);
         let (partitions, spans) = self.partitions.finish();
+        let (quarantined, settled) = self.aside.finish();
         Ok(Batch {
             partitions,
             spans,
@@ -145,6 +173,10 @@ impl Decoder {
             newest_source_micros: counts.newest_source_micros,
             duplicates: counts.duplicates,
             regressions: counts.regressions,
+            quarantined,
+            settled,
+            originals: None,
+            replay: false,
         })
     }
 
@@ -220,7 +252,8 @@ impl Decoder {
             source_micros: micros.unwrap_or(0),
         };
         let layout = if let Some(schema) = &opened.schema {
-            let layout = known.layout(schema, &key.names, source, &mut self.tables)?;
+            let refinements = Refinements { known: self.known.as_ref(), configured: &self.options.types };
+            let layout = known.layout(schema, &key.names, source, &mut self.tables, refinements)?;
             self.tables.push(&layout, text, change, &self.placeholder).map_err(RowFault::strict)?;
             layout
         } else {
@@ -232,6 +265,7 @@ impl Decoder {
             _ => None,
         };
         self.moved(topic, other_key, source.lsn.0, &layout);
+        self.judge(record, topic, operation, key.text, &layout)?;
         let raw = RawRow {
             operation: operation.code(),
             key: Some(key.text),
@@ -301,9 +335,13 @@ impl Decoder {
         }
         let table = table_of(event.source);
         let known = self.known.schema(&table);
+        let modes = self.options.modes;
+        let source = self.options.source.as_ref().and_then(|source| source.of(&table, modes));
         let types = TypeSources {
             configured: self.options.types.get(&table.to_string()),
+            source: source.as_ref(),
             known: known.as_deref(),
+            modes,
             placeholder: &self.placeholder,
         };
         let guessed = bare::layout(&table, slot, before.as_deref(), &event.key.names, event.text, types)?;
@@ -344,6 +382,7 @@ impl Decoder {
         let change = Change { operation, partition, offset: record.offset, source_micros: 0 };
         self.tables.push(&layout, key.text, change, &self.placeholder).map_err(RowFault::strict)?;
         self.moved(topic, record.new_key, None, &layout);
+        self.judge(record, topic, operation, key.text, &layout)?;
         if predecessor == Predecessor::Other {
             let raw = RawRow {
                 operation: operation.code(),
@@ -418,11 +457,16 @@ fn topic_at(topics: &mut [Topic], index: usize) -> Decoded<&mut Topic> {
     topics.get_mut(index).ok_or_else(|| Fault::new(RecordErrorKind::NotAnEvent, "the decoder lost its topic"))
 }
 
-fn topic_of(topics: &mut Vec<Topic>, index: &mut HashMap<Arc<str>, usize>, name: &Arc<str>) -> usize {
+fn topic_of(
+    topics: &mut Vec<Topic>,
+    index: &mut HashMap<Arc<str>, usize>,
+    name: &Arc<str>,
+    modes: Modes,
+) -> usize {
     if let Some(&topic) = index.get(name) {
         return topic;
     }
-    topics.push(Topic::new(name));
+    topics.push(Topic::new(name, modes));
     index.insert(Arc::clone(name), topics.len() - 1);
     topics.len() - 1
 }

@@ -10,7 +10,9 @@
 //! 3. No value is rounded, clamped or replaced by a default; what a type cannot hold is an error.
 //! 4. No input makes it panic, and no error text holds row values.
 
+mod aside;
 mod bare;
+mod bits;
 mod block;
 mod cell;
 mod columns;
@@ -20,21 +22,29 @@ mod decimal;
 mod decoder;
 mod envelope;
 mod fault;
+mod geometric;
 mod instant;
+mod iso;
 mod key;
+mod modes;
 mod order;
 mod partitions;
 mod placeholder;
 mod raw_rows;
 mod record;
+mod refine;
 mod row;
+mod source_type;
+mod structured;
 mod tables;
 #[cfg(test)]
 mod tests;
 mod topic;
 mod wire;
 
+pub use aside::KeyReader;
 pub use configured::{ConfiguredType, ConfiguredTypeError};
 pub use decoder::Decoder;
+pub use modes::{Binary, Decimals, Modes, Times};
 pub use placeholder::DEFAULT_PLACEHOLDER;
-pub use record::{DecoderOptions, KnownSchemas, Outcome, RecordRef};
+pub use record::{DecoderOptions, KnownSchemas, Outcome, RecordRef, SourceTypes};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::change::{Operation, TableId, TableSchema};
 
 use super::configured::ConfiguredType;
+use super::modes::Modes;
 use super::placeholder::DEFAULT_PLACEHOLDER;
 
 /// One Kafka record, borrowed from the client.
@@ -38,11 +39,28 @@ pub struct DecoderOptions {
     pub placeholder: String,
     /// Types of columns in events without schema block, by `schema.table` and column name.
     pub types: HashMap<String, HashMap<String, ConfiguredType>>,
+    /// The connector's settings, where events do not say how values are written.
+    pub modes: Modes,
+    /// Who knows the types of the source's columns, for events without schema block.
+    pub source: Option<Arc<dyn SourceTypes>>,
+}
+
+/// The types of the source's columns, read from its catalog.
+pub trait SourceTypes: std::fmt::Debug + Send + Sync {
+    /// The columns of a table by name; `None` where the source cannot be asked, or does not have the table. Asked when a
+    /// table, or a column of it, is first seen; may block.
+    fn of(&self, table: &TableId, modes: Modes) -> Option<HashMap<String, ConfiguredType>>;
 }
 
 impl Default for DecoderOptions {
     fn default() -> Self {
-        Self { raw: true, placeholder: DEFAULT_PLACEHOLDER.to_owned(), types: HashMap::new() }
+        Self {
+            raw: true,
+            placeholder: DEFAULT_PLACEHOLDER.to_owned(),
+            types: HashMap::new(),
+            modes: Modes::default(),
+            source: None,
+        }
     }
 }
 

@@ -190,7 +190,8 @@ impl<'de> Visitor<'de> for Row<'_> {
                 return Err(A::Error::custom("column twice"));
             }
             let of_column = self.layout.placeholders.get(index).and_then(Option::as_deref);
-            let cell = Cell { wire, column, placeholder: of_column.unwrap_or(self.placeholder) };
+            let placeholder = Some(of_column.unwrap_or(self.placeholder));
+            let cell = Cell { wire, column, placeholder };
             if let Err(error) = map.next_value_seed(cell) {
                 *self.at = At::Column(index);
                 return Err(error);

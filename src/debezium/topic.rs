@@ -4,18 +4,19 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use crate::change::{Column, TableId, TableSchema};
+use crate::change::{TableId, TableSchema};
 
 use super::bare::key_indexes;
 use super::block::{Blocks, Wrapped, begins_with_schema};
-use super::connect::ConnectSchema;
+use super::connect::{ConnectSchema, Described};
 use super::envelope::{Envelope, Source, or_empty};
 use super::fault::{Decoded, Fault};
 use super::key::{KeyNames, Keys};
+use super::modes::Modes;
 use super::placeholder::Placeholder;
+use super::refine::{Refinements, refined};
 use super::row::Layout;
 use super::tables::Tables;
-use super::wire::Wire;
 
 /// Layouts kept for a topic; more are only needed where many partitioned tables share one.
 const MOST_LAYOUTS: usize = 16;
@@ -24,7 +25,7 @@ const MOST_LAYOUTS: usize = 16;
 #[derive(Debug)]
 pub(super) struct ValueSchema {
     pub(super) name: Option<String>,
-    row: Option<(Vec<Column>, Vec<Wire>)>,
+    row: Option<Described>,
     placeholders: Vec<Option<Arc<Placeholder>>>,
 }
 
@@ -44,13 +45,15 @@ pub(super) struct Topic {
     pub(super) keys: Keys,
     /// The layout of the newest row, for tombstones, which do not name their table.
     pub(super) newest: Option<Arc<Layout>>,
+    modes: Modes,
     values: Blocks<Arc<ValueSchema>>,
     layouts: Vec<(Arc<ValueSchema>, Arc<Layout>)>,
 }
 
 impl Topic {
-    pub(super) fn new(name: &str) -> Self {
-        Self { heartbeats: name.contains("__debezium-heartbeat"), ..Self::default() }
+    /// The topic of that name, written by a connector with these settings.
+    pub(super) fn new(name: &str, modes: Modes) -> Self {
+        Self { heartbeats: name.contains("__debezium-heartbeat"), modes, ..Self::default() }
     }
 
     /// Reads a value up to its rows; `None` where it, or its payload, is null.
@@ -87,7 +90,7 @@ impl Topic {
         };
         let block = ConnectSchema::parse("value", block.get())?;
         let after = block.member("after");
-        let row = after.map(ConnectSchema::columns).transpose()?;
+        let row = after.map(|after| after.columns(self.modes)).transpose()?;
         let placeholders = after.map(ConnectSchema::placeholders).unwrap_or_default();
         let schema = Arc::new(ValueSchema { name: block.name, row, placeholders });
         self.values.learn(text.as_bytes(), payload, Arc::clone(&schema));
@@ -101,6 +104,7 @@ impl Topic {
         key_names: &KeyNames,
         source: &Source<'_>,
         tables: &mut Tables,
+        refinements: Refinements<'_>,
     ) -> Decoded<Arc<Layout>> {
         let known = self.layouts.iter().find(|(of, layout)| {
             Arc::ptr_eq(of, schema)
@@ -111,18 +115,19 @@ impl Topic {
             return Ok(Arc::clone(layout));
         }
         let table = table_of(source);
-        let Some((columns, wires)) = &schema.row else {
+        let Some(described) = &schema.row else {
             return Err(Fault::new(
                 crate::change::RecordErrorKind::InvalidSchema,
                 "the schema block of the value describes no `after`",
             ));
         };
-        let key = key_indexes(columns, key_names, &table)?;
+        let key = key_indexes(&described.columns, key_names, &table)?;
+        let (columns, wires) = refined(described, &key, &table, refinements);
         let layout = Arc::new(Layout {
             slot: tables.slot_of(&table),
             table,
-            schema: Arc::new(TableSchema::new(columns.clone(), key)),
-            wires: wires.clone(),
+            schema: Arc::new(TableSchema::new(columns, key)),
+            wires,
             key_names: Arc::clone(key_names),
             placeholders: schema.placeholders.clone(),
         });

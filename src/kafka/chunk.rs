@@ -6,6 +6,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::headers::Headers;
+
 /// Records beyond which a chunk is full even if they are small.
 const MAX_RECORDS: usize = 16_384;
 /// Length that marks a null value; no record can be this long.
@@ -30,6 +32,8 @@ pub struct Record<'a> {
     pub new_key: Option<&'a [u8]>,
     /// Header `__debezium.oldkey`: on the create half of a key change, the key that the row had before.
     pub old_key: Option<&'a [u8]>,
+    /// All headers.
+    pub headers: Headers<'a>,
 }
 
 #[derive(Clone, Copy)]
@@ -41,6 +45,8 @@ struct Entry {
     /// Where key, value, new key and old key lie in the arena, one behind the other.
     start: usize,
     lengths: [u32; 4],
+    /// Where the headers lie; records in a row with the same ones share them.
+    headers: (usize, usize),
 }
 
 /// Records of several partitions in the order in which they were read; those of a partition in offset order.
@@ -93,6 +99,9 @@ impl Chunk {
             value,
             new_key,
             old_key,
+            headers: Headers::encoded(
+                self.arena.get(entry.headers.0..entry.headers.0 + entry.headers.1).unwrap_or_default(),
+            ),
         }
     }
 }
@@ -123,6 +132,7 @@ impl ChunkBuilder {
             self.chunk.arena.reserve(self.target + self.target / 8);
         }
         let topic = self.topic(record.topic);
+        let headers = self.headers(record.headers.bytes());
         let start = self.chunk.arena.len();
         let lengths = [record.key, record.value, record.new_key, record.old_key].map(|bytes| {
             bytes.map_or(NULL, |bytes| {
@@ -137,7 +147,21 @@ impl ChunkBuilder {
             timestamp_ms: record.timestamp_ms,
             start,
             lengths,
+            headers,
         });
+    }
+
+    /// Where the headers lie in the arena. Debezium sends the same ones with almost every record: they are copied once.
+    fn headers(&mut self, encoded: &[u8]) -> (usize, usize) {
+        let last = self.chunk.entries.last().map(|entry| entry.headers);
+        if let Some((start, length)) = last
+            && self.chunk.arena.get(start..start + length) == Some(encoded)
+        {
+            return (start, length);
+        }
+        let start = self.chunk.arena.len();
+        self.chunk.arena.extend_from_slice(encoded);
+        (start, encoded.len())
     }
 
     /// Index of the topic in the chunk; the last one is tried first, as records come in runs of one partition.
@@ -180,6 +204,7 @@ impl ChunkBuilder {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
     use super::*;
+    use crate::kafka::HeaderBuffer;
 
     #[test]
     fn gives_back_what_was_pushed_with_nulls_apart_from_empty_values() {
@@ -193,13 +218,19 @@ mod tests {
             value,
             new_key: None,
             old_key: None,
+            headers: Headers::default(),
         };
         let mut with_header = record(&b, 9, Some(&b"k"[..]), Some(&b"vv"[..]));
         with_header.old_key = Some(b"old");
+        let mut buffer = HeaderBuffer::default();
+        buffer.push("__debezium.oldkey", Some(b"old"));
+        buffer.push("empty", None);
+        with_header.headers = buffer.headers();
         let records = [
             record(&a, 1, Some(b"key"), Some(b"value")),
             record(&b, 2, None, Some(b"")),
             record(&a, 5, Some(b""), None),
+            with_header,
             with_header,
         ];
         let mut builder = ChunkBuilder::new(1000);
@@ -208,7 +239,8 @@ mod tests {
         }
         let chunk = builder.take();
         assert_eq!(chunk.iter().collect::<Vec<_>>(), records);
-        assert_eq!(chunk.bytes(), 14);
+        let headers = buffer.headers().bytes().len();
+        assert_eq!(chunk.bytes(), 14 + 6 + headers, "equal headers are kept once");
         assert!(builder.is_empty());
     }
 
@@ -225,6 +257,7 @@ mod tests {
             value,
             new_key: None,
             old_key: None,
+            headers: Headers::default(),
         };
         let mut builder = ChunkBuilder::new(128);
         builder.push(&record(Some(&value[..])));

@@ -22,7 +22,7 @@ use super::identity::Identities;
 use super::native::cached_watermarks;
 use super::queue::{Closed, EventSender};
 use super::subscription::Subscription;
-use super::{ChunkBuilder, ConsumerError, ConsumerOptions, Event, Positions, Record};
+use super::{ChunkBuilder, ConsumerError, ConsumerOptions, Event, HeaderBuffer, Positions, Record};
 use crate::change::{TopicIdentity, TopicPartition};
 
 /// Age at which a chunk is handed over even if it is small.
@@ -93,6 +93,7 @@ pub(super) struct Poller {
     pub(super) shared: Arc<Shared>,
     pub(super) events: EventSender,
     pub(super) builder: ChunkBuilder,
+    pub(super) headers: HeaderBuffer,
     /// When the first record of the chunk was read.
     pub(super) opened: Option<Instant>,
     pub(super) assigned: BTreeMap<TopicPartition, Assigned>,
@@ -128,6 +129,7 @@ impl Poller {
             shared,
             events,
             builder: ChunkBuilder::new(options.chunk_bytes),
+            headers: HeaderBuffer::default(),
             opened: None,
             assigned: BTreeMap::new(),
             last_rebalance: now,
@@ -204,16 +206,29 @@ impl Poller {
         let (partition, offset) = (message.partition(), message.offset());
         let Some(topic) = self.cursor.accept(message.topic(), partition, offset) else { return };
         let (mut new_key, mut old_key) = (None, None);
+        self.headers.clear();
         for header in message.headers().into_iter().flat_map(|headers| headers.iter()) {
             match header.key {
                 "__debezium.newkey" => new_key = header.value,
                 "__debezium.oldkey" => old_key = header.value,
                 _ => {}
             }
+            self.headers.push(header.key, header.value);
         }
         let timestamp_ms = message.timestamp().to_millis().unwrap_or(-1);
         let (key, value) = (message.key(), message.payload());
-        self.builder.push(&Record { topic, partition, offset, timestamp_ms, key, value, new_key, old_key });
+        let headers = self.headers.headers();
+        self.builder.push(&Record {
+            topic,
+            partition,
+            offset,
+            timestamp_ms,
+            key,
+            value,
+            new_key,
+            old_key,
+            headers,
+        });
         if self.opened.is_none() {
             self.opened = Some(Instant::now());
         }

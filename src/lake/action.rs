@@ -117,6 +117,18 @@ pub(super) struct Remove {
     pub deletion_vector: Option<DeletionVector>,
 }
 
+/// A file that says what a commit did to the rows (Delta protocol, "Add CDC File"); it is never part of the table.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct AddChanges {
+    pub path: String,
+    #[serde(default)]
+    pub partition_values: HashMap<String, Option<String>>,
+    pub size: i64,
+    /// Always `false`.
+    pub data_change: bool,
+}
+
 /// Progress of an application: for the lake, a position.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -192,6 +204,11 @@ impl Entry {
 
     pub(super) fn remove(mut self, remove: &Remove) -> Self {
         self.push(&serde_json::json!({ "remove": remove }));
+        self
+    }
+
+    pub(super) fn changes(mut self, changes: &AddChanges) -> Self {
+        self.push(&serde_json::json!({ "cdc": changes }));
         self
     }
 

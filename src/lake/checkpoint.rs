@@ -1,7 +1,7 @@
 //! Reading classic checkpoints: one Parquet row an action, one column a kind of action.
 //!
 //! The rows are turned into the JSON lines that they were made from, so that a checkpoint and a commit go through the
-//! same code. Only the columns that the state is made of are read; parsed statistics, the bulk of a checkpoint, are not.
+//! same code. Only the columns that are asked for are read; parsed statistics, the bulk of a checkpoint, never are.
 
 use arrow::json::LineDelimitedWriter;
 use bytes::Bytes;
@@ -11,8 +11,8 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use super::action::Line;
 use super::error::LakeError;
 
-/// Columns that are read, by path; a prefix stands for all below it.
-const COLUMNS: [&str; 10] = [
+/// Columns that the state is made of, by path; a prefix stands for all below it.
+pub(super) const OF_STATE: [&str; 10] = [
     "protocol",
     "metaData",
     "txn",
@@ -25,8 +25,24 @@ const COLUMNS: [&str; 10] = [
     "add.dataChange",
 ];
 
-/// Calls `each` for every action in a checkpoint file.
-pub(super) fn read(table: &str, file: Bytes, mut each: impl FnMut(Line)) -> Result<(), LakeError> {
+/// Columns that say which files are needed: those of the table, and those that it had.
+pub(super) const OF_FILES: [&str; 7] = [
+    "metaData",
+    "add.path",
+    "add.size",
+    "add.deletionVector",
+    "remove.path",
+    "remove.deletionTimestamp",
+    "remove.deletionVector",
+];
+
+/// Calls `each` for every action in a checkpoint file, with those of its members that are among `columns`.
+pub(super) fn read(
+    table: &str,
+    file: Bytes,
+    columns: &[&str],
+    mut each: impl FnMut(Line),
+) -> Result<(), LakeError> {
     let unreadable = |error: &dyn std::fmt::Display| LakeError::Unreadable {
         table: table.to_owned(),
         message: format!("checkpoint: {error}"),
@@ -37,7 +53,7 @@ pub(super) fn read(table: &str, file: Bytes, mut each: impl FnMut(Line)) -> Resu
         .columns()
         .iter()
         .enumerate()
-        .filter(|(_, column)| is_read(&column.path().string()))
+        .filter(|(_, column)| is_read(&column.path().string(), columns))
         .map(|(index, _)| index)
         .collect();
     let mask = ProjectionMask::leaves(builder.parquet_schema(), leaves);
@@ -54,8 +70,8 @@ pub(super) fn read(table: &str, file: Bytes, mut each: impl FnMut(Line)) -> Resu
     Ok(())
 }
 
-fn is_read(path: &str) -> bool {
-    COLUMNS
+fn is_read(path: &str, columns: &[&str]) -> bool {
+    columns
         .iter()
         .any(|column| path.strip_prefix(column).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
 }

@@ -6,12 +6,15 @@
 //! mapping stays off: the library cannot evolve tables that have it. Expired log files and checkpoints are the maintenance's business, never a commit's.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use serde_json::json;
 
 use super::action::{Entry, Format, Metadata, Protocol};
 use super::error::LakeError;
 use super::log::{Log, Outcome};
+use super::mor::changes::CHANGE_DATA_FEED;
+use super::properties;
 use super::schema::{self, DeltaSchema, KEY, PIPELINE, SOURCE};
 use super::shape::Shape;
 use crate::change::{TableId, TablePolicy, TableSchema, WriteMode};
@@ -23,17 +26,27 @@ pub(super) const DELETION_VECTORS: &str = "delta.enableDeletionVectors";
 #[derive(Debug, Clone)]
 pub(super) struct TableProperties {
     pub(super) pipeline: String,
-    /// `interval 7 days` in Delta's words.
-    pub(super) log_retention: String,
+    /// How long entries of the log are kept.
+    pub(super) log_retention: Duration,
+    /// How long files that left the table are kept, and known to have left it.
+    pub(super) file_retention: Duration,
 }
 
 impl TableProperties {
+    /// The properties that follow the settings, also on tables that exist.
+    pub(super) fn retentions(&self) -> [(&'static str, String); 2] {
+        [
+            (properties::LOG_RETENTION, properties::interval(self.log_retention)),
+            (properties::FILE_RETENTION, properties::interval(self.file_retention)),
+        ]
+    }
+
     fn configuration(&self, statistics: &[&str]) -> HashMap<String, String> {
         let mut configuration = HashMap::from([
             (PIPELINE.to_owned(), self.pipeline.clone()),
             ("delta.enableExpiredLogCleanup".to_owned(), "false".to_owned()),
-            ("delta.logRetentionDuration".to_owned(), self.log_retention.clone()),
         ]);
+        configuration.extend(self.retentions().map(|(name, value)| (name.to_owned(), value)));
         if statistics.is_empty() {
             configuration.insert("delta.dataSkippingNumIndexedCols".to_owned(), "0".to_owned());
         } else {
@@ -65,6 +78,9 @@ pub(super) async fn current_table(
     if policy.write == WriteMode::MergeOnRead {
         configuration.insert(DELETION_VECTORS.to_owned(), "true".to_owned());
     }
+    if policy.change_data_feed {
+        configuration.insert(CHANGE_DATA_FEED.to_owned(), "true".to_owned());
+    }
     create(log, &table.table, &delta, Vec::new(), configuration, writer).await
 }
 
@@ -77,6 +93,18 @@ pub(super) async fn raw_table(
     let configuration = properties.configuration(&["partition", "offset", "kafka_timestamp"]);
     let delta = super::raw::delta_schema();
     create(log, "cdc_events", &delta, vec!["event_date".to_owned()], configuration, writer).await
+}
+
+/// Creates the quarantine, to which rows are only ever appended.
+pub(super) async fn quarantine_table(
+    log: &Log,
+    properties: &TableProperties,
+    writer: &str,
+) -> Result<(), LakeError> {
+    let mut configuration = properties.configuration(&[]);
+    configuration.insert("delta.appendOnly".to_owned(), "true".to_owned());
+    let delta = super::quarantine::delta_schema();
+    create(log, "quarantine", &delta, Vec::new(), configuration, writer).await
 }
 
 /// Whether a table's properties say that it is the current table of `table`, kept by `pipeline`.
@@ -102,31 +130,51 @@ pub(super) fn protocol(
         reader_features: None,
         writer_features: None,
     });
-    let vectors = configuration.get(DELETION_VECTORS).is_some_and(|value| value == "true");
-    let needed: Vec<&str> = [("timestampNtz", schema.has_timestamp_ntz()), ("deletionVectors", vectors)]
+    let is_set = |name: &str| configuration.get(name).is_some_and(|value| value == "true");
+    // The feature, whether readers have to know it as well, and whether it is needed.
+    let needed = [
+        ("timestampNtz", true, schema.has_timestamp_ntz()),
+        ("deletionVectors", true, is_set(DELETION_VECTORS)),
+        ("changeDataFeed", false, is_set(CHANGE_DATA_FEED)),
+    ];
+    let implied = implied_features(existing.min_writer_version);
+    let missing = |feature: &&str| match &existing.writer_features {
+        Some(listed) => !listed.iter().any(|listed| listed == feature),
+        None => !implied.contains(feature),
+    };
+    let needed: Vec<(&str, bool)> = needed
         .into_iter()
-        .filter_map(|(feature, needed)| needed.then_some(feature))
+        .filter(|(feature, _, needed)| *needed && missing(feature))
+        .map(|(feature, readers, _)| (feature, readers))
         .collect();
     if needed.is_empty() {
         return existing;
     }
-    let mut reader = existing.reader_features.unwrap_or_default();
-    let mut writer = existing.writer_features.unwrap_or_else(|| {
-        // What writer version 2 implies has to be named once features are listed.
-        vec!["appendOnly".to_owned(), "invariants".to_owned()]
-    });
-    for features in [&mut reader, &mut writer] {
-        for feature in &needed {
-            if !features.iter().any(|listed| listed == feature) {
-                features.push((*feature).to_owned());
-            }
-        }
-    }
+    let named = |features: &[&str]| features.iter().map(|feature| (*feature).to_owned()).collect::<Vec<_>>();
+    let mut writer = existing.writer_features.unwrap_or_else(|| named(implied));
+    writer.extend(needed.iter().map(|(feature, _)| (*feature).to_owned()));
+    let of_readers = needed.iter().filter(|(_, readers)| *readers).map(|(feature, _)| (*feature).to_owned());
+    let mut reader = existing.reader_features.clone().unwrap_or_default();
+    reader.extend(of_readers);
+    // A reader that knows none of the features may go on, as long as none is for it.
+    let for_readers = existing.reader_features.is_some() || !reader.is_empty();
     Protocol {
-        min_reader_version: 3,
+        min_reader_version: if for_readers { 3 } else { existing.min_reader_version },
         min_writer_version: 7,
-        reader_features: Some(reader),
+        reader_features: for_readers.then_some(reader),
         writer_features: Some(writer),
+    }
+}
+
+/// What a writer version stands for, to be named once features are listed.
+fn implied_features(writer_version: i32) -> &'static [&'static str] {
+    const OF_FOUR: [&str; 5] =
+        ["appendOnly", "invariants", "checkConstraints", "changeDataFeed", "generatedColumns"];
+    match writer_version {
+        ..=1 => &[],
+        2 => OF_FOUR.get(..2).unwrap_or_default(),
+        3 => OF_FOUR.get(..3).unwrap_or_default(),
+        _ => &OF_FOUR,
     }
 }
 

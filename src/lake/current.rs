@@ -7,16 +7,18 @@ use std::time::{Duration, Instant};
 use deltalake::DeltaTable;
 
 use super::action::Entry;
+use super::compaction::Pressure;
 use super::create::{self, TableProperties};
 use super::error::LakeError;
 use super::evolve::{self, Change};
 use super::inherit;
 use super::location::collision;
 use super::log::{Log, Outcome};
-use super::mor::{self, DataFiles, Done, MergeOnRead, Pressure, Upserted, Upserts};
+use super::mor::{self, DataFiles, Done, MergeOnRead, Upserted, Upserts};
 use super::progress::Positions;
 use super::schema::{DeltaSchema, PIPELINE, table_schema};
 use super::shape::Shape;
+use super::snapshot::Snapshot;
 use super::soft;
 use super::table::{ATTEMPTS, Advance, Table, Writer, txns};
 use super::upsert;
@@ -43,6 +45,8 @@ pub(super) struct CurrentTable {
     pub(super) merge_on_read: Option<MergeOnRead>,
     /// Why the table was last left to the library, so that it is said once.
     obstacle: Option<String>,
+    /// Whether the source's snapshot is being read into it.
+    pub(super) reading: Snapshot,
     /// The library's snapshot that the next merge starts from.
     snapshot: Option<DeltaTable>,
     /// When a position was last stored, or the table opened.
@@ -75,6 +79,7 @@ impl CurrentTable {
             shape: Shape::default(),
             topics,
             obstacle: None,
+            reading: Snapshot::default(),
             snapshot: None,
             stored: Some(Instant::now()),
         };
@@ -133,6 +138,7 @@ impl CurrentTable {
     ) -> Result<(TableReport, u64), LakeError> {
         let started = Instant::now();
         self.topics.extend(topics_of(batch, changes));
+        self.reading.saw(changes);
         let mut conflicts = 0;
         let advances = self.advances(batch, writer);
         if advances.is_empty() {
@@ -209,8 +215,23 @@ impl CurrentTable {
         Ok(())
     }
 
+    /// Brings the properties of a table that exists to what the settings say.
+    pub(super) async fn keep_properties(
+        &mut self,
+        properties: &TableProperties,
+        feed: bool,
+        writer: &Writer,
+    ) -> Result<(), LakeError> {
+        let before = self.table.state.version();
+        self.table.keep_properties(properties, feed, writer).await?;
+        if self.table.state.version() == before { Ok(()) } else { self.read_schema() }
+    }
+
     /// Makes a step of compaction, if one is due; says whether it did.
     pub(super) async fn compact(&mut self, writer: &Writer, pressure: Pressure) -> Result<bool, LakeError> {
+        if self.reading.holds_compaction(self.table.state.files().len()) {
+            return Ok(false);
+        }
         match &mut self.merge_on_read {
             Some(rows) => rows.compact(&mut self.table, (&self.schema, self.shape), writer, pressure).await,
             None => Ok(false),

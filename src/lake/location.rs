@@ -104,6 +104,16 @@ impl Location {
         Ok(tables)
     }
 
+    /// Folders of all tables of a lake whose current tables lie `depth` levels below the root: those, and the tables of
+    /// the lake's own directly below it.
+    pub(super) async fn all_tables(&self, depth: usize) -> Result<Vec<String>, LakeError> {
+        let mut folders = self.tables(1).await?;
+        if depth > 1 {
+            folders.extend(self.tables(depth).await?);
+        }
+        Ok(folders)
+    }
+
     async fn children(&self, folder: &Path) -> Result<Vec<Path>, LakeError> {
         match self.store.list_with_delimiter(Some(folder)).await {
             Ok(list) => Ok(list.common_prefixes),

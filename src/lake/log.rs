@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use super::checkpoint;
 use super::error::LakeError;
+use super::listing::Listing;
 use super::state::TableState;
 use crate::failpoint;
 
@@ -82,16 +83,16 @@ impl Log {
     /// The state at the newest version, or `None` where there is no table.
     pub(super) async fn read(&self) -> Result<Option<TableState>, LakeError> {
         let listing = self.list().await?;
-        let Some(last) = listing.commits.last().copied().max(listing.newest_checkpoint()) else {
-            return Ok(None);
-        };
+        let Some(last) = listing.newest() else { return Ok(None) };
         let mut state = TableState::empty(&self.table);
         let mut next = 0;
         if let Some(version) = listing.newest_checkpoint() {
             for part in listing.parts_of(version) {
                 let bytes =
                     self.get(&part).await?.ok_or_else(|| self.unreadable("a checkpoint part vanished"))?;
-                checkpoint::read(&self.table, bytes, |line| state.apply_checkpoint_row(line))?;
+                checkpoint::read(&self.table, bytes, &checkpoint::OF_STATE, |line| {
+                    state.apply_checkpoint_row(line);
+                })?;
             }
             state.stand_at_checkpoint(version);
             next = version + 1;
@@ -142,27 +143,27 @@ impl Log {
 
     /// The newest version, found by listing.
     pub(super) async fn newest(&self) -> Result<Option<Version>, LakeError> {
-        let listing = self.list().await?;
-        Ok(listing.commits.last().copied().max(listing.newest_checkpoint()))
+        Ok(self.list().await?.newest())
     }
 
-    async fn list(&self) -> Result<Listing, LakeError> {
+    /// What lies in `_delta_log`.
+    pub(super) async fn list(&self) -> Result<Listing, LakeError> {
         let files = self.files();
         let prefix = Path::from("_delta_log");
         let mut listing = Listing::default();
         let mut entries = files.list(Some(&prefix));
         loop {
             match entries.try_next().await {
-                Ok(Some(meta)) => listing.add(meta.location),
+                Ok(Some(meta)) => listing.add(meta),
                 Ok(None) | Err(ObjectStoreError::NotFound { .. }) => break,
                 Err(error) => return Err(LakeError::store(&self.table, &error)),
             }
         }
-        listing.commits.sort_unstable();
         Ok(listing)
     }
 
-    async fn get(&self, path: &Path) -> Result<Option<Bytes>, LakeError> {
+    /// A file of the log, or `None` where it does not exist.
+    pub(super) async fn get(&self, path: &Path) -> Result<Option<Bytes>, LakeError> {
         let result =
             match self.files().get_opts(path, deltalake::logstore::object_store::GetOptions::default()).await
             {
@@ -182,52 +183,6 @@ impl Log {
 
     fn storage(&self, error: &TransactionError) -> LakeError {
         LakeError::Storage { table: self.table.to_string(), message: error.to_string() }
-    }
-}
-
-/// What lies in `_delta_log`.
-#[derive(Debug, Default)]
-struct Listing {
-    commits: Vec<Version>,
-    /// Version, number of this part, number of parts, file.
-    checkpoints: Vec<(Version, u32, u32, Path)>,
-}
-
-impl Listing {
-    /// Sorts a file in by its name; what is not of the log is left out.
-    fn add(&mut self, path: Path) {
-        let Some((version, rest)) = path.filename().and_then(|name| name.split_once('.')) else { return };
-        let Some(version) = (version.len() == 20).then(|| version.parse().ok()).flatten() else { return };
-        let parts: Vec<&str> = rest.split('.').collect();
-        match parts.as_slice() {
-            ["json"] => self.commits.push(version),
-            ["checkpoint", "parquet"] => self.checkpoints.push((version, 1, 1, path)),
-            ["checkpoint", part, of, "parquet"] => {
-                if let (Ok(part), Ok(of)) = (part.parse(), of.parse()) {
-                    self.checkpoints.push((version, part, of, path));
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// The newest checkpoint all of whose parts are there.
-    fn newest_checkpoint(&self) -> Option<Version> {
-        self.checkpoints
-            .iter()
-            .filter(|(version, _, of, _)| self.parts_of(*version).len() == *of as usize)
-            .map(|(version, ..)| *version)
-            .max()
-    }
-
-    /// The parts of one checkpoint; a single file where there is one.
-    fn parts_of(&self, version: Version) -> Vec<Path> {
-        let of_version = || self.checkpoints.iter().filter(move |(at, ..)| *at == version);
-        if let Some((.., path)) = of_version().find(|(_, _, of, _)| *of == 1) {
-            return vec![path.clone()];
-        }
-        let of = of_version().map(|(_, _, of, _)| *of).min().unwrap_or(0);
-        of_version().filter(|(_, _, of_parts, _)| *of_parts == of).map(|(.., path)| path.clone()).collect()
     }
 }
 

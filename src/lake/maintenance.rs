@@ -1,15 +1,15 @@
-//! Checkpoints, and the clean-up of the log entries before them.
+//! Checkpoints.
 //!
-//! Both run between batches, never inside a commit. A checkpoint is due after a number of commits, or earlier after a
+//! They are written between batches, never inside a commit. A checkpoint is due after a number of commits, or earlier after a
 //! number of bytes of log, because what a reader has to fetch is bytes. The library's full snapshot lives only here.
 
-use deltalake::checkpoints::{cleanup_metadata, create_checkpoint};
+use deltalake::checkpoints::create_checkpoint;
 use deltalake::{DeltaResult, DeltaTable};
 
 use super::error::LakeError;
 use super::table::Table;
 
-/// Writes a checkpoint of `table` and removes expired log entries, if that is due.
+/// Writes a checkpoint of `table`, if one is due.
 ///
 /// # Errors
 /// Storage errors; the table is not harmed by them, the next call tries again.
@@ -25,17 +25,16 @@ pub(super) async fn run(table: &mut Table, every_commits: u64, every_bytes: u64)
     let reader = DeltaTable::new(table.log.guarded());
     let runtime = tokio::runtime::Handle::current();
     // The library builds a checkpoint in one blocking call.
-    let removed = tokio::task::spawn_blocking(move || runtime.block_on(checkpoint(reader, version)))
+    tokio::task::spawn_blocking(move || runtime.block_on(checkpoint(reader, version)))
         .await
         .map_err(|error| LakeError::Storage { table: name.clone(), message: error.to_string() })?
         .map_err(|error| LakeError::Storage { table: name.clone(), message: error.to_string() })?;
     table.state.checkpointed(version);
-    tracing::debug!(table = name, version, removed, "wrote checkpoint, removed expired log entries");
+    tracing::debug!(table = name, version, "wrote checkpoint");
     Ok(())
 }
 
-async fn checkpoint(mut table: DeltaTable, version: u64) -> DeltaResult<usize> {
+async fn checkpoint(mut table: DeltaTable, version: u64) -> DeltaResult<()> {
     table.load_version(version).await?;
-    create_checkpoint(&table, None).await?;
-    cleanup_metadata(&table, None).await
+    create_checkpoint(&table, None).await
 }

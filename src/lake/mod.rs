@@ -9,19 +9,26 @@
 //! | module | idea |
 //! |---|---|
 //! | [`location`] | the root, the folders, `lake.layout` |
-//! | [`log`] | reading and writing `_delta_log`, nothing else does |
+//! | [`log`], [`listing`] | reading and writing `_delta_log`, nothing else does |
 //! | [`state`] | a table at a version, brought forward by commits |
 //! | [`table`] | log and state together: the rule of every commit |
 //! | [`current`], [`upsert`], [`inherit`] | a batch into a current table, by MERGE |
 //! | [`mor`], [`index`] | the same by deletion vectors, and where each key's row lies |
-//! | [`raw`] | appends to `cdc_events` |
+//! | [`raw`], [`raw_compact`] | appends to `cdc_events`, and its small files put together |
+//! | [`quarantine`] | records that could not become changes |
 //! | [`schema`], [`create`], [`evolve`] | types, new tables, new columns |
 //! | [`shape`], [`soft`], [`history`] | what rows have besides the source's columns; deleted rows that stay; tables of versions |
-//! | [`maintenance`] | checkpoints and expired log entries |
+//! | [`snapshot`] | a table while the source's snapshot is read into it |
+//! | [`properties`] | what the settings say about tables that exist |
+//! | [`maintenance`] | checkpoints |
+//! | [`compaction`] | which files are put together, and when |
+//! | [`vacuum`] | files that no version needs any more, and expired log entries |
+//! | [`upkeep`] | the same by hand |
 //! | [`read`] | the lake as a reader sees it: SQL, versions, history |
 
 mod action;
 mod checkpoint;
+mod compaction;
 mod create;
 mod current;
 mod error;
@@ -29,22 +36,29 @@ mod evolve;
 mod history;
 mod index;
 mod inherit;
+mod listing;
 mod location;
 mod log;
 mod maintenance;
 mod mor;
 mod options;
 mod progress;
+mod properties;
+mod quarantine;
 mod raw;
+mod raw_compact;
 pub mod read;
 mod schema;
 mod shape;
+mod snapshot;
 mod soft;
 mod state;
 mod table;
 #[cfg(test)]
 mod tests;
+pub mod upkeep;
 mod upsert;
+mod vacuum;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -52,24 +66,30 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use futures::{FutureExt, StreamExt, stream};
 
+pub use self::schema::delta_type;
 pub use error::LakeError;
 pub use location::{DEFAULT_LAYOUT, check_layout, folder};
 pub use mor::UpsertOptions;
 pub use options::LakeOptions;
 pub use progress::{app_id, parse_app_id};
+pub use quarantine::LakeQuarantine;
 
+use crate::change::quarantine::{Ledger, QuarantineRow, RecordPlace};
 use crate::change::{
-    Batch, ChangeBatch, CommitReport, KnownSchemas, Progress, Sink, SinkError, Span, TableId, TableReport,
-    TableSchema, TopicPartition,
+    Batch, ChangeBatch, CommitReport, KnownSchemas, Progress, Sink, SinkError, SinkFigures, Span,
+    TableFigures, TableId, TableReport, TableSchema, TopicPartition,
 };
+use compaction::Pressure;
 use create::TableProperties;
 use current::{CurrentTable, topics_of};
 use location::Location;
 use log::Log;
-use mor::{Pressure, Upserts};
+use mor::Upserts;
 use progress::Positions;
+use quarantine::QuarantineTable;
 use raw::RawTable;
 use table::Writer;
+use vacuum::Sweeper;
 
 /// Tables that are opened or merged at the same time; each merge may use its own share of memory.
 const CONCURRENCY: usize = 4;
@@ -82,8 +102,10 @@ pub struct Lake {
     writer: Writer,
     properties: TableProperties,
     upserts: Upserts,
+    sweeper: Sweeper,
     tables: HashMap<TableId, CurrentTable>,
     raw: Option<RawTable>,
+    quarantine: Option<QuarantineTable>,
     stopped: HashMap<TableId, Stopped>,
     /// Where the newest batch of each partition ended, of topics that are not held back.
     passed: BTreeMap<TopicPartition, Span>,
@@ -122,8 +144,10 @@ impl Lake {
             writer: Writer { pipeline: options.pipeline.clone(), id: uuid::Uuid::new_v4().to_string() },
             properties: TableProperties {
                 pipeline: options.pipeline.clone(),
-                log_retention: format!("interval {} seconds", options.log_retention.as_secs()),
+                log_retention: options.log_retention,
+                file_retention: vacuum::known_for(options.vacuum_retention),
             },
+            sweeper: Sweeper::new(&options),
             upserts: Upserts::new(
                 options.upserts.clone(),
                 options.policies.clone(),
@@ -134,6 +158,7 @@ impl Lake {
             options,
             tables: HashMap::new(),
             raw: None,
+            quarantine: None,
             stopped: HashMap::new(),
             passed: BTreeMap::new(),
         })
@@ -162,6 +187,7 @@ impl Lake {
         let logs = folders
             .into_iter()
             .filter(|folder| Some(folder) != self.options.raw_table.as_ref())
+            .filter(|folder| *folder != self.options.quarantine_table)
             .map(|folder| self.log(&folder))
             .collect::<Result<Vec<_>, _>>()?;
         let mut opened = stream::iter(logs)
@@ -192,6 +218,7 @@ impl Lake {
             Some(log) => RawTable::open(log, &self.writer).await?,
             None => None,
         };
+        self.quarantine = QuarantineTable::open(self.quarantine_log()?, &self.writer).await?;
         let positions = |table: &table::Table| Positions::of(&self.writer.pipeline, table.state.txns());
         let current: Vec<Positions> = self.tables.values().map(|table| positions(&table.table)).collect();
         let raw = match (&self.raw, self.has_raw()) {
@@ -208,6 +235,9 @@ impl Lake {
 
     async fn commit_batch(&mut self, batch: &Batch) -> Result<CommitReport, LakeError> {
         let mut report = CommitReport::default();
+        if !batch.quarantined.is_empty() || !batch.settled.is_empty() {
+            self.commit_quarantine(batch, &mut report).await?;
+        }
         self.commit_current(batch, &mut report).await?;
         let stopped: BTreeSet<Arc<str>> =
             self.stopped.values().flat_map(|table| table.topics.iter().cloned()).collect();
@@ -217,6 +247,25 @@ impl Lake {
         let reached = batch.spans.iter().filter(|(partition, _)| !stopped.contains(&partition.topic));
         self.passed.extend(reached.map(|(partition, span)| (partition.clone(), span.clone())));
         Ok(report)
+    }
+
+    fn quarantine_log(&self) -> Result<Log, LakeError> {
+        Ok(self.log(&self.options.quarantine_table)?.with_failpoint("lake.before_quarantine_commit"))
+    }
+
+    /// Keeps what the batch sets aside, before anything says that its records are done.
+    async fn commit_quarantine(&mut self, batch: &Batch, report: &mut CommitReport) -> Result<(), LakeError> {
+        let mut quarantine = match self.quarantine.take() {
+            Some(quarantine) => quarantine,
+            None => {
+                QuarantineTable::open_or_create(self.quarantine_log()?, &self.properties, &self.writer)
+                    .await?
+            }
+        };
+        let conflicts = quarantine.commit(batch, &self.writer).await;
+        self.quarantine = Some(quarantine);
+        report.conflicts += conflicts?;
+        Ok(())
     }
 
     async fn commit_raw(
@@ -232,7 +281,17 @@ impl Lake {
             None => RawTable::open_or_create(log, &self.properties, &self.writer).await?,
         };
         let name = raw.table.log.table().to_owned();
+        if let Err(error) = raw.table.keep_properties(&self.properties, false, &self.writer).await {
+            self.raw = Some(raw);
+            return Err(error);
+        }
         let result = raw.commit(batch, rows, stopped, &self.writer).await;
+        // The batch is in the table; what fails now is tried again with the next one.
+        if result.is_ok()
+            && let Err(error) = raw.compact(&self.writer, Pressure::Busy).await
+        {
+            tracing::warn!(table = name, %error, "compaction failed");
+        }
         self.raw = Some(raw);
         let (table, conflicts) = result?;
         report.tables.insert(name, table);
@@ -296,7 +355,8 @@ impl Lake {
     async fn checkpoints(&mut self, factor: u64) -> Result<(), LakeError> {
         let (commits, bytes) = (self.options.checkpoint_interval, self.options.checkpoint_log_bytes);
         let tables = self.tables.values_mut().map(|table| &mut table.table);
-        for table in tables.chain(self.raw.as_mut().map(|raw| &mut raw.table)) {
+        let quarantine = self.quarantine.as_mut().map(|quarantine| &mut quarantine.table);
+        for table in tables.chain(self.raw.as_mut().map(|raw| &mut raw.table)).chain(quarantine) {
             maintenance::run(table, commits.saturating_mul(factor), bytes.saturating_mul(factor)).await?;
         }
         Ok(())
@@ -316,6 +376,10 @@ impl Lake {
         };
         match opened {
             Ok(mut table) => {
+                let feed = self.options.policies.of(&id).change_data_feed;
+                if let Err(error) = table.keep_properties(&self.properties, feed, &self.writer).await {
+                    return Outcome { id, table: Some(table), result: Err(error) };
+                }
                 let result = table.commit(batch, &changes, &self.writer, memory).await;
                 // The batch is in the table; what fails now is tried again with the next one.
                 if result.is_ok()
@@ -333,6 +397,9 @@ impl Lake {
         let folder = folder(id, &self.options.layout)?;
         if Some(&folder) == self.options.raw_table.as_ref() {
             return Err(location::collision(id, "of the raw history", &folder));
+        }
+        if folder == self.options.quarantine_table {
+            return Err(location::collision(id, "of the quarantine", &folder));
         }
         let schemas = changes.iter().map(|changes| &changes.schema);
         let schema = evolve::union(id, schemas)?
@@ -395,6 +462,7 @@ impl Sink for Lake {
     async fn commit(&mut self, batch: &Batch) -> Result<CommitReport, SinkError> {
         let report = self.commit_batch(batch).await?;
         // While batches are waiting, nobody calls `maintain`.
+        self.sweeper.run_if_due(&self.location, &self.options);
         if let Err(error) = self.checkpoints(2).await {
             tracing::warn!(%error, "maintenance failed, trying again with the next batch");
         }
@@ -405,6 +473,21 @@ impl Sink for Lake {
         self.passed.retain(|partition, _| !partitions.contains(partition));
     }
 
+    async fn quarantine(&mut self) -> Result<Arc<Ledger>, SinkError> {
+        match &mut self.quarantine {
+            Some(quarantine) => quarantine.look(&self.writer).await?,
+            None => self.quarantine = QuarantineTable::open(self.quarantine_log()?, &self.writer).await?,
+        }
+        Ok(self.quarantine.as_ref().map(QuarantineTable::ledger).unwrap_or_default())
+    }
+
+    async fn quarantined(&mut self, places: &[RecordPlace]) -> Result<Vec<QuarantineRow>, SinkError> {
+        match &self.quarantine {
+            Some(quarantine) => Ok(quarantine.records(places).await?),
+            None => Ok(Vec::new()),
+        }
+    }
+
     fn known_schemas(&self) -> KnownSchemas {
         let known: HashMap<TableId, Arc<TableSchema>> =
             self.tables.iter().map(|(id, table)| (id.clone(), Arc::clone(table.schema()))).collect();
@@ -412,11 +495,23 @@ impl Sink for Lake {
     }
 
     async fn maintain(&mut self) -> Result<(), SinkError> {
+        self.sweeper.run_if_due(&self.location, &self.options);
         self.store_passed().await?;
         for table in self.tables.values_mut() {
             table.compact(&self.writer, Pressure::Idle).await?;
         }
+        if let Some(raw) = &mut self.raw {
+            raw.compact(&self.writer, Pressure::Idle).await?;
+        }
         Ok(self.checkpoints(1).await?)
+    }
+
+    fn figures(&mut self) -> SinkFigures {
+        let current = self.tables.iter_mut().map(|(id, table)| (id.to_string(), table.table.figures()));
+        let mut tables: BTreeMap<String, TableFigures> = current.collect();
+        tables.extend(self.raw.iter_mut().map(|raw| (raw.table.log.table().to_owned(), raw.table.figures())));
+        let (vacuumed_files, vacuumed_bytes) = self.sweeper.take_swept();
+        SinkFigures { tables, vacuumed_files, vacuumed_bytes }
     }
 }
 

@@ -11,10 +11,9 @@ use std::time::{Duration, Instant};
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, RecordBatch, TimestampMicrosecondArray, UInt32Array,
 };
-use arrow::compute::{filter_record_batch, take_record_batch};
+use arrow::compute::{concat_batches, filter_record_batch, take_record_batch};
 use arrow::datatypes::{DataType, Date32Type, Int32Type, Int64Type, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
-use bytes::Bytes;
 use deltalake::logstore::object_store::PutOptions;
 use deltalake::{ObjectStore, Path};
 use parquet::arrow::ArrowWriter;
@@ -24,9 +23,11 @@ use parquet::schema::types::ColumnPath;
 use serde_json::{Value, json};
 
 use super::action::{Add, Entry};
+use super::compaction::{Background, Pressure, Step};
 use super::create::{self, TableProperties};
 use super::error::LakeError;
 use super::log::{Log, Outcome};
+use super::raw_compact::{self, Merged};
 use super::schema::{DeltaSchema, PIPELINE, plain_field};
 use super::table::{ATTEMPTS, Table, Writer, txns};
 use crate::change::raw::{column, schema};
@@ -39,10 +40,15 @@ pub(super) struct RawTable {
     pub(super) table: Table,
     /// When a position was last stored, or the table opened.
     pub(super) stored: Option<Instant>,
+    /// A large step of compaction that is being read and written.
+    merging: Option<Background<Merged>>,
 }
 
 /// Batches without rows move the stored positions at most this often: heartbeats alone must not keep the lake writing.
 const POSITIONS_ONLY: Duration = Duration::from_mins(10);
+
+/// The partition column.
+pub(super) const DATE: &str = "event_date";
 
 /// Topics whose records must not be written now.
 pub(super) type StoppedTopics = BTreeSet<Arc<str>>;
@@ -58,7 +64,7 @@ impl RawTable {
                 table.log.table()
             )));
         }
-        Ok(Some(Self { table, stored: Some(Instant::now()) }))
+        Ok(Some(Self { table, stored: Some(Instant::now()), merging: None }))
     }
 
     /// Opens the raw table, and creates it where there is none.
@@ -145,6 +151,12 @@ impl RawTable {
         Ok(())
     }
 
+    /// Makes a step of compaction, if one is due; says whether it did.
+    pub(super) async fn compact(&mut self, writer: &Writer, pressure: Pressure) -> Result<bool, LakeError> {
+        let step = raw_compact::step(&mut self.table, &mut self.merging, writer, pressure).await?;
+        Ok(step != Step::Nothing)
+    }
+
     /// The rows at or behind the stored position of their partition, of topics that are not stopped.
     fn missing(
         &self,
@@ -219,25 +231,9 @@ async fn write_files(
             .await
             .map_err(|error| LakeError::Storage { table: table.to_owned(), message: error.to_string() })?
             .map_err(|error| data_error(table, &error))?;
-        let folder = date.as_deref().unwrap_or("__HIVE_DEFAULT_PARTITION__");
-        let path = format!("event_date={folder}/part-{}.zstd.parquet", uuid::Uuid::new_v4());
-        let size = encoded.file.len() as i64;
-        put(&*store, &path, encoded.file).await.map_err(|error| LakeError::store(table, &error))?;
-        adds.push(Add {
-            path,
-            partition_values: [("event_date".to_owned(), date)].into(),
-            size,
-            modification_time: super::now_millis(),
-            data_change: true,
-            stats: Some(encoded.stats),
-            deletion_vector: None,
-        });
+        adds.push(put_file(table, &*store, date, encoded, true).await?);
     }
     Ok(adds)
-}
-
-async fn put(store: &dyn ObjectStore, path: &str, file: Bytes) -> Result<(), deltalake::ObjectStoreError> {
-    store.put_opts(&Path::from(path), file.into(), PutOptions::default()).await.map(|_| ())
 }
 
 /// Rows by date, in order; without copying where there is one date.
@@ -258,9 +254,62 @@ fn by_date(rows: &RecordBatch) -> Result<Vec<(Option<String>, RecordBatch)>, Arr
         .collect()
 }
 
-struct Encoded {
-    file: Bytes,
+/// A file that is ready to be stored.
+pub(super) struct Encoded {
+    bytes: Vec<u8>,
     stats: String,
+}
+
+/// A file of the raw table that is being put together.
+pub(super) struct RawFile {
+    writer: ArrowWriter<Vec<u8>>,
+    /// The columns with bounds, of all rows so far.
+    bounded: Vec<RecordBatch>,
+}
+
+impl RawFile {
+    pub(super) fn new() -> Result<Self, ArrowError> {
+        let writer = ArrowWriter::try_new(Vec::new(), file_schema(), Some(properties()))?;
+        Ok(Self { writer, bounded: Vec::new() })
+    }
+
+    /// Adds rows, with the columns of [`file_schema`].
+    pub(super) fn write(&mut self, rows: &RecordBatch) -> Result<(), ArrowError> {
+        self.bounded.push(rows.project(&[column::PARTITION, column::OFFSET, KAFKA_TIMESTAMP])?);
+        Ok(self.writer.write(rows)?)
+    }
+
+    pub(super) fn finish(self) -> Result<Encoded, ArrowError> {
+        let schema = file_schema().project(&[column::PARTITION, column::OFFSET, KAFKA_TIMESTAMP])?;
+        let stats = statistics(&concat_batches(&Arc::new(schema), &self.bounded)?);
+        Ok(Encoded { bytes: self.writer.into_inner()?, stats })
+    }
+}
+
+/// Stores an encoded file of one date and returns the action that adds it.
+pub(super) async fn put_file(
+    table: &str,
+    store: &dyn ObjectStore,
+    date: Option<String>,
+    file: Encoded,
+    data_change: bool,
+) -> Result<Add, LakeError> {
+    let folder = date.as_deref().unwrap_or("__HIVE_DEFAULT_PARTITION__");
+    let path = format!("{DATE}={folder}/part-{}.zstd.parquet", uuid::Uuid::new_v4());
+    let size = file.bytes.len() as i64;
+    store
+        .put_opts(&Path::from(path.as_str()), file.bytes.into(), PutOptions::default())
+        .await
+        .map_err(|error| LakeError::store(table, &error))?;
+    Ok(Add {
+        path,
+        partition_values: [(DATE.to_owned(), date)].into(),
+        size,
+        modification_time: super::now_millis(),
+        data_change,
+        stats: Some(file.stats),
+        deletion_vector: None,
+    })
 }
 
 /// One Parquet file without the partition column, its commit time filled in.
@@ -272,14 +321,13 @@ fn encode(rows: &RecordBatch) -> Result<Encoded, ArrowError> {
         *ingested_at = now;
     }
     columns.remove(column::EVENT_DATE);
-    let file_schema = file_schema();
-    let rows = RecordBatch::try_new(Arc::clone(&file_schema), columns)?;
-    let mut writer = ArrowWriter::try_new(Vec::new(), file_schema, Some(properties()))?;
-    writer.write(&rows)?;
-    Ok(Encoded { file: writer.into_inner()?.into(), stats: statistics(&rows) })
+    let mut file = RawFile::new()?;
+    file.write(&RecordBatch::try_new(file_schema(), columns)?)?;
+    file.finish()
 }
 
-fn file_schema() -> SchemaRef {
+/// The columns of a file: those of the table without the partition column.
+pub(super) fn file_schema() -> SchemaRef {
     let fields: Vec<_> = schema()
         .fields()
         .iter()
@@ -309,12 +357,12 @@ fn properties() -> WriterProperties {
     builder.build()
 }
 
-/// `numRecords`, and exact bounds of the columns that say where a record lies.
-fn statistics(rows: &RecordBatch) -> String {
+/// `numRecords`, and exact bounds of the columns that say where a record lies: partition, offset, Kafka's timestamp.
+fn statistics(bounded: &RecordBatch) -> String {
     use arrow::compute::{max, min};
-    let partition = rows.column(column::PARTITION).as_primitive::<Int32Type>();
-    let offset = rows.column(column::OFFSET).as_primitive::<Int64Type>();
-    let timestamp = rows.column(KAFKA_TIMESTAMP).as_primitive::<TimestampMicrosecondType>();
+    let partition = bounded.column(0).as_primitive::<Int32Type>();
+    let offset = bounded.column(1).as_primitive::<Int64Type>();
+    let timestamp = bounded.column(2).as_primitive::<TimestampMicrosecondType>();
     let mut least = json!({ "partition": min(partition), "offset": min(offset) });
     let mut most = json!({ "partition": max(partition), "offset": max(offset) });
     // Bounds of timestamps have milliseconds: round away from the middle, and leave out what no calendar holds.
@@ -326,7 +374,7 @@ fn statistics(rows: &RecordBatch) -> String {
         most["kafka_timestamp"] = high.into();
     }
     json!({
-        "numRecords": rows.num_rows(),
+        "numRecords": bounded.num_rows(),
         "minValues": least,
         "maxValues": most,
         "nullCount": { "partition": 0, "offset": 0, "kafka_timestamp": 0 },

@@ -91,13 +91,9 @@ impl LakeReader {
         Ok(Self { location, layout_depth: location::depth(&options.layout) })
     }
 
-    /// Folders of all tables: those of the layout's depth, and those directly below the root (the raw table).
+    /// Folders of all tables.
     async fn folders(&self) -> Result<Vec<String>, LakeError> {
-        let mut folders = self.location.tables(1).await?;
-        if self.layout_depth > 1 {
-            folders.extend(self.location.tables(self.layout_depth).await?);
-        }
-        Ok(folders)
+        self.location.all_tables(self.layout_depth).await
     }
 
     fn log(&self, folder: &str) -> Result<Log, LakeError> {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::error::LakeError;
 use super::shape::Shape;
-use crate::change::{Column, ColumnType, TableId, TableSchema};
+use crate::change::{self, Column, ColumnType, TableId, TableSchema};
 
 /// Field metadata: the name of the [`ColumnType`].
 pub(super) const TYPE: &str = "alluvium.type";
@@ -91,7 +91,9 @@ impl DeltaSchema {
 
     /// Whether it needs the table feature `timestampNtz`.
     pub(super) fn has_timestamp_ntz(&self) -> bool {
-        self.fields.iter().any(|field| field.data_type == "timestamp_ntz")
+        self.fields.iter().any(|field| {
+            field.data_type == "timestamp_ntz" || field.data_type["elementType"] == "timestamp_ntz"
+        })
     }
 }
 
@@ -104,7 +106,7 @@ pub(super) fn plain_field(name: &str, data_type: Value) -> DeltaField {
 pub(super) fn field(table: &TableId, column: &Column) -> Result<DeltaField, LakeError> {
     Ok(DeltaField {
         name: column.name.to_string(),
-        data_type: data_type(table, column)?.into(),
+        data_type: data_type(table, &column.name, &column.column_type)?,
         nullable: true,
         metadata: HashMap::from([
             (TYPE.to_owned(), type_name(&column.column_type).into()),
@@ -144,24 +146,29 @@ pub(super) fn check_names(table: &TableId, fields: &[DeltaField]) -> Result<(), 
     Ok(())
 }
 
-fn data_type(table: &TableId, column: &Column) -> Result<String, LakeError> {
-    Ok(match &column.column_type {
+/// A list of values of a Delta type, as its JSON.
+fn array(element: &Value) -> Value {
+    json!({"type": "array", "elementType": element, "containsNull": true})
+}
+
+/// The Delta type of a column, as its JSON.
+fn data_type(table: &TableId, column: &str, column_type: &ColumnType) -> Result<Value, LakeError> {
+    Ok(match column_type {
         ColumnType::Boolean => "boolean".into(),
         ColumnType::Int16 => "short".into(),
         ColumnType::Int32 => "integer".into(),
-        ColumnType::Int64 | ColumnType::Time => "long".into(),
+        ColumnType::Int64 | ColumnType::Time | ColumnType::Duration => "long".into(),
         ColumnType::Float32 => "float".into(),
         ColumnType::Float64 => "double".into(),
         ColumnType::Decimal { precision, scale }
             if (1..=38).contains(precision) && (0..=*precision as i8).contains(scale) =>
         {
-            format!("decimal({precision},{scale})")
+            format!("decimal({precision},{scale})").into()
         }
         ColumnType::Decimal { precision, scale } => {
             return Err(LakeError::Refused(format!(
-                "column {} of table {table} is numeric({precision},{scale}); Delta holds up to 38 digits with a scale from 0 to the \
-                 precision, set the column's type to numeric (stored as text)",
-                column.name
+                "column {column} of table {table} is numeric({precision},{scale}); Delta holds up to 38 digits with a scale from 0 to the \
+                 precision, set the column's type to numeric (stored as text)"
             )));
         }
         ColumnType::Numeric
@@ -169,12 +176,29 @@ fn data_type(table: &TableId, column: &Column) -> Result<String, LakeError> {
         | ColumnType::Uuid
         | ColumnType::Json
         | ColumnType::Jsonb
+        | ColumnType::Interval
+        | ColumnType::Bits(_)
+        | ColumnType::Hstore
+        | ColumnType::Geometric(_)
         | ColumnType::Other(_) => "string".into(),
         ColumnType::Binary => "binary".into(),
         ColumnType::Date => "date".into(),
         ColumnType::Timestamp => "timestamp_ntz".into(),
         ColumnType::TimestampTz => "timestamp".into(),
+        ColumnType::Vector => array(&"double".into()),
+        ColumnType::HalfVector => array(&"float".into()),
+        ColumnType::Array(element) => array(&data_type(table, column, element)?),
     })
+}
+
+/// The Delta type of columns of a type, for people.
+pub fn delta_type(column_type: &ColumnType) -> String {
+    let nowhere = TableId::new("", "", "");
+    match data_type(&nowhere, "", column_type) {
+        Ok(Value::String(name)) => name,
+        Ok(array) => format!("array<{}>", array["elementType"].as_str().unwrap_or("?")),
+        Err(error) => error.to_string(),
+    }
 }
 
 /// Whether files may be left out by their min/max of a column of this type.
@@ -208,6 +232,14 @@ pub(super) fn type_name(column_type: &ColumnType) -> String {
         ColumnType::Time => "time".into(),
         ColumnType::Timestamp => "timestamp".into(),
         ColumnType::TimestampTz => "timestamptz".into(),
+        ColumnType::Interval => "interval".into(),
+        ColumnType::Duration => "duration".into(),
+        ColumnType::Bits(length) => format!("bit({length})"),
+        ColumnType::Hstore => "hstore".into(),
+        ColumnType::Geometric(shape) => shape.name().into(),
+        ColumnType::Vector => "vector".into(),
+        ColumnType::HalfVector => "halfvec".into(),
+        ColumnType::Array(element) => format!("array<{}>", type_name(element)),
         ColumnType::Other(name) => format!("other:{name}"),
     }
 }
@@ -230,11 +262,27 @@ fn type_of_name(name: &str) -> Option<ColumnType> {
         "time" => ColumnType::Time,
         "timestamp" => ColumnType::Timestamp,
         "timestamptz" => ColumnType::TimestampTz,
+        "interval" => ColumnType::Interval,
+        "duration" => ColumnType::Duration,
+        "hstore" => ColumnType::Hstore,
+        "vector" => ColumnType::Vector,
+        "halfvec" => ColumnType::HalfVector,
         _ => {
             if let Some(other) = name.strip_prefix("other:") {
                 return Some(ColumnType::Other(other.to_owned()));
             }
-            let (precision, scale) = name.strip_prefix("decimal(")?.strip_suffix(')')?.split_once(',')?;
+            if let Some(shape) = change::Shape::of_name(name) {
+                return Some(ColumnType::Geometric(shape));
+            }
+            let parameters = |kind: &str| name.strip_prefix(kind)?.strip_suffix(')');
+            if let Some(length) = parameters("bit(") {
+                return length.parse().ok().map(ColumnType::Bits);
+            }
+            if let Some(element) = name.strip_prefix("array<") {
+                return type_of_name(element.strip_suffix('>')?)
+                    .map(|element| ColumnType::Array(Box::new(element)));
+            }
+            let (precision, scale) = parameters("decimal(")?.split_once(',')?;
             ColumnType::Decimal { precision: precision.parse().ok()?, scale: scale.parse().ok()? }
         }
     })
@@ -297,7 +345,30 @@ mod tests {
             ColumnType::Timestamp,
             ColumnType::TimestampTz,
             ColumnType::Other("inet".into()),
+            ColumnType::Interval,
+            ColumnType::Duration,
+            ColumnType::Bits(20),
+            ColumnType::Hstore,
+            ColumnType::Geometric(change::Shape::Circle),
+            ColumnType::Vector,
+            ColumnType::HalfVector,
+            ColumnType::Array(Box::new(ColumnType::Decimal { precision: 10, scale: 2 })),
+            ColumnType::Array(Box::new(ColumnType::Other("odd<name>".into()))),
         ]
+    }
+
+    #[test]
+    fn an_array_of_timestamps_needs_the_feature_that_its_elements_need() {
+        let array = |element| Column {
+            name: "c".into(),
+            column_type: ColumnType::Array(Box::new(element)),
+            nullable: true,
+        };
+        let table = TableId::new("d", "s", "t");
+        let needs =
+            |element| DeltaSchema::new(vec![field(&table, &array(element)).unwrap()]).has_timestamp_ntz();
+        assert!(needs(ColumnType::Timestamp));
+        assert!(!needs(ColumnType::TimestampTz));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Applying costs the actions of a commit, never the files of the table, whoever wrote it. `own` positions moved by
 //! another instance are remembered until they are asked for: that is how a commit finds out that it was fenced.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::action::{Add, CommitInfo, DeletionVector, Line, Metadata, Protocol, Remove, Txn};
 use super::error::LakeError;
 use super::log::Log;
+use crate::change::Written;
 
 /// Reader features of tables that can be read and written here.
 const READER_FEATURES: [&str; 3] = ["timestampNtz", "deletionVectors", "v2Checkpoint"];
@@ -41,6 +42,8 @@ pub(super) struct LiveFile {
     pub stats: Option<Box<str>>,
     /// The rows that are deleted.
     pub vector: Option<Box<DeletionVector>>,
+    /// The values of the partition columns, where there are any.
+    pub partition: Option<Box<HashMap<String, Option<String>>>>,
 }
 
 impl LiveFile {
@@ -56,7 +59,7 @@ impl LiveFile {
             deletion_timestamp: Some(millis),
             data_change,
             extended_file_metadata: Some(true),
-            partition_values: Some(HashMap::new()),
+            partition_values: Some(self.partition.as_deref().cloned().unwrap_or_default()),
             size: Some(self.size),
             deletion_vector: self.vector.as_deref().cloned(),
         }
@@ -82,6 +85,32 @@ pub(super) struct CatchUp {
     pub metadata: bool,
     /// Whether the ledger of key changes is another one.
     pub ledger: bool,
+    /// What this instance wrote by them.
+    pub work: Work,
+}
+
+/// What commits wrote, by what for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Work {
+    pub batches: Written,
+    pub compaction: Written,
+}
+
+impl std::ops::AddAssign for Work {
+    fn add_assign(&mut self, other: Self) {
+        self.batches += other.batches;
+        self.compaction += other.compaction;
+    }
+}
+
+impl Work {
+    /// Counts a file that a commit added, or one that it gave another vector.
+    fn count(&mut self, add: &Add, rows: Option<i64>, again: bool) {
+        let part = if add.data_change { &mut self.batches } else { &mut self.compaction };
+        let vector = add.deletion_vector.as_ref().map_or(0, |vector| i64::from(vector.size_in_bytes));
+        let (rows, bytes) = if again { (0, vector) } else { (rows.unwrap_or(0), add.size + vector) };
+        *part += Written { rows: rows.max(0) as u64, bytes: bytes.max(0) as u64 };
+    }
 }
 
 /// A table at a version.
@@ -95,6 +124,7 @@ pub(super) struct TableState {
     metadata: Metadata,
     txns: HashMap<String, Txn>,
     files: HashMap<Box<str>, LiveFile>,
+    bytes: i64,
     last_commit: CommitInfo,
     /// Key changes that are half done, as the newest commit of ours that moved positions says; `None`: not known yet.
     ledger: Option<Box<str>>,
@@ -118,6 +148,7 @@ impl TableState {
             metadata: Metadata::default(),
             txns: HashMap::new(),
             files: HashMap::new(),
+            bytes: 0,
             last_commit: CommitInfo::default(),
             ledger: None,
         }
@@ -163,6 +194,11 @@ impl TableState {
     /// Live files.
     pub(super) fn files(&self) -> &HashMap<Box<str>, LiveFile> {
         &self.files
+    }
+
+    /// Bytes of the live files.
+    pub(super) fn bytes(&self) -> i64 {
+        self.bytes
     }
 
     /// Live rows, where every file says how many it has.
@@ -228,6 +264,7 @@ impl TableState {
             return Err(self.unreadable(format!("version {version} was given at version {}", self.version())));
         }
         let mut adds = Vec::new();
+        let mut removed = HashSet::new();
         let mut applied = Applied::default();
         let mut info = CommitInfo::default();
         for line in entry.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
@@ -236,7 +273,9 @@ impl TableState {
             applied.metadata |= line.meta_data.is_some() || line.protocol.is_some();
             self.apply_definition(line.protocol, line.meta_data);
             if let Some(remove) = line.remove {
-                self.files.remove(remove.path.as_str());
+                let gone = self.files.remove(remove.path.as_str());
+                self.bytes -= gone.map_or(0, |file| file.size);
+                removed.insert(remove.path);
             }
             if let Some(commit_info) = line.commit_info {
                 info = commit_info;
@@ -247,6 +286,8 @@ impl TableState {
         // A file whose deletion vector changed is removed and added by the same commit, in either order.
         for add in &adds {
             self.add(add);
+            let rows = self.files.get(add.path.as_str()).and_then(LiveFile::physical_rows);
+            applied.work.count(add, rows, removed.contains(&add.path));
         }
         for txn in &mut applied.txns {
             let before = self.txns.insert(txn.app_id.clone(), txn.clone());
@@ -271,6 +312,7 @@ impl TableState {
             result.commits += 1;
             result.metadata |= applied.metadata;
             if applied.writer.as_deref() == Some(writer) {
+                result.work += applied.work;
                 continue;
             }
             for (txn, before) in applied.txns.into_iter().zip(applied.before) {
@@ -328,8 +370,10 @@ impl TableState {
             modification_time: add.modification_time,
             stats: add.stats.as_deref().filter(|_| add.partition_values.is_empty()).map(Into::into),
             vector: add.deletion_vector.clone().map(Box::new),
+            partition: (!add.partition_values.is_empty()).then(|| Box::new(add.partition_values.clone())),
         };
-        self.files.insert(add.path.as_str().into(), file);
+        let replaced = self.files.insert(add.path.as_str().into(), file);
+        self.bytes += add.size - replaced.map_or(0, |file| file.size);
     }
 
     fn unreadable(&self, message: String) -> LakeError {
@@ -342,6 +386,7 @@ impl TableState {
 pub(super) struct Applied {
     pub writer: Option<String>,
     pub metadata: bool,
+    pub work: Work,
     txns: Vec<Txn>,
     before: Vec<Option<i64>>,
 }

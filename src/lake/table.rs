@@ -9,12 +9,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::action::Txn;
+use super::action::{Entry, Txn};
+use super::create::{self, TableProperties};
 use super::error::LakeError;
 use super::log::{Log, Outcome};
 use super::progress::app_id;
-use super::state::{CatchUp, TableState};
-use crate::change::{Span, TopicPartition};
+use super::properties;
+use super::schema::DeltaSchema;
+use super::state::{CatchUp, TableState, Work};
+use crate::change::{Span, TableFigures, TopicPartition};
 
 /// Attempts to commit before the batch is given back.
 pub(super) const ATTEMPTS: u32 = 10;
@@ -47,13 +50,23 @@ pub(super) struct Table {
     pub(super) state: TableState,
     /// When the log was last known to end at `state`.
     pub(super) looked: Option<Instant>,
+    /// Whether the properties were compared with the settings.
+    kept: bool,
+    /// What this instance wrote since it was last asked.
+    work: Work,
 }
 
 impl Table {
     /// Opens the table of `log`, or `None` where there is none.
     pub(super) async fn open(log: Log) -> Result<Option<Self>, LakeError> {
         let state = log.read().await?;
-        Ok(state.map(|state| Self { log, state, looked: Some(Instant::now()) }))
+        Ok(state.map(|state| Self {
+            log,
+            state,
+            looked: Some(Instant::now()),
+            kept: false,
+            work: Work::default(),
+        }))
     }
 
     /// The stored position of a span's partition.
@@ -95,6 +108,7 @@ impl Table {
     ) -> Result<CatchUp, LakeError> {
         let found = self.state.catch_up(&self.log, &writer.id).await?;
         self.looked = Some(Instant::now());
+        self.work += found.work;
         let by_id: BTreeMap<&str, &Advance> =
             advances.iter().map(|advance| (advance.app_id.as_str(), advance)).collect();
         for moved in &found.moves {
@@ -133,10 +147,52 @@ impl Table {
         let version = self.state.next_version();
         let outcome = self.log.commit(version, entry.clone()).await?;
         if outcome == Outcome::Committed {
-            self.state.apply(version, &entry)?;
+            self.work += self.state.apply(version, &entry)?.work;
             self.looked = Some(Instant::now());
         }
         Ok(outcome)
+    }
+
+    /// Has the properties say what the settings say, once: two instances with different settings would otherwise
+    /// change them with every batch.
+    pub(super) async fn keep_properties(
+        &mut self,
+        wanted: &TableProperties,
+        feed: bool,
+        writer: &Writer,
+    ) -> Result<(), LakeError> {
+        // Behind a log that was not looked at for long, the next version may have been there and expired.
+        if self.kept || self.looked.is_none_or(|looked| looked.elapsed() >= TRUST) {
+            return Ok(());
+        }
+        let now = super::now_millis();
+        if let Some(metadata) = properties::wanted(self.state.metadata(), wanted, feed, now) {
+            let schema = DeltaSchema::parse(self.log.table(), &metadata.schema_string)?;
+            let protocol = create::protocol(self.state.protocol(), &schema, &metadata.configuration);
+            let mut entry = Entry::new("SET TBLPROPERTIES", &writer.id, now);
+            if self.state.protocol() != Some(&protocol) {
+                entry = entry.protocol(&protocol);
+            }
+            let entry = entry.metadata(&metadata);
+            // Whoever was faster is learned about by the batch, and the properties are compared again with the next.
+            if self.commit(entry.into_bytes()).await? == Outcome::Conflict {
+                return Ok(());
+            }
+            tracing::info!(table = self.log.table(), "brought the table's properties to the settings");
+        }
+        self.kept = true;
+        Ok(())
+    }
+
+    /// What the table is like, and what this instance wrote to it since the last call.
+    pub(super) fn figures(&mut self) -> TableFigures {
+        let Work { batches, compaction } = std::mem::take(&mut self.work);
+        TableFigures {
+            live_files: self.state.files().len() as u64,
+            live_bytes: self.state.bytes().max(0) as u64,
+            batches,
+            compaction,
+        }
     }
 
     fn fenced(&self, advance: &Advance, expected: Option<i64>, found: i64) -> LakeError {

@@ -5,8 +5,8 @@
 //! committed. It never closes between the records of one primary-key change (delete, tombstone, create), because the
 //! create's absent columns are found in the deleted row.
 //!
-//! A record that cannot be decoded stops its topic in this lane: the batch ends before it, and records of the topic
-//! that are already on their way are dropped unread; they stay in Kafka.
+//! A record that cannot be decoded is set aside, or stops its topic in this lane ([`super::refuse`]): then the batch ends
+//! before it, and records of the topic that are already on their way are dropped unread; they stay in Kafka.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use super::originals::KeptChunks;
+use super::refuse::Refusals;
 use crate::change::{Batch, RecordError, Span, TopicIdentity, TopicPartition};
 use crate::debezium::{Decoder, Outcome, RecordRef};
 use crate::kafka::{Assignment, Chunk, ConsumerError, Event, Events};
@@ -47,6 +49,8 @@ pub(super) enum Staged {
         done: SyncSender<()>,
     },
     RecordStopped(RecordError),
+    /// A limit of the quarantine is reached.
+    TooManyBad(String),
     CaughtUp,
     Failed(ConsumerError),
     /// The decoder contradicted itself: a bug, which must not look like progress.
@@ -57,20 +61,23 @@ pub(super) enum Staged {
 pub(super) type PauseTopic = Box<dyn Fn(&str) + Send>;
 
 pub(super) struct DecodeStage {
-    decoder: Decoder,
+    pub(super) decoder: Decoder,
+    pub(super) refusals: Refusals,
+    /// Chunks that the running batch is made of, where they are kept.
+    kept: Vec<Arc<Chunk>>,
     limits: BatchLimits,
     staged: mpsc::Sender<Staged>,
     committer: Arc<Semaphore>,
     runtime: Handle,
-    pause_topic: PauseTopic,
+    pub(super) pause_topic: PauseTopic,
     identities: HashMap<TopicPartition, TopicIdentity>,
-    stopped_topics: HashSet<Arc<str>>,
+    pub(super) stopped_topics: HashSet<Arc<str>>,
     filtered: HashMap<&'static str, u64>,
     decoding: Duration,
     /// Time spent waiting for the committing stage, since the start.
     waiting: Duration,
     opened: Option<Instant>,
-    inside_key_change: bool,
+    pub(super) inside_key_change: bool,
 }
 
 /// The committing stage has gone: there is nobody left to decode for.
@@ -79,6 +86,7 @@ pub(super) struct CommitterGone;
 impl DecodeStage {
     pub(super) fn new(
         decoder: Decoder,
+        refusals: Refusals,
         limits: BatchLimits,
         staged: mpsc::Sender<Staged>,
         committer: Arc<Semaphore>,
@@ -87,6 +95,8 @@ impl DecodeStage {
     ) -> Self {
         Self {
             decoder,
+            refusals,
+            kept: Vec::new(),
             limits,
             staged,
             committer,
@@ -127,7 +137,7 @@ impl DecodeStage {
 
     pub(super) fn handle(&mut self, event: Event) -> Result<(), CommitterGone> {
         match event {
-            Event::Records(chunk) => self.decode(&chunk),
+            Event::Records(chunk) => self.decode(&Arc::new(chunk)),
             Event::Assigned(partitions) => {
                 // A partition may start over in another log (`on_data_loss = "continue"`): one batch never holds both.
                 self.close()?;
@@ -174,7 +184,7 @@ impl DecodeStage {
         }
     }
 
-    fn decode(&mut self, chunk: &Chunk) -> Result<(), CommitterGone> {
+    fn decode(&mut self, chunk: &Arc<Chunk>) -> Result<(), CommitterGone> {
         let started = Instant::now();
         let waited = self.waiting;
         // Records come in runs of one partition: its identity is looked up once a run.
@@ -204,10 +214,14 @@ impl DecodeStage {
             let outcome = self.decoder.push(reference, &identity);
             self.inside_key_change = record.new_key.is_some();
             match outcome {
-                Ok(Outcome::Change(_)) => {}
-                Ok(Outcome::Filtered(reason)) => *self.filtered.entry(reason).or_default() += 1,
-                Err(error) => self.stop_topic(error)?,
+                Ok(Outcome::Change(_)) => self.refusals.limiter.good(),
+                Ok(Outcome::Filtered(reason)) => {
+                    self.refusals.limiter.good();
+                    *self.filtered.entry(reason).or_default() += 1;
+                }
+                Err(error) => self.refuse(error, &reference, &record, &identity)?,
             }
+            self.keep(chunk);
             self.close_if_full()?;
         }
         self.decoding += started.elapsed().saturating_sub(self.waiting.saturating_sub(waited));
@@ -226,13 +240,11 @@ impl DecodeStage {
         identity
     }
 
-    fn stop_topic(&mut self, error: RecordError) -> Result<(), CommitterGone> {
-        let topic = Arc::clone(&error.partition.topic);
-        (self.pause_topic)(&topic);
-        self.stopped_topics.insert(topic);
-        self.inside_key_change = false;
-        self.close()?;
-        self.send(Staged::RecordStopped(error))
+    /// Keeps the chunk that the newest record of the batch lies in.
+    fn keep(&mut self, chunk: &Arc<Chunk>) {
+        if self.refusals.keep_originals && !self.kept.last().is_some_and(|last| Arc::ptr_eq(last, chunk)) {
+            self.kept.push(Arc::clone(chunk));
+        }
     }
 
     fn is_full(&self) -> bool {
@@ -259,7 +271,7 @@ impl DecodeStage {
     }
 
     /// Closes the batch, waiting for the committing stage.
-    fn close(&mut self) -> Result<(), CommitterGone> {
+    pub(super) fn close(&mut self) -> Result<(), CommitterGone> {
         if self.opened.is_none() {
             return Ok(());
         }
@@ -272,10 +284,14 @@ impl DecodeStage {
 
     fn close_with(&mut self, permit: OwnedSemaphorePermit) -> Result<(), CommitterGone> {
         let started = Instant::now();
-        let batch = match self.decoder.finish() {
+        let mut batch = match self.decoder.finish() {
             Ok(batch) => batch,
             Err(error) => return self.send(Staged::Broken(error.to_string())),
         };
+        let kept = std::mem::take(&mut self.kept);
+        if !kept.is_empty() {
+            batch.originals = Some(Arc::new(KeptChunks::new(kept)));
+        }
         let decoding = std::mem::take(&mut self.decoding) + started.elapsed();
         self.opened = None;
         let filtered = std::mem::take(&mut self.filtered);
@@ -292,7 +308,7 @@ impl DecodeStage {
         self.send(Staged::Batch { batch, filtered, decoding, permit })
     }
 
-    fn send(&self, staged: Staged) -> Result<(), CommitterGone> {
+    pub(super) fn send(&self, staged: Staged) -> Result<(), CommitterGone> {
         self.staged.blocking_send(staged).map_err(|_| CommitterGone)
     }
 }

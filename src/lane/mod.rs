@@ -11,7 +11,10 @@ mod attempt;
 mod backoff;
 mod decode;
 mod observe;
+mod originals;
 mod positions;
+mod quarantine;
+mod refuse;
 #[cfg(test)]
 mod tests;
 
@@ -26,7 +29,9 @@ use self::attempt::{Attempt, AttemptEnd, asked_to_stop, end_of};
 use self::backoff::Backoff;
 use self::decode::{DecodeStage, Staged};
 use self::positions::{PositionBridge, PositionRequest};
+use self::refuse::Refusals;
 use crate::admin::status::LaneState;
+use crate::change::quarantine::{Ledger, Limiter, Limits, Marks};
 use crate::change::{Batch, CommitReport, Policies, Sink, SinkError, TopicPartition};
 use crate::debezium::{Decoder, DecoderOptions};
 use crate::failpoint;
@@ -53,6 +58,10 @@ pub struct LaneOptions {
     pub until_caught_up: bool,
     /// What is declared for each table.
     pub policies: Policies,
+    /// How many records may go into quarantine.
+    pub quarantine: Limits,
+    /// Whether batches keep the records that they are made of, for a sink that refuses single ones.
+    pub keep_originals: bool,
 }
 
 /// How a lane ended.
@@ -74,6 +83,16 @@ pub struct Lane<S> {
     stop: watch::Receiver<bool>,
     backoff: Backoff,
     stopped_tables: BTreeSet<String>,
+    /// Keys with a record in quarantine.
+    marks: Marks,
+    /// The quarantine as it was last looked at.
+    ledger: Arc<Ledger>,
+    /// Records that went into quarantine since the start.
+    quarantined: u64,
+    /// Partitions that are read.
+    assigned: BTreeSet<TopicPartition>,
+    /// When a commit last told what the sink's tables are like.
+    told: Instant,
     /// Called after each commit with the positions that became durable.
     on_commit: Option<OnCommit>,
 }
@@ -84,8 +103,20 @@ pub type OnCommit = Arc<dyn Fn(&[(TopicPartition, i64)]) + Send + Sync>;
 impl<S: Sink> Lane<S> {
     /// A lane that stops when `stop` becomes true.
     pub fn new(options: LaneOptions, sink: S, observer: Observer, stop: watch::Receiver<bool>) -> Self {
-        let (backoff, stopped_tables) = (Backoff::default(), BTreeSet::new());
-        Self { options, sink, observer, stop, backoff, stopped_tables, on_commit: None }
+        Self {
+            options,
+            sink,
+            observer,
+            stop,
+            backoff: Backoff::default(),
+            stopped_tables: BTreeSet::new(),
+            marks: Marks::default(),
+            ledger: Arc::default(),
+            quarantined: 0,
+            assigned: BTreeSet::new(),
+            told: Instant::now(),
+            on_commit: None,
+        }
     }
 
     /// Has `on_commit` called after each commit.
@@ -135,10 +166,18 @@ impl<S: Sink> Lane<S> {
 
     async fn attempt(&mut self) -> AttemptEnd {
         self.observer.restarted();
-        match self.sink.load().await {
-            Ok(_) => {}
+        if let Err(error) = self.sink.load().await {
+            return end_of(&error);
+        }
+        match self.sink.quarantine().await {
+            Ok(ledger) => {
+                self.marks = Marks::of(&ledger);
+                self.observer.quarantine(&ledger);
+            }
             Err(error) => return end_of(&error),
         }
+        self.ledger = Arc::default();
+        self.assigned.clear();
         if *self.stop.borrow() {
             return AttemptEnd::Finished;
         }
@@ -171,11 +210,18 @@ impl<S: Sink> Lane<S> {
     ) -> (mpsc::Receiver<Staged>, JoinHandle<()>) {
         // Markers and at most one batch, which needs the permit: the bound on memory is the permit.
         let (sender, staged) = mpsc::channel(16);
-        let decoder = Decoder::new(self.options.decoder.clone(), self.sink.known_schemas());
+        let decoder = Decoder::new(self.options.decoder.clone(), self.sink.known_schemas())
+            .with_marks(self.marks.clone());
+        let refusals = Refusals {
+            policies: self.options.policies.clone(),
+            limiter: Limiter::new(self.options.quarantine, self.quarantined),
+            keep_originals: self.options.keep_originals,
+        };
         // Not an owner: a decoding thread that ends late must not be the one who closes the consumer, unseen.
         let pausing = Arc::downgrade(consumer);
         let stage = DecodeStage::new(
             decoder,
+            refusals,
             self.options.batch,
             sender,
             Arc::new(Semaphore::new(1)),
@@ -204,9 +250,13 @@ impl<S: Sink> Lane<S> {
                     None => Err(attempt.decoding_ended()),
                 },
                 _ = maintenance.tick() => {
+                    self.observer.figures(&self.sink.figures());
                     self.observer.positions(&[], &attempt.consumer.lag());
                     self.observer.kafka_errors(&attempt.consumer.errors(), &mut attempt.kafka_errors);
-                    self.maintain().await
+                    match self.maintain().await {
+                        Ok(()) => self.look_after_quarantine(attempt).await,
+                        Err(end) => Err(end),
+                    }
                 }
             };
             if let Err(end) = step {
@@ -250,6 +300,9 @@ impl<S: Sink> Lane<S> {
                     partitions = partitions.len(),
                     "partitions assigned"
                 );
+                self.assigned.extend(partitions.iter().map(|(partition, _)| partition.clone()));
+                // Replays of these partitions are this lane's business from now on.
+                self.ledger = Arc::default();
                 self.observer.assigned();
                 self.observer.positions(&partitions, &attempt.consumer.lag());
                 self.observer.state(LaneState::Running);
@@ -258,6 +311,7 @@ impl<S: Sink> Lane<S> {
             Staged::Revoked { partitions, done } => {
                 tracing::info!(lane = self.options.name, partitions = partitions.len(), "partitions revoked");
                 self.observer.revoked(&partitions);
+                self.assigned.retain(|partition| !partitions.contains(partition));
                 self.sink.release(&partitions);
                 let _ = done.send(());
                 Ok(())
@@ -268,11 +322,13 @@ impl<S: Sink> Lane<S> {
                 Ok(())
             }
             Staged::CaughtUp => {
+                self.look_after_quarantine(attempt).await?;
                 self.observer.assigned();
                 self.observer.caught_up();
                 self.observer.state(LaneState::Running);
                 if self.options.until_caught_up { Err(AttemptEnd::Finished) } else { Ok(()) }
             }
+            Staged::TooManyBad(message) => Err(AttemptEnd::Stopped { class: "quarantine", message }),
             Staged::Broken(message) => Err(AttemptEnd::Stopped { class: "decoder", message }),
             Staged::Failed(error) if error.is_final() => {
                 Err(AttemptEnd::Stopped { class: error.class(), message: error.to_string() })
@@ -287,18 +343,27 @@ impl<S: Sink> Lane<S> {
     async fn commit(&mut self, attempt: &mut Attempt, batch: &Batch) -> Result<(), AttemptEnd> {
         failpoint::hit("lane.before_commit");
         let started = Instant::now();
+        let report = self.commit_until_done(attempt, batch).await?;
+        failpoint::hit("lane.after_commit");
+        self.observer.stage("commit", started.elapsed());
+        self.after_commit(attempt, batch, &report);
+        Ok(())
+    }
+
+    async fn commit_until_done(
+        &mut self,
+        attempt: &mut Attempt,
+        batch: &Batch,
+    ) -> Result<CommitReport, AttemptEnd> {
         let mut failed = false;
         loop {
             match self.sink.commit(batch).await {
                 Ok(report) => {
-                    failpoint::hit("lane.after_commit");
                     self.backoff.reset();
                     if failed {
                         self.observer.state(LaneState::Running);
                     }
-                    self.observer.stage("commit", started.elapsed());
-                    self.after_commit(attempt, batch, &report);
-                    return Ok(());
+                    return Ok(report);
                 }
                 Err(SinkError::Retry { class, message }) => {
                     tracing::warn!(lane = self.options.name, class, message, "commit failed, trying again");
@@ -327,6 +392,13 @@ impl<S: Sink> Lane<S> {
         for topic in &stopped_topics {
             attempt.consumer.pause_topic(topic);
         }
+        self.quarantined += (batch.quarantined.len() + report.refused.len()) as u64;
+        self.marks.remove(&report.superseded);
+        for refused in report.refused.iter().filter(|refused| !refused.superseded) {
+            if let Some(key) = &refused.row_key {
+                self.marks.add(&refused.place, Some(&refused.table), key);
+            }
+        }
         let durable: Vec<_> = batch
             .spans
             .iter()
@@ -339,23 +411,26 @@ impl<S: Sink> Lane<S> {
             on_commit(&durable);
         }
         self.observer.committed(batch, report);
+        // While batches are waiting nothing else tells.
+        if self.told.elapsed() >= MAINTENANCE_INTERVAL {
+            self.told = Instant::now();
+            self.observer.figures(&self.sink.figures());
+        }
         self.observer.positions(&durable, &attempt.consumer.lag());
     }
 
     async fn maintain(&mut self) -> Result<(), AttemptEnd> {
         match self.sink.maintain().await {
             Ok(()) => Ok(()),
-            Err(SinkError::Retry { class, message }) => {
-                tracing::warn!(
-                    lane = self.options.name,
-                    class,
-                    message,
-                    "maintenance failed, trying again later"
-                );
-                Ok(())
-            }
-            Err(error) => Err(end_of(&error)),
+            Err(error) => self.forgive("maintenance", error),
         }
+    }
+
+    /// What can wait is tried again at the next occasion.
+    fn forgive(&self, what: &str, error: SinkError) -> Result<(), AttemptEnd> {
+        let SinkError::Retry { class, message } = error else { return Err(end_of(&error)) };
+        tracing::warn!(lane = self.options.name, class, message, "{what} failed, trying again later");
+        Ok(())
     }
 
     /// Sleeps between two attempts at one commit; rebalances go on meanwhile.

@@ -6,7 +6,11 @@ use std::time::Duration;
 use super::LaneEnd;
 use crate::admin::metrics::Metrics;
 use crate::admin::status::{LaneBoard, LaneState, PartitionState, UnresolvedPlace, now};
-use crate::change::{Batch, CommitReport, Operation, RecordError, Regression, TopicPartition};
+use crate::change::quarantine::Ledger;
+use crate::change::{
+    Batch, CommitReport, Operation, RecordError, RefusedChange, Regression, SinkFigures, TableId,
+    TopicPartition,
+};
 use crate::kafka::Lag;
 
 /// The metrics and the board of one lane.
@@ -129,6 +133,7 @@ impl Observer {
 
     pub(super) fn committed(&self, batch: &Batch, report: &CommitReport) {
         self.operations(batch, report);
+        self.kept(batch, report);
         self.freshness(batch, report);
         self.metrics.conflicts.with_label_values(&[&self.lane]).inc_by(report.conflicts);
         self.metrics
@@ -176,17 +181,62 @@ impl Observer {
         }
     }
 
+    /// What the sink's tables are like, and what was written to them.
+    pub(super) fn figures(&self, figures: &SinkFigures) {
+        let lane = self.lane.as_str();
+        for (table, of) in &figures.tables {
+            self.metrics.table_live_files.with_label_values(&[lane, table]).set(of.live_files as i64);
+            self.metrics.table_bytes.with_label_values(&[lane, table]).set(of.live_bytes as i64);
+            for (by, written) in [("batches", of.batches), ("compaction", of.compaction)] {
+                let labels = [lane, table.as_str(), by];
+                self.metrics.file_rows.with_label_values(&labels).inc_by(written.rows);
+                self.metrics.file_bytes.with_label_values(&labels).inc_by(written.bytes);
+            }
+        }
+        self.metrics.vacuumed_files.with_label_values(&[lane]).inc_by(figures.vacuumed_files);
+        self.metrics.vacuumed_bytes.with_label_values(&[lane]).inc_by(figures.vacuumed_bytes);
+    }
+
     fn operations(&self, batch: &Batch, report: &CommitReport) {
         for changes in batch.changes.iter().filter(|changes| !report.stopped.contains_key(&changes.table)) {
             let table = changes.table.to_string();
             for operation in [Operation::Create, Operation::Update, Operation::Delete, Operation::Read] {
-                let count = changes.operations.iter().filter(|each| **each == operation).count();
+                let count = changes
+                    .operations
+                    .iter()
+                    .zip(changes.offsets.iter().zip(&changes.partitions))
+                    .filter(|(each, place)| {
+                        **each == operation && !is_refused(batch, report, &changes.table, *place)
+                    })
+                    .count();
                 if count > 0 {
                     let labels = [self.lane.as_str(), table.as_str(), operation.code()];
                     self.metrics.records.with_label_values(&labels).inc_by(count as u64);
                 }
             }
         }
+    }
+
+    /// Records that went into quarantine: from the decoder, and from the sink.
+    fn kept(&self, batch: &Batch, report: &CommitReport) {
+        if batch.replay {
+            return;
+        }
+        let decoded = batch.quarantined.iter().map(|record| record.kind);
+        for kind in decoded.chain(report.refused.iter().map(|refused| refused.kind)) {
+            self.metrics.quarantined.with_label_values(&[self.lane.as_str(), kind.code()]).inc();
+        }
+    }
+
+    /// How many records are in quarantine and open.
+    pub(super) fn quarantine(&self, ledger: &Ledger) {
+        let open = ledger.open();
+        let all: u64 = open.values().sum();
+        self.metrics
+            .quarantine_open
+            .with_label_values(&[&self.lane])
+            .set(i64::try_from(all).unwrap_or(i64::MAX));
+        self.board.lock().quarantine = open;
     }
 
     /// Source commit to sink commit of every streamed change. Snapshot rows are left out: their source time is that
@@ -246,4 +296,18 @@ impl Observer {
             self.metrics.lag.with_label_values(&[&self.lane, partition.topic.as_ref(), &number]).set(behind);
         }
     }
+}
+
+/// Whether the sink refused the change of `table` at this offset and index of a partition.
+fn is_refused(
+    batch: &Batch,
+    report: &CommitReport,
+    table: &TableId,
+    (offset, partition): (&i64, &u32),
+) -> bool {
+    report.refused.iter().any(|refused: &RefusedChange| {
+        refused.place.offset == *offset
+            && refused.table == *table
+            && batch.partitions.get(*partition as usize) == Some(&refused.place.partition)
+    })
 }

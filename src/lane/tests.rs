@@ -6,8 +6,10 @@ use std::sync::mpsc::sync_channel;
 use super::*;
 use crate::admin::metrics::Metrics;
 use crate::admin::status::StatusBoard;
+use crate::change::quarantine::Payload;
 use crate::change::{KnownSchemas, Progress, StoredPosition, TableId, TopicIdentity};
-use crate::kafka::{Assignment, ChunkBuilder, Event, Record};
+use crate::change::{OnError, TablePolicy};
+use crate::kafka::{Assignment, Chunk, ChunkBuilder, Event, HeaderBuffer, Record};
 
 #[derive(Default)]
 struct Remembering {
@@ -55,7 +57,9 @@ fn lane() -> Lane<Remembering> {
         decoder: DecoderOptions::default(),
         batch: BatchLimits { max_delay: Duration::from_secs(1), max_rows: 10, max_bytes: 1000 },
         until_caught_up: false,
-        policies: crate::change::Policies::default(),
+        policies: Policies::default(),
+        quarantine: Limits::default(),
+        keep_originals: false,
     };
     let observer = Observer::new("test", Metrics::new().unwrap(), StatusBoard::default().lane("test"));
     Lane::new(options, Remembering::default(), observer, watch::channel(false).1)
@@ -74,10 +78,17 @@ async fn positions_asked_while_batches_are_in_flight_leave_stopped_tables_stoppe
 }
 
 /// A stage that reads `t/0` from offset 5, and what it hands over.
-fn stage(runtime: &tokio::runtime::Runtime) -> (DecodeStage, mpsc::Receiver<Staged>) {
+fn stage(runtime: &tokio::runtime::Runtime, on_error: OnError) -> (DecodeStage, mpsc::Receiver<Staged>) {
+    let policies =
+        Policies { defaults: TablePolicy { on_error, ..TablePolicy::default() }, ..Policies::default() };
     let (sender, staged) = mpsc::channel(16);
     let mut stage = DecodeStage::new(
         Decoder::new(DecoderOptions::default(), |_: &TableId| None),
+        Refusals {
+            policies,
+            limiter: Limiter::new(Limits { max_records: 2, max_percent: 100 }, 0),
+            keep_originals: false,
+        },
         lane().options.batch,
         sender,
         Arc::new(Semaphore::new(1)),
@@ -93,7 +104,7 @@ fn stage(runtime: &tokio::runtime::Runtime) -> (DecodeStage, mpsc::Receiver<Stag
 #[test]
 fn a_quiet_partition_is_committed_up_to_what_kafka_never_delivers() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let (mut stage, mut staged) = stage(&runtime);
+    let (mut stage, mut staged) = stage(&runtime, OnError::Stop);
     let positions = vec![(TopicPartition::new("t", 0), 6), (TopicPartition::new("other", 0), 6)];
     assert!(stage.handle(Event::Idle { positions }).is_ok());
     assert!(stage.handle(Event::CaughtUp).is_ok());
@@ -103,25 +114,68 @@ fn a_quiet_partition_is_committed_up_to_what_kafka_never_delivers() {
     assert_eq!(ends, [(5, 6)]);
 }
 
+/// Records of `t/0` that are not JSON, each with a header.
+fn bad_records(offsets: std::ops::Range<i64>) -> Chunk {
+    let mut chunk = ChunkBuilder::new(1000);
+    let topic = "t".into();
+    let mut headers = HeaderBuffer::default();
+    headers.push("h", Some(b"1"));
+    for offset in offsets {
+        chunk.push(&Record {
+            topic: &topic,
+            partition: 0,
+            offset,
+            timestamp_ms: 7,
+            key: Some(b"{\"id\":1}"),
+            value: Some(b"not json"),
+            new_key: None,
+            old_key: None,
+            headers: headers.headers(),
+        });
+    }
+    chunk.take()
+}
+
+#[test]
+fn a_bad_record_goes_with_the_batch_that_covers_it_as_it_came() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let (mut stage, mut staged) = stage(&runtime, OnError::Quarantine);
+    assert!(stage.handle(Event::Records(bad_records(5..6))).is_ok());
+    assert!(stage.handle(Event::CaughtUp).is_ok());
+    assert!(matches!(staged.try_recv(), Ok(Staged::Assigned(_))));
+    let Ok(Staged::Batch { batch, .. }) = staged.try_recv() else { panic!("no batch") };
+    let ends: Vec<_> = batch.spans.values().map(|span| (span.first, span.next)).collect();
+    assert_eq!((ends, batch.records), (vec![(5, 6)], 1));
+    let [record] = batch.quarantined.as_slice() else { panic!("{:?}", batch.quarantined) };
+    assert_eq!((record.place.to_string().as_str(), record.kind.code()), ("t/0@5", "not_json"));
+    assert_eq!((record.table.as_ref(), record.row_key.as_deref()), (None, Some("{\"id\":1}")));
+    let payload = Payload {
+        timestamp_ms: 7,
+        key: Some(b"{\"id\":1}".to_vec()),
+        value: Some(b"not json".to_vec()),
+        headers: vec![("h".to_owned(), Some(b"1".to_vec()))],
+    };
+    assert_eq!(record.payload, payload);
+}
+
+#[test]
+fn beyond_the_limit_the_lane_is_told_to_stop_and_the_position_stays_before_the_record() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let (mut stage, mut staged) = stage(&runtime, OnError::Quarantine);
+    assert!(stage.handle(Event::Records(bad_records(5..9))).is_err(), "the stage goes on");
+    assert!(matches!(staged.try_recv(), Ok(Staged::Assigned(_))));
+    let Ok(Staged::Batch { batch, .. }) = staged.try_recv() else { panic!("no batch") };
+    assert_eq!(batch.quarantined.len(), 2);
+    assert_eq!(batch.spans.values().map(|span| span.next).collect::<Vec<_>>(), [7]);
+    let Ok(Staged::TooManyBad(message)) = staged.try_recv() else { panic!("not told") };
+    assert!(message.contains("quarantine.max_records") && message.contains("t/0@7"), "{message}");
+}
+
 #[test]
 fn the_position_of_a_stopped_topic_stays_before_its_bad_record() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let (mut stage, mut staged) = stage(&runtime);
-    let mut chunk = ChunkBuilder::new(1000);
-    let topic = "t".into();
-    let (key, value) = (Some(&b"{\"id\":1}"[..]), Some(&b"not json"[..]));
-    let record = Record {
-        topic: &topic,
-        partition: 0,
-        offset: 5,
-        timestamp_ms: 0,
-        key,
-        value,
-        new_key: None,
-        old_key: None,
-    };
-    chunk.push(&record);
-    assert!(stage.handle(Event::Records(chunk.take())).is_ok());
+    let (mut stage, mut staged) = stage(&runtime, OnError::Stop);
+    assert!(stage.handle(Event::Records(bad_records(5..6))).is_ok());
     assert!(stage.handle(Event::Idle { positions: vec![(TopicPartition::new("t", 0), 6)] }).is_ok());
     assert!(stage.handle(Event::CaughtUp).is_ok());
     let mut stopped = false;

@@ -2,6 +2,7 @@
 //!
 //! Deletes come before upserts, so that a row may take over a unique value of one that is gone.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -10,13 +11,14 @@ use arrow::compute::take;
 use tokio_postgres::SimpleQueryMessage;
 
 use super::absent::Absent;
+use super::assign::Limit;
 use super::copy::RowEncoder;
 use super::plan::PlannedColumn;
 use super::session::{RawPath, Session, Writer};
 use super::sql::Statements;
 use super::sqlstate::Trouble;
 use super::staging;
-use super::types::{Limit, Wire};
+use super::types::Wire;
 use crate::change::{Batch, Candidate, Folded, Origins, TableReport, raw};
 
 /// Rows that are kept aside for key changes: the table that has them, whose they are, and what names begin with.
@@ -26,8 +28,44 @@ pub(super) struct Aside<'a> {
     pub(super) name: String,
 }
 
-/// Writes the folded changes of a table.
-pub(super) async fn write(
+/// Which of the folded changes of a table are written, by index.
+pub(super) struct Part {
+    pub(super) deletes: Vec<usize>,
+    pub(super) rows: Vec<usize>,
+}
+
+impl Part {
+    /// All of them.
+    pub(super) fn all(folded: &Folded) -> Self {
+        Self {
+            deletes: (0..folded.deletes.num_rows()).collect(),
+            rows: (0..folded.rows.num_rows()).collect(),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.deletes.len() + self.rows.len()
+    }
+
+    /// The same in two parts, where there is more than one change.
+    pub(super) fn halves(&self) -> Option<[Self; 2]> {
+        let split = |indexes: &[usize]| {
+            let (first, second) = indexes.split_at(indexes.len() / 2);
+            (first.to_vec(), second.to_vec())
+        };
+        let ((first_deletes, second_deletes), (first_rows, second_rows)) =
+            (split(&self.deletes), split(&self.rows));
+        (self.len() > 1).then(|| {
+            [
+                Self { deletes: first_deletes, rows: first_rows },
+                Self { deletes: second_deletes, rows: second_rows },
+            ]
+        })
+    }
+}
+
+/// Writes all folded changes of a table, and keeps aside the rows that depart by them.
+pub(super) async fn write_all(
     mut writer: Writer<'_>,
     folded: &Folded,
     aside: &Aside<'_>,
@@ -37,24 +75,37 @@ pub(super) async fn write(
     if let Some(departing) = &folded.departing {
         keep_aside(&mut writer, &departing.rows, aside).await?;
     }
+    let origins = inherit(&mut writer, folded, Some(aside.kept)).await?;
+    write(writer, folded, &Part::all(folded), origins.as_deref(), batch, report).await
+}
+
+/// Writes folded changes of a table; `origins` is what [`inherit`] said of them.
+pub(super) async fn write(
+    writer: Writer<'_>,
+    folded: &Folded,
+    part: &Part,
+    origins: Option<&str>,
+    batch: &Batch,
+    report: &mut TableReport,
+) -> Result<(), Trouble> {
+    let rows_of_part: HashSet<usize> = part.rows.iter().copied().collect();
     let mut unresolved = folded.unresolved.clone();
+    unresolved.retain(|(row, _)| rows_of_part.contains(row));
     let absent = Absent::of(folded);
     let fields = absent.fields();
-    let origins = inherit(&mut writer, folded, &fields, aside).await?;
-    let origins = origins.as_deref();
     let Writer { client, buffer, transaction, prepared } = writer;
     let source_columns = folded.schema.columns().len();
     let statements = Statements::new(&prepared.plan, source_columns);
-    let deletes = folded.deletes.num_rows();
+    let deletes = part.deletes.len();
     if deletes > 0 {
         let encoder = key_encoder(&prepared.plan.columns, &prepared.plan.key, &folded.deletes)?;
-        prepared.keys.fill(client, transaction, &encoder, 0..deletes, buffer).await?;
+        prepared.keys.fill(client, transaction, &encoder, part.deletes.iter().copied(), buffer).await?;
         client.batch_execute(&statements.delete(&prepared.keys.name)).await?;
     }
-    let rows = folded.rows.num_rows();
+    let rows = part.rows.len();
     if rows > 0 {
         let encoder = row_encoder(&statements, source_columns, folded, &absent)?;
-        prepared.rows.fill(client, transaction, &encoder, 0..rows, buffer).await?;
+        prepared.rows.fill(client, transaction, &encoder, part.rows.iter().copied(), buffer).await?;
         if !fields.is_empty() {
             let found = client.simple_query(&statements.unresolved(&prepared.rows.name, origins)).await?;
             unresolved.extend(cells(&found));
@@ -68,13 +119,12 @@ pub(super) async fn write(
     Ok(())
 }
 
-/// Keeps, before anything is deleted, the stored values that rows take from elsewhere than the row of their key; the name
-/// of the stage that they were looked up by, if there are any.
-async fn inherit(
+/// Keeps, before anything is deleted, the values that rows take from elsewhere than the stored row of their key: of other
+/// stored rows, or of `kept`. Gives the name of the stage that they were looked up by, if there are any.
+pub(super) async fn inherit(
     writer: &mut Writer<'_>,
     folded: &Folded,
-    fields: &[i16],
-    aside: &Aside<'_>,
+    kept: Option<&str>,
 ) -> Result<Option<String>, Trouble> {
     let Some(origins) = &folded.origins else { return Ok(None) };
     let Writer { client, buffer, transaction, prepared } = writer;
@@ -82,7 +132,8 @@ async fn inherit(
     let staged = StagedOrigins::new(origins)?;
     let encoder = staged.encoder(&prepared.plan.columns, &prepared.plan.key)?;
     prepared.origins.fill(client, *transaction, &encoder, 0..staged.len(), buffer).await?;
-    client.batch_execute(&statements.inherit(&prepared.origins.name, fields, aside.kept)).await?;
+    let fields = Absent::of(folded).fields();
+    client.batch_execute(&statements.inherit(&prepared.origins.name, &fields, kept)).await?;
     Ok(Some(prepared.origins.name.clone()))
 }
 
@@ -90,7 +141,7 @@ async fn inherit(
 async fn keep_aside(writer: &mut Writer<'_>, rows: &Folded, aside: &Aside<'_>) -> Result<(), Trouble> {
     let absent = Absent::of(rows).numbered();
     let fields = absent.fields();
-    let origins = inherit(writer, rows, &fields, aside).await?;
+    let origins = inherit(writer, rows, Some(aside.kept)).await?;
     let Writer { client, buffer, transaction, prepared } = writer;
     let source_columns = rows.schema.columns().len();
     let statements = Statements::new(&prepared.plan, source_columns);
@@ -143,11 +194,11 @@ impl StagedOrigins {
 
     fn encoder<'a>(&'a self, columns: &'a [PlannedColumn], key: &[usize]) -> Result<RowEncoder<'a>, Trouble> {
         let mut encoder = RowEncoder::default();
-        encoder.column("__list", Wire::Int4, Limit::default(), &self.lists)?;
-        encoder.column("__rank", Wire::Int4, Limit::default(), &self.ranks)?;
-        encoder.column("__kept", Wire::Text, Limit::default(), &self.kept)?;
+        encoder.column("__list", &Wire::Int4, Limit::default(), &self.lists)?;
+        encoder.column("__rank", &Wire::Int4, Limit::default(), &self.ranks)?;
+        encoder.column("__kept", &Wire::Text, Limit::default(), &self.kept)?;
         for (column, array) in key.iter().filter_map(|&at| columns.get(at)).zip(&self.keys) {
-            encoder.column(&column.name, column.wire, column.limit, array)?;
+            encoder.column(&column.name, &column.wire, column.limit, array)?;
         }
         Ok(encoder)
     }
@@ -160,7 +211,7 @@ fn key_encoder<'a>(
 ) -> Result<RowEncoder<'a>, Trouble> {
     let mut encoder = RowEncoder::default();
     for (column, array) in key.iter().filter_map(|&at| columns.get(at)).zip(deletes.columns()) {
-        encoder.column(&column.name, column.wire, column.limit, array)?;
+        encoder.column(&column.name, &column.wire, column.limit, array)?;
     }
     Ok(encoder)
 }
@@ -174,7 +225,7 @@ fn row_encoder<'a>(
     let mut encoder = RowEncoder::default();
     for column in statements.staged() {
         match folded.rows.columns().get(column.field) {
-            Some(array) => encoder.column(&column.name, column.wire, column.limit, array)?,
+            Some(array) => encoder.column(&column.name, &column.wire, column.limit, array)?,
             None if column.field == source_columns => encoder.operations(&folded.operations),
             None => encoder.source_times(&folded.source_micros),
         }
@@ -210,7 +261,7 @@ pub(super) async fn append_raw(
         if column.field == raw::column::INGESTED_AT {
             encoder.instant(&column.name, now);
         } else if let Some(array) = batch.columns().get(column.field) {
-            encoder.column(&column.name, column.wire, column.limit, array)?;
+            encoder.column(&column.name, &column.wire, column.limit, array)?;
         }
     }
     let rows = rows.iter().copied();

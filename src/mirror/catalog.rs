@@ -71,12 +71,13 @@ WITH RECURSIVE domain(type, base, modifier) AS (
 )
 SELECT n.nspname::text, c.relname::text, a.attname::text, a.attnotnull, a.attidentity = 'a', a.attgenerated <> '',
        coalesce(d.base, a.atttypid), CASE WHEN a.atttypmod >= 0 THEN a.atttypmod ELSE coalesce(d.modifier, -1) END,
-       pg_catalog.format_type(coalesce(d.base, a.atttypid), -1)
+       pg_catalog.format_type(coalesce(d.base, a.atttypid), -1), e.oid, pg_catalog.format_type(e.oid, -1)
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 LEFT JOIN domain d ON d.type = a.atttypid
     AND NOT EXISTS (SELECT FROM pg_catalog.pg_type t WHERE t.oid = d.base AND t.typtype = 'd')
+LEFT JOIN pg_catalog.pg_type e ON e.typarray = coalesce(d.base, a.atttypid) AND e.typtype <> 'd'
 WHERE c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
   AND ($1::text IS NULL OR n.nspname = $1) AND ($2::text IS NULL OR c.relname = $2)
 ORDER BY n.nspname, c.relname, a.attnum";
@@ -93,6 +94,20 @@ WHERE i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL AN
   AND c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
   AND ($1::text IS NULL OR n.nspname = $1) AND ($2::text IS NULL OR c.relname = $2)
 ORDER BY i.indisprimary DESC, i.indexrelid";
+
+/// The columns of one table with their types.
+///
+/// # Errors
+/// Why the database did not answer.
+pub async fn columns_of(
+    client: &Client,
+    schema: &str,
+    table: &str,
+) -> Result<Vec<(String, TargetType)>, tokio_postgres::Error> {
+    let name = TargetName { schema: schema.to_owned(), table: table.to_owned() };
+    let found = read(client, Some(schema), Some(table)).await?.remove(&name).unwrap_or_default();
+    Ok(found.columns.into_iter().map(|column| (column.name, column.target_type)).collect())
+}
 
 /// Reads the tables of a schema, or of all, or one table.
 pub(super) async fn read(
@@ -112,6 +127,7 @@ pub(super) async fn read(
                 oid: row.try_get(6)?,
                 modifier: row.try_get(7)?,
                 name: row.try_get(8)?,
+                element: row.try_get::<_, Option<u32>>(9)?.zip(row.try_get(10)?),
             },
         };
         catalog.entry(name).or_default().columns.push(column);

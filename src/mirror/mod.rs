@@ -8,7 +8,8 @@
 //! A reply to COMMIT that got lost leaves open whether it happened. The next attempt finds out by the same
 //! compare-and-set: where the stored positions are those of the lost attempt, it was ours and is done.
 //!
-//! A table whose part fails by its data or definition is rolled back, remembered as stopped with the topics that feed
+//! Where a table refuses single rows, the transaction is done again with that table written row by row where that is needed
+//! ([`isolate`]), and the records that are to blame go into quarantine. A table whose part fails otherwise is rolled back, remembered as stopped with the topics that feed
 //! it, and the transaction is done again without them.
 //!
 //! A column that the source dropped stays as it is: the mirror cannot tell it from a column that somebody added by
@@ -16,15 +17,22 @@
 
 mod absent;
 mod apply;
+mod assign;
 mod catalog;
+mod command;
 mod connection;
 mod copy;
+mod isolate;
 mod ledger;
 mod names;
+mod native;
 mod numeric;
 mod options;
+mod pairs;
 mod plan;
 mod progress;
+mod quarantine;
+mod refusals;
 mod session;
 mod sql;
 mod sqlstate;
@@ -37,7 +45,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use catalog::columns_of;
+pub use command::MirrorQuarantine;
+pub use native::created_type;
 pub use options::{ConnectionUrl, MirrorError, MirrorOptions};
+pub use types::{TargetType, oid};
 
 use self::apply::Aside;
 use self::catalog::Catalog;
@@ -45,12 +57,15 @@ use self::connection::Endpoint;
 use self::ledger::{LedgerTables, Ledgers};
 use self::names::{TargetName, Targets};
 use self::progress::{Move, ProgressTable};
+use self::quarantine::QuarantineTable;
+use self::refusals::Refusals;
 use self::session::Session;
 use self::sqlstate::Trouble;
 use self::work::{Segment, Stopped};
+use crate::change::quarantine::{Ledger, QuarantineRow, RecordPlace};
 use crate::change::{
-    Batch, CommitReport, KnownSchemas, Ledger, Progress, Sink, SinkError, Span, StoredPosition, TableId,
-    TableReport, TopicPartition,
+    Batch, CommitReport, KnownSchemas, Ledger as KeyLedger, Progress, Sink, SinkError, Span, StoredPosition,
+    TableId, TableReport, TopicPartition,
 };
 use crate::failpoint;
 
@@ -73,6 +88,8 @@ pub struct Mirror {
     endpoint: Endpoint,
     progress: ProgressTable,
     ledger_tables: LedgerTables,
+    quarantine: QuarantineTable,
+    refusals: Refusals,
     schema: String,
     name: String,
     raw: Option<TargetName>,
@@ -95,6 +112,8 @@ pub struct Mirror {
 enum Failure {
     /// Without this table it may succeed.
     Table(TableId, String),
+    /// Without some rows of this table it may succeed.
+    Rows(TableId, String),
     /// A stored position is not what was known.
     Moved,
     /// What the lane has to know.
@@ -130,6 +149,8 @@ impl Mirror {
             progress: ProgressTable::new(&options.progress_schema, &options.pipeline, &options.name),
             ledger_tables: LedgerTables::new(&options.progress_schema, &options.pipeline, &options.name),
             ledgers: Ledgers::new(),
+            quarantine: QuarantineTable::new(&options.progress_schema, &options.pipeline, &options.name),
+            refusals: Refusals::new(&options.policies, options.quarantine),
             schema: options.schema.clone(),
             name: options.name.clone(),
             targets: Targets::new(raw.as_ref()),
@@ -161,23 +182,26 @@ impl Mirror {
     async fn write(&mut self, session: &mut Session, batch: &Batch) -> Result<CommitReport, Failure> {
         let mut report = CommitReport { stopped: self.stopped.reasons.clone(), ..CommitReport::default() };
         let moves = work::moves(batch, &self.known, &self.stopped);
-        if moves.is_empty() {
+        // Answers to replays come without a position.
+        if moves.is_empty() && !(batch.spans.is_empty() && !batch.settled.is_empty()) {
+            self.refusals.unreported(&mut report);
             return Ok(report);
         }
         if ledger::is_needed(batch, &self.ledgers) {
             self.ledgers = self.ledger_tables.read(&session.client).await?;
         }
+        let mut kept = work::quarantine_rows(batch, &self.known, &self.stopped, &self.quarantine);
         let segments = work::segments(batch, &self.known, &self.stopped, &self.ledgers)
             .map_err(|(table, error)| Failure::Table(table, error.to_string()))?;
-        let raw = match (&self.raw, &batch.raw) {
+        let mut raw = match (&self.raw, &batch.raw) {
             (Some(target), Some(rows)) => {
-                let kept = work::raw_rows(rows, batch, &self.known, &self.stopped)
+                let missing = work::raw_rows(rows, batch, &self.known, &self.stopped)
                     .map_err(|error| Failure::Sink(SinkError::Stop { message: error.to_string() }))?;
-                (!kept.is_empty()).then_some((target, rows, kept))
+                (!missing.is_empty()).then_some((target, rows, missing))
             }
             _ => None,
         };
-        let idle = segments.is_empty() && raw.is_none();
+        let idle = segments.is_empty() && raw.is_none() && kept.is_empty();
         // Into another log at once: until that is stored, nothing says that the lane has left the former one.
         let new_log = moves.iter().any(|step| {
             step.known.is_some_and(|known| !progress::same_log(&known.identity, &step.span.identity))
@@ -185,6 +209,10 @@ impl Mirror {
         if idle && !new_log && self.moved_just_now() {
             self.passed.extend(batch.spans.clone());
             return Ok(report);
+        }
+        let isolated = segments.iter().any(|segment| self.refusals.isolates(segment.table));
+        if !kept.is_empty() || isolated {
+            self.quarantine.ensure(&session.client).await?;
         }
         session.drop_old_schemas().await?;
         for segment in &segments {
@@ -203,10 +231,10 @@ impl Mirror {
 
         session.transaction += 1;
         session.client.batch_execute("BEGIN").await.map_err(Trouble::from)?;
-        if !self.progress.advance(&session.client, &session.progress, &moves).await? {
+        if !moves.is_empty() && !self.progress.advance(&session.client, &session.progress, &moves).await? {
             return Err(Failure::Moved);
         }
-        for segment in &segments {
+        for segment in segments.iter().filter(|segment| !self.refusals.isolates(segment.table)) {
             let started = Instant::now();
             let table = report.tables.entry(segment.table.to_string()).or_default();
             // To leave it out and commit would lose its rows.
@@ -219,7 +247,7 @@ impl Mirror {
                 owner: self.ledger_tables.owner(segment.table),
                 name: segment.aside.clone(),
             };
-            if let Err(trouble) = apply::write(writer, &segment.folded, &aside, batch, table).await {
+            if let Err(trouble) = apply::write_all(writer, &segment.folded, &aside, batch, table).await {
                 session.forget(segment.table);
                 return Err(of_table(trouble, segment.table));
             }
@@ -227,11 +255,30 @@ impl Mirror {
             failpoint::hit("mirror.in_transaction");
         }
         let ledgers = self.store_ledgers(session, &segments).await?;
-        if let Some((target, rows, kept)) = &raw {
+        let mut found = refusals::Found::default();
+        if isolated {
+            let starts = work::starts(batch, &self.known, &self.stopped);
+            found = self.refusals.write(session, batch, &starts, &mut report).await?;
+            let rows = work::refused_rows(batch, &found.refused, &found.superseded, self.quarantine.lane());
+            let rows = rows.map_err(|place| {
+                let message = format!(
+                    "record {place} was refused, and is not kept as it came: restart to read it again"
+                );
+                Failure::Sink(SinkError::Retry { class: "quarantine", message })
+            })?;
+            let decoded = kept.len();
+            kept.extend(rows);
+            work::drop_repeated(&mut kept, decoded);
+        }
+        self.quarantine.insert(&session.client, &kept).await?;
+        if let Some((_, rows, missing)) = &mut raw {
+            work::without_refused(rows, missing, &found.refused);
+        }
+        if let Some((target, rows, missing)) = &raw {
             let started = Instant::now();
-            apply::append_raw(session, rows, kept).await?;
+            apply::append_raw(session, rows, missing).await?;
             let appended = TableReport {
-                appended: kept.len() as u64,
+                appended: missing.len() as u64,
                 duration: started.elapsed(),
                 ..TableReport::default()
             };
@@ -240,6 +287,7 @@ impl Mirror {
         let reached = positions(&moves);
         let tables: BTreeSet<&TableId> = segments.iter().map(|segment| segment.table).collect();
         self.attempted.clone_from(&reached);
+        self.refusals.sending(&found);
         failpoint::hit("mirror.before_commit");
         session
             .client
@@ -247,6 +295,10 @@ impl Mirror {
             .await
             .map_err(|error| self.of_commit(error.into(), &tables))?;
         failpoint::hit("mirror.after_commit");
+        self.quarantine.enter(&kept);
+        report.refused.clone_from(&found.refused);
+        report.superseded.clone_from(&found.superseded);
+        self.refusals.committed(batch, found);
         self.passed.retain(|partition, _| !reached.contains_key(partition));
         self.known.extend(reached);
         self.ledgers = ledgers;
@@ -256,7 +308,7 @@ impl Mirror {
 
     /// Stores the ledgers after the batch, and gives them as they will be known then.
     async fn store_ledgers(&self, session: &Session, segments: &[Segment<'_>]) -> Result<Ledgers, Failure> {
-        let newest: BTreeMap<String, &Ledger> =
+        let newest: BTreeMap<String, &KeyLedger> =
             segments.iter().map(|segment| (segment.table.to_string(), &segment.ledger)).collect();
         let mut ledgers = self.ledgers.clone();
         for (table, after) in newest {
@@ -273,13 +325,25 @@ impl Mirror {
         Ok(ledgers)
     }
 
+    /// Takes the session, or opens one. A call that fails or is abandoned half-way takes it with it.
+    async fn session(&mut self) -> Result<Session, SinkError> {
+        match self.session.take() {
+            Some(session) if !session.client.is_closed() => Ok(session),
+            _ => {
+                let opened = Session::open(&self.endpoint, &self.progress, &self.ledger_tables);
+                opened.await.map_err(Trouble::into_sink_error)
+            }
+        }
+    }
+
     fn moved_just_now(&self) -> bool {
         self.last_move.is_some_and(|at| at.elapsed() < IDLE_PROGRESS)
     }
 
     /// A constraint that is checked at the end names its table, not the statement.
     fn of_commit(&self, trouble: Trouble, tables: &BTreeSet<&TableId>) -> Failure {
-        if let Trouble::Table { reason, target: Some(target) } = &trouble
+        if let Trouble::Table { reason, target: Some(target) }
+        | Trouble::Row { reason, target: Some(target), .. } = &trouble
             && let Some(table) = tables.iter().find(|table| TargetName::of(&self.schema, table) == *target)
         {
             return Failure::Table((*table).clone(), reason.clone());
@@ -289,12 +353,7 @@ impl Mirror {
 
     /// After positions turned out to have moved: `Ok` where our own commit, whose reply was lost, moved them.
     async fn look_again(&mut self, batch: &Batch) -> Result<(), SinkError> {
-        let session = match self.session.take() {
-            Some(session) => session,
-            None => Session::open(&self.endpoint, &self.progress, &self.ledger_tables)
-                .await
-                .map_err(Trouble::into_sink_error)?,
-        };
+        let session = self.session().await?;
         let stored = self.progress.read(&session.client).await.map_err(Trouble::into_sink_error)?;
         self.session = Some(session);
         let mut ours = Vec::new();
@@ -330,6 +389,7 @@ impl Mirror {
 fn of_table(trouble: Trouble, table: &TableId) -> Failure {
     match trouble {
         Trouble::Table { reason, .. } => Failure::Table(table.clone(), reason),
+        Trouble::Row { reason, .. } => Failure::Rows(table.clone(), reason),
         other => other.into(),
     }
 }
@@ -376,11 +436,28 @@ impl Sink for Mirror {
             self.stopped.spread(batch);
             match self.attempt(batch).await {
                 Ok(report) => return Ok(report),
-                Err(Failure::Table(table, reason)) => self.stopped.stop(&table, reason),
+                Err(Failure::Rows(table, _)) if self.refusals.isolate(&table, batch) => {}
+                Err(Failure::Rows(table, reason) | Failure::Table(table, reason)) => {
+                    self.stopped.stop(&table, reason);
+                }
                 Err(Failure::Moved) => self.look_again(batch).await?,
                 Err(Failure::Sink(error)) => return Err(error),
             }
         }
+    }
+
+    async fn quarantine(&mut self) -> Result<Arc<Ledger>, SinkError> {
+        let session = self.session().await?;
+        self.quarantine.look(&session.client).await.map_err(Trouble::into_sink_error)?;
+        self.session = Some(session);
+        Ok(Arc::clone(self.quarantine.ledger()))
+    }
+
+    async fn quarantined(&mut self, places: &[RecordPlace]) -> Result<Vec<QuarantineRow>, SinkError> {
+        let session = self.session().await?;
+        let records = self.quarantine.records(&session.client, places).await;
+        self.session = Some(session);
+        records.map_err(Trouble::into_sink_error)
     }
 
     fn release(&mut self, partitions: &[TopicPartition]) {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::change::Policies;
+use crate::change::quarantine::Limits;
 
 /// Settings of one mirror.
 #[derive(Debug, Clone)]
@@ -22,6 +23,8 @@ pub struct MirrorOptions {
     pub progress_schema: String,
     /// What is declared for each table.
     pub policies: Policies,
+    /// How many records may go into quarantine.
+    pub quarantine: Limits,
     /// Longest run of one statement; zero for no limit.
     pub statement_timeout: Duration,
     /// Longest wait for a lock, after which the batch is rolled back and tried again; zero for no limit.
@@ -39,6 +42,7 @@ impl MirrorOptions {
             raw: None,
             progress_schema: "alluvium".to_owned(),
             policies: Policies::default(),
+            quarantine: Limits::default(),
             statement_timeout: Duration::from_mins(10),
             lock_timeout: Duration::from_secs(30),
         }

@@ -4,9 +4,11 @@
 //! defaults, identities and types stay, and where its key or a type cannot work it is refused with the DDL that would
 //! help. Nothing is executed here.
 
+use super::assign::{Assignment, Limit, assignment};
 use super::catalog::{TargetColumn, TargetTable};
 use super::names::{self, TargetName, quoted, quoted_list};
-use super::types::{Assignment, Limit, Wire, assignment, created};
+use super::native::Available;
+use super::types::Wire;
 use crate::change::{TableSchema, raw};
 
 /// Metadata columns of each mirrored table, with their types.
@@ -26,16 +28,16 @@ pub(super) struct Field {
 }
 
 /// The columns of a source table.
-pub(super) fn source_fields(schema: &TableSchema) -> Vec<Field> {
+pub(super) fn source_fields(schema: &TableSchema, available: &Available) -> Vec<Field> {
     let columns = schema.columns().iter().map(|column| Field {
         name: column.name.to_string(),
         wire: Wire::of(&column.column_type),
-        created: created(&column.column_type),
+        created: available.created(&column.column_type),
         not_null: false,
     });
     let metadata = METADATA.iter().map(|(name, sql, wire)| Field {
         name: (*name).to_owned(),
-        wire: *wire,
+        wire: wire.clone(),
         created: (*sql).to_owned(),
         not_null: false,
     });
@@ -53,11 +55,11 @@ pub(super) fn raw_fields() -> Vec<Field> {
             (_, arrow::datatypes::DataType::Int64) => Wire::Int8,
             (_, arrow::datatypes::DataType::Date32) => Wire::Date,
             (_, arrow::datatypes::DataType::Timestamp(..)) => Wire::Timestamptz,
-            (_, arrow::datatypes::DataType::List(_)) => Wire::TextArray,
+            (_, arrow::datatypes::DataType::List(_)) => Wire::Array(Box::new(Wire::Text)),
             _ => Wire::Text,
         };
         let not_null = !field.is_nullable();
-        Field { name: field.name().clone(), wire, created: wire.sql().to_owned(), not_null }
+        Field { name: field.name().clone(), created: wire.sql().into_owned(), wire, not_null }
     });
     fields.collect()
 }
@@ -158,14 +160,14 @@ fn write(target: &TargetName, fields: &[Field], key_names: &[&str], found: &Targ
     let mut overriding = false;
     for (index, field) in fields.iter().enumerate() {
         let Some(column) = found.column(&field.name).filter(|column| !column.generated) else { continue };
-        let Some(Assignment { cast, limit }) = assignment(field.wire, &column.target_type) else {
+        let Some(Assignment { cast, limit }) = assignment(&field.wire, &column.target_type) else {
             return Step::Refuse(type_refusal(target, field, column));
         };
         overriding |= column.identity_always;
         columns.push(PlannedColumn {
             field: index,
             name: field.name.clone(),
-            wire: field.wire,
+            wire: field.wire.clone(),
             cast,
             limit,
             settable: !column.identity_always && !key_names.contains(&field.name.as_str()),
@@ -211,13 +213,13 @@ mod tests {
     }
 
     fn field(name: &str, wire: Wire) -> Field {
-        Field { name: name.to_owned(), wire, created: wire.sql().to_owned(), not_null: false }
+        Field { name: name.to_owned(), created: wire.sql().into_owned(), wire, not_null: false }
     }
 
     fn column(name: &str, oid: u32) -> TargetColumn {
         TargetColumn {
             name: name.to_owned(),
-            target_type: TargetType { oid, modifier: -1, name: format!("type_{oid}") },
+            target_type: TargetType { oid, modifier: -1, name: format!("type_{oid}"), element: None },
             nullable: true,
             identity_always: false,
             generated: false,

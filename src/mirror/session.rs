@@ -14,6 +14,7 @@ use super::catalog::{self, TargetTable};
 use super::connection::Endpoint;
 use super::ledger::LedgerTables;
 use super::names::{TargetName, quoted, quoted_list};
+use super::native::Available;
 use super::plan::{self, Field, Plan, Step};
 use super::progress::{self, ProgressTable};
 use super::sql::Statements;
@@ -55,6 +56,7 @@ pub(super) struct Session {
     pub(super) buffer: BytesMut,
     pub(super) progress: progress::Statements,
     pub(super) transaction: u64,
+    available: Available,
     tables: HashMap<TableId, Vec<Prepared>>,
     raw: Option<PreparedRaw>,
     stages: u64,
@@ -71,8 +73,10 @@ impl Session {
         progress.ensure(&client).await?;
         ledgers.ensure(&client).await?;
         let progress = progress.prepare(&client).await?;
+        let available = Available::read(&client).await?;
         Ok(Self {
             client,
+            available,
             buffer: BytesMut::new(),
             progress,
             transaction: 0,
@@ -131,7 +135,7 @@ impl Session {
         if known.iter().any(|prepared| prepared.schema == *schema) {
             return Ok(None);
         }
-        let fields = plan::source_fields(schema);
+        let fields = plan::source_fields(schema, &self.available);
         let (plan, found) = settle(&self.client, target, &fields, schema.key()).await?;
         let statements = Statements::new(&plan, schema.columns().len());
         self.stages += 1;

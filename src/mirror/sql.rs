@@ -3,6 +3,8 @@
 //! They are sent as text each time and never prepared: a prepared statement without parameters keeps the plan of its
 //! first run, which, made for a table of ten rows, would scan one of ten million.
 
+use std::borrow::Cow;
+
 use super::absent::{ABSENT, ORIGINS, ROW};
 use super::ledger::literal;
 use super::names::{quoted, quoted_list};
@@ -63,7 +65,7 @@ impl<'a> Statements<'a> {
 
     /// Keeps, before anything is deleted, the absent fields of the first row that there is of each staged list: a stored
     /// one, or one of `kept`.
-    pub(super) fn inherit(&self, stage: &str, absent: &[i16], kept: &str) -> String {
+    pub(super) fn inherit(&self, stage: &str, absent: &[i16], kept: Option<&str>) -> String {
         let (mut names, mut stored, mut aside) = (String::new(), String::new(), String::new());
         for column in self.fields(absent) {
             let name = quoted(&column.name);
@@ -72,11 +74,15 @@ impl<'a> Statements<'a> {
             stored.push_str(&format!(", t.{name}"));
             aside.push_str(&format!(", {cell}::{} AS {name}", type_of(column)));
         }
+        let aside = kept.map_or(String::new(), |kept| {
+            format!(
+                " UNION ALL SELECT s.{LIST}, s.{RANK}{aside} FROM pg_temp.{stage} s JOIN {kept} k ON k.id = s.{KEPT}"
+            )
+        });
         format!(
             "DROP TABLE IF EXISTS {inherited}; CREATE TEMP TABLE {name} ON COMMIT DROP AS SELECT DISTINCT ON ({LIST}) \
              {LIST}{names} FROM (SELECT s.{LIST}, s.{RANK}{stored} FROM pg_temp.{stage} s JOIN {target} t ON {same} WHERE \
-             s.{KEPT} IS NULL UNION ALL SELECT s.{LIST}, s.{RANK}{aside} FROM pg_temp.{stage} s JOIN {kept} k ON k.id = \
-             s.{KEPT}) AS found ORDER BY {LIST}, {RANK}; CREATE UNIQUE INDEX ON {inherited} ({LIST})",
+             s.{KEPT} IS NULL{aside}) AS found ORDER BY {LIST}, {RANK}; CREATE UNIQUE INDEX ON {inherited} ({LIST})",
             inherited = inherited(stage),
             name = inherited_name(stage),
             target = self.plan.target.sql(),
@@ -233,8 +239,8 @@ fn stored_value(column: &PlannedColumn, field: i16, origins: Option<&str>) -> St
 }
 
 /// The type that a column has in the target.
-fn type_of(column: &PlannedColumn) -> &str {
-    column.cast.as_deref().unwrap_or(column.wire.sql())
+fn type_of(column: &PlannedColumn) -> Cow<'_, str> {
+    column.cast.as_deref().map_or_else(|| column.wire.sql(), Cow::Borrowed)
 }
 
 /// The table of what is kept for a stage of origins.
@@ -259,8 +265,9 @@ fn staged_value(column: &PlannedColumn) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::assign::Limit;
     use super::super::names::TargetName;
-    use super::super::types::{Limit, Wire};
+    use super::super::types::Wire;
     use super::*;
 
     fn column(field: usize, name: &str, wire: Wire, cast: Option<&str>, settable: bool) -> PlannedColumn {

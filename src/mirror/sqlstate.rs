@@ -1,4 +1,8 @@
-//! What an error of Postgres means for the batch: wait and try again, stop the table, or stop the lane.
+//! What an error of Postgres means for the batch: wait and try again, find the rows that are to blame, stop the table, or
+//! stop the lane.
+//!
+//! A row is to blame alone for a value that does not fit, for a constraint that looks at nothing but the row, and for being
+//! too large. Unique and foreign keys depend on other rows, and so on the order within the batch: the table stops.
 //!
 //! The SQLSTATE decides, as <https://www.postgresql.org/docs/current/errcodes-appendix.html> lists them. Messages are
 //! passed on only for classes whose texts name objects but never values; a text like `invalid input syntax for type
@@ -10,7 +14,7 @@ use std::fmt::Write as _;
 use tokio_postgres::error::DbError;
 
 use super::names::TargetName;
-use crate::change::SinkError;
+use crate::change::{RecordErrorKind, SinkError};
 
 /// Why a part of a batch could not be written, by what is done about it.
 #[derive(Debug)]
@@ -22,7 +26,16 @@ pub(super) enum Trouble {
         /// What happened.
         message: String,
     },
-    /// The data or the table's definition: without it the rest of the batch can go on.
+    /// Single rows: without them the rest of the table's part can go on.
+    Row {
+        /// What is wrong with them.
+        kind: RecordErrorKind,
+        /// The same in words, without values.
+        reason: String,
+        /// The table that Postgres names.
+        target: Option<TargetName>,
+    },
+    /// The table's definition, or rows of other tables: without it the rest of the batch can go on.
     Table {
         /// What is wrong, without values.
         reason: String,
@@ -38,7 +51,9 @@ impl Trouble {
     pub(super) fn into_sink_error(self) -> SinkError {
         match self {
             Self::Retry { class, message } => SinkError::Retry { class, message },
-            Self::Table { reason: message, .. } | Self::Lane(message) => SinkError::Stop { message },
+            Self::Row { reason: message, .. } | Self::Table { reason: message, .. } | Self::Lane(message) => {
+                SinkError::Stop { message }
+            }
         }
     }
 }
@@ -58,15 +73,14 @@ impl From<tokio_postgres::Error> for Trouble {
             return Self::Retry { class: "connection", message };
         };
         let message = describe(database);
+        let target = database
+            .schema()
+            .zip(database.table())
+            .map(|(schema, table)| TargetName { schema: schema.to_owned(), table: table.to_owned() });
         match reaction(database.code().code()) {
             Reaction::Retry(class) => Self::Retry { class, message },
-            Reaction::StopTable => Self::Table {
-                reason: message,
-                target: database
-                    .schema()
-                    .zip(database.table())
-                    .map(|(schema, table)| TargetName { schema: schema.to_owned(), table: table.to_owned() }),
-            },
+            Reaction::Quarantine(kind) => Self::Row { kind, reason: message, target },
+            Reaction::StopTable => Self::Table { reason: message, target },
             Reaction::StopLane => Self::Lane(message),
         }
     }
@@ -75,6 +89,7 @@ impl From<tokio_postgres::Error> for Trouble {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reaction {
     Retry(&'static str),
+    Quarantine(RecordErrorKind),
     StopTable,
     StopLane,
 }
@@ -89,12 +104,17 @@ fn reaction(code: &str) -> Reaction {
         "25006" => return Reaction::Retry("read_only"),
         // A pooler gave us another backend, without our prepared statements.
         "26000" => return Reaction::Retry("connection"),
+        // Not null, and check: they look at the row alone.
+        "23502" | "23514" => return Reaction::Quarantine(RecordErrorKind::ConstraintViolated),
+        // An index entry or a row that no page can hold.
+        "54000" => return Reaction::Quarantine(RecordErrorKind::RowTooLarge),
         _ => {}
     }
     match code.get(..2).unwrap_or_default() {
         "08" | "57" => Reaction::Retry("connection"),
         "53" => Reaction::Retry("resources"),
         "58" => Reaction::Retry("storage"),
+        "22" => Reaction::Quarantine(RecordErrorKind::ValueRefused),
         // Credentials, a missing database, a damaged configuration file.
         "28" | "3D" | "F0" => Reaction::StopLane,
         _ => Reaction::StopTable,
@@ -176,7 +196,12 @@ mod tests {
             ("57014", Reaction::Retry("timeout")),
             ("25P03", Reaction::Retry("timeout")),
             ("58030", Reaction::Retry("storage")),
-            ("22001", Reaction::StopTable),
+            ("22001", Reaction::Quarantine(RecordErrorKind::ValueRefused)),
+            ("22P05", Reaction::Quarantine(RecordErrorKind::ValueRefused)),
+            ("23502", Reaction::Quarantine(RecordErrorKind::ConstraintViolated)),
+            ("23514", Reaction::Quarantine(RecordErrorKind::ConstraintViolated)),
+            ("54000", Reaction::Quarantine(RecordErrorKind::RowTooLarge)),
+            ("23503", Reaction::StopTable),
             ("23505", Reaction::StopTable),
             ("42501", Reaction::StopTable),
             ("0A000", Reaction::StopTable),

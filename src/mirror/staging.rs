@@ -11,6 +11,7 @@ use tokio_postgres::{Client, Statement};
 
 use super::copy::{EncodeError, HEADER, RowEncoder, TRAILER};
 use super::sqlstate::Trouble;
+use crate::change::RecordErrorKind;
 
 /// Bytes that are sent at once: enough to make a message cheap, little enough that Postgres parses one while the next
 /// is written.
@@ -82,6 +83,11 @@ pub(super) async fn copy(
 
 impl From<EncodeError> for Trouble {
     fn from(error: EncodeError) -> Self {
-        Self::Table { reason: error.to_string(), target: None }
+        let reason = error.to_string();
+        if error.of_value {
+            Self::Row { kind: RecordErrorKind::ValueRefused, reason, target: None }
+        } else {
+            Self::Table { reason, target: None }
+        }
     }
 }

@@ -1,13 +1,11 @@
-//! Types: how a value travels to Postgres, which column it gets, and which existing columns can hold it.
-//!
-//! The rule for existing columns: every value arrives exactly, or Postgres raises an error. Casts that round or cut off
-//! silently are refused. So casts go to the type *without* length or precision, and the assignment to the column, which
-//! complains, does the rest; where even the assignment rounds (numbers, times), the scale is compared or checked.
+//! Types: how a value travels to Postgres, and what the columns of the target's tables are.
 
-use crate::change::ColumnType;
+use std::borrow::Cow;
+
+use crate::change::{ColumnType, Shape};
 
 /// How values of a column are staged: Postgres types with a binary form that we write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Wire {
     Bool,
     Int2,
@@ -26,7 +24,12 @@ pub(super) enum Wire {
     Time,
     Timestamp,
     Timestamptz,
-    TextArray,
+    /// A span of so many microseconds.
+    Interval,
+    /// Text that is the JSON of pairs.
+    Pairs,
+    /// Of elements that travel so.
+    Array(Box<Wire>),
 }
 
 impl Wire {
@@ -41,7 +44,12 @@ impl Wire {
             ColumnType::Float64 => Self::Float8,
             ColumnType::Decimal { scale, .. } => Self::Numeric(Some(*scale)),
             ColumnType::Numeric => Self::Numeric(None),
-            ColumnType::Text | ColumnType::Other(_) => Self::Text,
+            ColumnType::Text
+            | ColumnType::Interval
+            | ColumnType::Bits(_)
+            | ColumnType::Geometric(_)
+            | ColumnType::Other(_) => Self::Text,
+            ColumnType::Hstore => Self::Pairs,
             ColumnType::Uuid => Self::Uuid,
             ColumnType::Json => Self::Json,
             ColumnType::Jsonb => Self::Jsonb,
@@ -50,100 +58,140 @@ impl Wire {
             ColumnType::Time => Self::Time,
             ColumnType::Timestamp => Self::Timestamp,
             ColumnType::TimestampTz => Self::Timestamptz,
+            ColumnType::Duration => Self::Interval,
+            ColumnType::Vector => Self::Array(Box::new(Self::Float8)),
+            ColumnType::HalfVector => Self::Array(Box::new(Self::Float4)),
+            ColumnType::Array(element) => Self::Array(Box::new(Self::of(element))),
         }
     }
 
     /// The type of a staging column.
-    pub(super) fn sql(self) -> &'static str {
+    pub(super) fn sql(&self) -> Cow<'static, str> {
+        if let Self::Array(element) = self {
+            return format!("{}[]", element.sql()).into();
+        }
+        self.scalar().0.into()
+    }
+
+    /// Name and object id of the staged type; of an array, of its elements.
+    fn scalar(&self) -> (&'static str, u32) {
         match self {
-            Self::Bool => "boolean",
-            Self::Int2 => "smallint",
-            Self::Int4 => "integer",
-            Self::Int8 => "bigint",
-            Self::Float4 => "real",
-            Self::Float8 => "double precision",
-            Self::Numeric(_) => "numeric",
-            Self::Text => "text",
-            Self::Uuid => "uuid",
-            Self::Json => "json",
-            Self::Jsonb => "jsonb",
-            Self::Bytea => "bytea",
-            Self::Date => "date",
-            Self::Time => "time",
-            Self::Timestamp => "timestamp",
-            Self::Timestamptz => "timestamptz",
-            Self::TextArray => "text[]",
+            Self::Bool => ("boolean", oid::BOOL),
+            Self::Int2 => ("smallint", oid::INT2),
+            Self::Int4 => ("integer", oid::INT4),
+            Self::Int8 => ("bigint", oid::INT8),
+            Self::Float4 => ("real", oid::FLOAT4),
+            Self::Float8 => ("double precision", oid::FLOAT8),
+            Self::Numeric(_) => ("numeric", oid::NUMERIC),
+            Self::Text | Self::Pairs => ("text", oid::TEXT),
+            Self::Uuid => ("uuid", oid::UUID),
+            Self::Json => ("json", oid::JSON),
+            Self::Jsonb => ("jsonb", oid::JSONB),
+            Self::Bytea => ("bytea", oid::BYTEA),
+            Self::Date => ("date", oid::DATE),
+            Self::Time => ("time", oid::TIME),
+            Self::Timestamp => ("timestamp", oid::TIMESTAMP),
+            Self::Timestamptz => ("timestamptz", oid::TIMESTAMPTZ),
+            Self::Interval => ("interval", oid::INTERVAL),
+            Self::Array(element) => element.scalar(),
         }
     }
-}
 
-/// The type of a column that the mirror makes itself. A type without a mapping of its own is kept as text.
-pub(super) fn created(column_type: &ColumnType) -> String {
-    match column_type {
-        // Scales below zero and above the precision exist since Postgres 15 only.
-        ColumnType::Decimal { precision, scale } if (0..=*precision as i8).contains(scale) => {
-            format!("numeric({precision}, {scale})")
-        }
-        other => Wire::of(other).sql().to_owned(),
+    /// Object id of the staged type; of an array, of its elements.
+    pub(super) fn oid(&self) -> u32 {
+        self.scalar().1
     }
 }
 
 /// Object ids of built-in types, which no release changes (src/include/catalog/pg_type.dat).
-pub(super) mod oid {
-    pub(crate) const BOOL: u32 = 16;
-    pub(crate) const BYTEA: u32 = 17;
-    pub(crate) const NAME: u32 = 19;
-    pub(crate) const INT8: u32 = 20;
-    pub(crate) const INT2: u32 = 21;
-    pub(crate) const INT4: u32 = 23;
-    pub(crate) const TEXT: u32 = 25;
-    pub(crate) const OID: u32 = 26;
-    pub(crate) const JSON: u32 = 114;
-    pub(crate) const FLOAT4: u32 = 700;
-    pub(crate) const FLOAT8: u32 = 701;
-    pub(crate) const MONEY: u32 = 790;
-    pub(crate) const TEXT_ARRAY: u32 = 1009;
-    pub(crate) const BPCHAR: u32 = 1042;
-    pub(crate) const VARCHAR: u32 = 1043;
-    pub(crate) const DATE: u32 = 1082;
-    pub(crate) const TIME: u32 = 1083;
-    pub(crate) const TIMESTAMP: u32 = 1114;
-    pub(crate) const TIMESTAMPTZ: u32 = 1184;
-    pub(crate) const INTERVAL: u32 = 1186;
-    pub(crate) const BIT: u32 = 1560;
-    pub(crate) const NUMERIC: u32 = 1700;
-    pub(crate) const UUID: u32 = 2950;
-    pub(crate) const JSONB: u32 = 3802;
+pub mod oid {
+    #![allow(missing_docs)] // the names say all
+    pub const BOOL: u32 = 16;
+    pub const BYTEA: u32 = 17;
+    pub const NAME: u32 = 19;
+    pub const INT8: u32 = 20;
+    pub const INT2: u32 = 21;
+    pub const INT4: u32 = 23;
+    pub const TEXT: u32 = 25;
+    pub const OID: u32 = 26;
+    pub const JSON: u32 = 114;
+    pub const POINT: u32 = 600;
+    pub const LSEG: u32 = 601;
+    pub const PATH: u32 = 602;
+    pub const BOX: u32 = 603;
+    pub const LINE: u32 = 628;
+    pub const FLOAT4: u32 = 700;
+    pub const FLOAT8: u32 = 701;
+    pub const CIRCLE: u32 = 718;
+    pub const MONEY: u32 = 790;
+    pub const BPCHAR: u32 = 1042;
+    pub const VARCHAR: u32 = 1043;
+    pub const DATE: u32 = 1082;
+    pub const TIME: u32 = 1083;
+    pub const TIMESTAMP: u32 = 1114;
+    pub const TIMESTAMPTZ: u32 = 1184;
+    pub const INTERVAL: u32 = 1186;
+    pub const TIMETZ: u32 = 1266;
+    pub const BIT: u32 = 1560;
+    pub const VARBIT: u32 = 1562;
+    pub const NUMERIC: u32 = 1700;
+    pub const UUID: u32 = 2950;
+    pub const JSONB: u32 = 3802;
 }
 
 /// The type of an existing column; of a domain, the type below it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct TargetType {
+pub struct TargetType {
     /// Object id.
-    pub(super) oid: u32,
+    pub oid: u32,
     /// Type modifier as in `pg_attribute.atttypmod`; -1 for none.
-    pub(super) modifier: i32,
+    pub modifier: i32,
     /// The type without modifier, as SQL.
-    pub(super) name: String,
+    pub name: String,
+    /// Of an array, object id and name of the type of its elements, which have the same modifier.
+    pub element: Option<(u32, String)>,
 }
 
 impl TargetType {
     /// Precision and scale of a `numeric`. The scale is 11 bits with sign since Postgres 15, and the same bits before.
-    fn precision_and_scale(&self) -> Option<(i32, i32)> {
+    pub fn precision_and_scale(&self) -> Option<(i32, i32)> {
         let bits = self.modifier.checked_sub(4).filter(|bits| *bits >= 0)?;
         Some(((bits >> 16) & 0xffff, ((bits & 0x7ff) ^ 1024) - 1024))
     }
 
+    /// Digits behind the second that a time, timestamp or interval keeps; `None` for all six.
+    pub fn digits(&self) -> Option<u16> {
+        // An interval has its fields in the upper half.
+        let digits = if self.oid == oid::INTERVAL { self.modifier & 0xffff } else { self.modifier };
+        u16::try_from(digits).ok().filter(|digits| *digits < 6)
+    }
+
+    /// Whether an interval column keeps years as well as seconds.
+    pub(super) fn keeps_all_fields(&self) -> bool {
+        self.modifier < 0 || self.modifier >> 16 == 0x7fff
+    }
+
     /// Microseconds of the smallest step of a time or timestamp.
-    fn step(&self) -> i64 {
-        match self.modifier {
-            digits @ 0..=5 => 10_i64.pow(6 - digits as u32),
-            _ => 1,
-        }
+    pub(super) fn step(&self) -> i64 {
+        self.digits().map_or(1, |digits| 10_i64.pow(6 - u32::from(digits)))
+    }
+
+    /// The name without its schema, and without quotes.
+    pub fn bare_name(&self) -> &str {
+        self.name.rsplit('.').next().unwrap_or_default().trim_matches('"')
+    }
+
+    /// Of an array, the type of its elements.
+    pub fn element(&self) -> Option<Self> {
+        let (oid, name) = self.element.clone()?;
+        Some(Self { oid, modifier: self.modifier, name, element: None })
     }
 
     /// What values of the column mean.
     pub(super) fn column_type(&self) -> ColumnType {
+        if let Some(element) = self.element() {
+            return ColumnType::Array(Box::new(element.column_type()));
+        }
         match self.oid {
             oid::BOOL => ColumnType::Boolean,
             oid::INT2 => ColumnType::Int16,
@@ -166,126 +214,34 @@ impl TargetType {
             oid::TIME => ColumnType::Time,
             oid::TIMESTAMP => ColumnType::Timestamp,
             oid::TIMESTAMPTZ => ColumnType::TimestampTz,
-            _ => ColumnType::Other(self.name.clone()),
+            oid::INTERVAL => ColumnType::Interval,
+            oid::BIT if self.modifier > 1 => ColumnType::Bits(self.modifier.unsigned_abs()),
+            oid::POINT => ColumnType::Geometric(Shape::Point),
+            oid::LINE => ColumnType::Geometric(Shape::Line),
+            oid::LSEG => ColumnType::Geometric(Shape::Lseg),
+            oid::BOX => ColumnType::Geometric(Shape::Box),
+            oid::PATH => ColumnType::Geometric(Shape::Path),
+            oid::CIRCLE => ColumnType::Geometric(Shape::Circle),
+            _ => match self.bare_name() {
+                "hstore" => ColumnType::Hstore,
+                "vector" => ColumnType::Vector,
+                "halfvec" => ColumnType::HalfVector,
+                _ => ColumnType::Other(self.name.clone()),
+            },
         }
-    }
-}
-
-/// What the encoder checks because Postgres would round without a word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Limit {
-    /// Digits behind the point that the column keeps.
-    pub(super) scale: Option<u16>,
-    /// Microseconds of the smallest step that the column keeps; 0 or 1 for all of them.
-    pub(super) step: i64,
-}
-
-/// How a staged value gets into an existing column.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Assignment {
-    /// The type to cast to, as SQL; `None` where the staged type is the column's.
-    pub(super) cast: Option<String>,
-    /// What to check on the way.
-    pub(super) limit: Limit,
-}
-
-/// How values staged as `wire` can be stored exactly in a column of type `target`; `None` where they cannot.
-pub(super) fn assignment(wire: Wire, target: &TargetType) -> Option<Assignment> {
-    let direct = |limit| Some(Assignment { cast: None, limit });
-    let cast = |limit| Some(Assignment { cast: Some(target.name.clone()), limit });
-    let any = Limit::default();
-    let step = Limit { step: target.step(), ..any };
-    let is_text = matches!(target.oid, oid::TEXT | oid::VARCHAR | oid::BPCHAR);
-    match (wire, target.oid) {
-        (Wire::Bool, oid::BOOL)
-        | (Wire::Int2, oid::INT2)
-        | (Wire::Int4, oid::INT4)
-        | (Wire::Int8, oid::INT8)
-        | (Wire::Float4, oid::FLOAT4)
-        | (Wire::Float8, oid::FLOAT8)
-        | (Wire::Uuid, oid::UUID)
-        | (Wire::Json, oid::JSON)
-        | (Wire::Jsonb, oid::JSONB)
-        | (Wire::Bytea, oid::BYTEA)
-        | (Wire::Date, oid::DATE)
-        | (Wire::Text, oid::TEXT)
-        | (Wire::TextArray, oid::TEXT_ARRAY) => direct(any),
-        (Wire::Time, oid::TIME)
-        | (Wire::Timestamp, oid::TIMESTAMP)
-        | (Wire::Timestamptz, oid::TIMESTAMPTZ) => direct(step),
-        // Session time zone is UTC: the wall clock of a timestamp is kept.
-        (Wire::Timestamp, oid::TIMESTAMPTZ)
-        | (Wire::Timestamptz | Wire::Date, oid::TIMESTAMP)
-        | (Wire::Time, oid::INTERVAL) => cast(step),
-        (Wire::Bool, oid::BIT) => Some(Assignment { cast: Some("integer::bit".to_owned()), limit: any }),
-        // Out of range is an error, not a loss.
-        (Wire::Int2 | Wire::Int4 | Wire::Int8, oid::INT2 | oid::INT4 | oid::INT8 | oid::OID)
-        | (Wire::Bool, oid::INT4)
-        | (Wire::Int2, oid::FLOAT4)
-        | (Wire::Int2 | Wire::Int4 | Wire::Float4, oid::FLOAT8)
-        | (Wire::Numeric(Some(0)), oid::INT2 | oid::INT4 | oid::INT8)
-        | (Wire::Numeric(Some(0..=2)), oid::MONEY)
-        | (Wire::Json, oid::JSONB)
-        | (Wire::Jsonb, oid::JSON) => cast(any),
-        (Wire::Int2 | Wire::Int4 | Wire::Int8, oid::NUMERIC) => match target.precision_and_scale() {
-            Some((_, scale)) if scale < 0 => None,
-            _ => cast(any),
-        },
-        (Wire::Numeric(scale), oid::NUMERIC) => match (scale, target.precision_and_scale()) {
-            (_, None) => direct(any),
-            (Some(from), Some((_, to))) => {
-                if i32::from(from) <= to {
-                    direct(any)
-                } else {
-                    None
-                }
-            }
-            (None, Some((_, to))) => direct(Limit { scale: Some(u16::try_from(to).ok()?), ..any }),
-        },
-        (Wire::Bytea | Wire::TextArray, _) => None,
-        // Text can become whatever the type's input function reads; only a name is cut off without a word.
-        (Wire::Text, other) if other != oid::NAME => cast(any),
-        _ if is_text => cast(any),
-        _ => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn target(oid: u32, modifier: i32) -> TargetType {
-        TargetType { oid, modifier, name: "t".to_owned() }
+        TargetType { oid, modifier, name: "t".to_owned(), element: None }
     }
 
     fn numeric(precision: i32, scale: i32) -> TargetType {
         target(oid::NUMERIC, ((precision << 16) | (scale & 0x7ff)) + 4)
-    }
-
-    #[test]
-    fn a_created_column_holds_every_value_of_its_type() {
-        assert_eq!(created(&ColumnType::Decimal { precision: 12, scale: 2 }), "numeric(12, 2)");
-        assert_eq!(created(&ColumnType::Decimal { precision: 2, scale: 5 }), "numeric");
-        assert_eq!(created(&ColumnType::Decimal { precision: 5, scale: -2 }), "numeric");
-        assert_eq!(created(&ColumnType::Other("inet".to_owned())), "text");
-        assert_eq!(created(&ColumnType::TimestampTz), "timestamptz");
-    }
-
-    #[test]
-    fn a_numeric_column_that_would_round_is_refused() {
-        assert!(assignment(Wire::Numeric(Some(4)), &numeric(12, 2)).is_none());
-        assert!(assignment(Wire::Numeric(Some(2)), &numeric(12, 2)).unwrap().cast.is_none());
-        assert_eq!(assignment(Wire::Numeric(None), &numeric(60, 3)).unwrap().limit.scale, Some(3));
-        assert!(assignment(Wire::Int4, &numeric(5, -2)).is_none());
-        assert!(assignment(Wire::Float8, &numeric(12, 2)).is_none());
-        assert!(assignment(Wire::Float8, &target(oid::FLOAT4, -1)).is_none());
-    }
-
-    #[test]
-    fn the_precision_of_a_time_becomes_a_step() {
-        assert_eq!(assignment(Wire::Timestamp, &target(oid::TIMESTAMP, 3)).unwrap().limit.step, 1000);
-        assert_eq!(assignment(Wire::Timestamp, &target(oid::TIMESTAMP, -1)).unwrap().limit.step, 1);
     }
 
     #[test]
@@ -294,5 +250,20 @@ mod tests {
         assert_eq!(numeric(50, 2).column_type(), ColumnType::Numeric);
         assert_eq!(target(oid::NUMERIC, -1).column_type(), ColumnType::Numeric);
         assert_eq!(target(869, -1).column_type(), ColumnType::Other("t".to_owned()));
+        assert_eq!(target(oid::BIT, 8).column_type(), ColumnType::Bits(8));
+        let mut array = numeric(10, 2);
+        array.element = Some((oid::NUMERIC, "numeric".to_owned()));
+        let element = ColumnType::Decimal { precision: 10, scale: 2 };
+        assert_eq!(array.column_type(), ColumnType::Array(Box::new(element)));
+        let mut hstore = target(16_400, -1);
+        hstore.name = "public.hstore".to_owned();
+        assert_eq!(hstore.column_type(), ColumnType::Hstore);
+    }
+
+    #[test]
+    fn an_interval_has_its_digits_in_the_lower_half_of_the_modifier() {
+        assert_eq!(target(oid::INTERVAL, (0x7fff << 16) | 3).digits(), Some(3));
+        assert_eq!(target(oid::INTERVAL, (0x7fff << 16) | 0xffff).digits(), None);
+        assert_eq!(target(oid::INTERVAL, -1).digits(), None);
     }
 }

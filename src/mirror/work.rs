@@ -13,9 +13,11 @@ use arrow::error::ArrowError;
 
 use super::ledger::Ledgers;
 use super::progress::{Move, same_log};
+use super::quarantine::QuarantineTable;
+use crate::change::quarantine::{QuarantineEvent, QuarantineRow, Quarantined, RecordPlace, Settlement};
 use crate::change::{
-    Batch, ChangeBatch, DeleteMode, Folded, Ledger, Progress, TableId, TableSchema, TopicPartition,
-    fold_onto, raw,
+    Batch, ChangeBatch, DeleteMode, Folded, Ledger, Progress, RefusedChange, TableId, TableSchema,
+    TopicPartition, fold_onto, raw,
 };
 
 /// Tables that refused their part, why, and the topics they hold back.
@@ -95,6 +97,25 @@ pub(super) struct Segment<'a> {
     pub(super) ledger: Ledger,
 }
 
+/// By index of each partition, the first offset that is not in the sink yet.
+pub(super) fn starts(batch: &Batch, known: &Progress, stopped: &Stopped) -> Vec<i64> {
+    batch.partitions.iter().map(|partition| start(partition, batch, known, stopped)).collect()
+}
+
+/// The changes of each table with one schema, in order.
+pub(super) fn runs(batch: &Batch) -> Vec<Vec<&ChangeBatch>> {
+    let mut runs: Vec<Vec<&ChangeBatch>> = Vec::new();
+    for change in &batch.changes {
+        let last =
+            runs.iter_mut().rev().find(|run| run.first().is_some_and(|first| first.table == change.table));
+        match last {
+            Some(run) if run.first().is_some_and(|first| first.schema == change.schema) => run.push(change),
+            _ => runs.push(vec![change]),
+        }
+    }
+    runs
+}
+
 /// Folds what is to be written, in order. A table whose schema changes within the batch has several segments.
 ///
 /// # Errors
@@ -105,19 +126,10 @@ pub(super) fn segments<'a>(
     stopped: &Stopped,
     ledgers: &Ledgers,
 ) -> Result<Vec<Segment<'a>>, (TableId, ArrowError)> {
-    let starts: Vec<i64> =
-        batch.partitions.iter().map(|partition| start(partition, batch, known, stopped)).collect();
+    let starts = starts(batch, known, stopped);
     let keep =
         |partition: u32, offset: i64| starts.get(partition as usize).is_none_or(|start| offset >= *start);
-    let mut runs: Vec<Vec<&ChangeBatch>> = Vec::new();
-    for change in &batch.changes {
-        let last =
-            runs.iter_mut().rev().find(|run| run.first().is_some_and(|first| first.table == change.table));
-        match last {
-            Some(run) if run.first().is_some_and(|first| first.schema == change.schema) => run.push(change),
-            _ => runs.push(vec![change]),
-        }
-    }
+    let runs = runs(batch);
     let mut segments: Vec<Segment<'a>> = Vec::with_capacity(runs.len());
     for run in runs {
         let Some(first) = run.first() else { continue };
@@ -146,6 +158,91 @@ pub(super) fn segments<'a>(
 
 fn kept(change: &ChangeBatch, keep: impl Fn(u32, i64) -> bool) -> bool {
     change.partitions.iter().zip(&change.offsets).any(|(&partition, &offset)| keep(partition, offset))
+}
+
+/// Rows for the quarantine: its records behind the known positions, and what is new about records that are there.
+pub(super) fn quarantine_rows(
+    batch: &Batch,
+    known: &Progress,
+    stopped: &Stopped,
+    quarantine: &QuarantineTable,
+) -> Vec<QuarantineRow> {
+    let now = chrono::Utc::now().timestamp_micros();
+    let ledger = quarantine.ledger();
+    let is_new = |record: &&Quarantined| {
+        record.place.offset >= start(&record.place.partition, batch, known, stopped)
+            && ledger.get(&record.place).is_none()
+    };
+    let records = batch.quarantined.iter().filter(is_new);
+    let records = records.map(|record| record.clone().into_row(quarantine.lane(), now));
+    let settled = batch.settled.iter().map(|settled| settled.clone().into_row(quarantine.lane(), now));
+    records.chain(settled.filter(|row| ledger.is_changed_by(row))).collect()
+}
+
+/// Rows for the quarantine of changes that were refused, as their records came, and of records that are superseded.
+///
+/// # Errors
+/// The place of a record that the lane did not keep.
+pub(super) fn refused_rows(
+    batch: &Batch,
+    refused: &[RefusedChange],
+    superseded: &[RecordPlace],
+    lane: &Arc<str>,
+) -> Result<Vec<QuarantineRow>, RecordPlace> {
+    let now = chrono::Utc::now().timestamp_micros();
+    let mut rows = Vec::new();
+    for change in refused.iter().filter(|_| !batch.replay) {
+        let RefusedChange { place, table, kind, detail, .. } = change;
+        let original = batch.originals.as_ref().and_then(|all| all.find(&place.partition, place.offset));
+        let Some(original) = original else { return Err(place.clone()) };
+        let record = Quarantined {
+            place: place.clone(),
+            table: Some(table.clone()),
+            row_key: original.row_key,
+            kind: *kind,
+            detail: detail.clone(),
+            payload: original.payload,
+        };
+        rows.push(record.into_row(lane, now));
+    }
+    let here = refused.iter().filter(|change| change.superseded && !batch.replay).map(|change| &change.place);
+    rows.extend(here.chain(superseded).map(|place| {
+        let settlement = Settlement {
+            place: place.clone(),
+            event: QuarantineEvent::Superseded,
+            row_key: None,
+            detail: "by a later change of its key".to_owned(),
+            replay: None,
+        };
+        settlement.into_row(lane, now)
+    }));
+    Ok(rows)
+}
+
+/// Leaves out rows behind the first `decoded` that say what one of those says.
+pub(super) fn drop_repeated(rows: &mut Vec<QuarantineRow>, decoded: usize) {
+    let (first, rest) = rows.split_at(decoded.min(rows.len()));
+    let said =
+        |row: &QuarantineRow| first.iter().any(|one| (&one.place, one.event) == (&row.place, row.event));
+    let new: Vec<QuarantineRow> = rest.iter().filter(|row| !said(row)).cloned().collect();
+    rows.truncate(decoded);
+    rows.extend(new);
+}
+
+/// Leaves out the raw rows of records that are in quarantine: they get theirs when they are replayed.
+pub(super) fn without_refused(rows: &RecordBatch, kept: &mut Vec<usize>, refused: &[RefusedChange]) {
+    let columns = rows.columns();
+    let topics = columns.get(raw::column::TOPIC).and_then(|column| column.as_string_opt::<i32>());
+    let numbers =
+        columns.get(raw::column::PARTITION).and_then(|column| column.as_primitive_opt::<Int32Type>());
+    let offsets = columns.get(raw::column::OFFSET).and_then(|column| column.as_primitive_opt::<Int64Type>());
+    let (Some(topics), Some(numbers), Some(offsets)) = (topics, numbers, offsets) else { return };
+    let places: BTreeSet<(&str, i32, i64)> = refused
+        .iter()
+        .map(|refused| &refused.place)
+        .map(|place| (place.partition.topic.as_ref(), place.partition.partition, place.offset))
+        .collect();
+    kept.retain(|&row| !places.contains(&(topics.value(row), numbers.value(row), offsets.value(row))));
 }
 
 /// Rows of the raw batch that are to be written.

@@ -24,7 +24,7 @@ use crate::mirror::{Mirror, MirrorError};
 
 mod options;
 
-pub use self::options::{consumer as consumer_options, lake as lake_options};
+pub use self::options::{consumer as consumer_options, lake as lake_options, mirror as mirror_options};
 
 /// Why the service did not start.
 #[derive(Debug, thiserror::Error)]

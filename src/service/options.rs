@@ -1,12 +1,14 @@
 //! From the settings to the options of each part.
 
 use super::Mode;
+use crate::change::quarantine::Limits;
 use crate::config::{Mirror as MirrorSettings, OnDataLoss as OnDataLossSetting, Settings};
 use crate::debezium::DecoderOptions;
 use crate::kafka::{ConsumerOptions, OnDataLoss};
 use crate::lake::{LakeOptions, UpsertOptions};
 use crate::lane::{BatchLimits, LaneOptions};
 use crate::mirror::MirrorOptions;
+use crate::source::SourceCatalog;
 
 /// The lake of these settings.
 pub fn lake(settings: &Settings) -> LakeOptions {
@@ -37,11 +39,12 @@ pub fn lake(settings: &Settings) -> LakeOptions {
 }
 
 /// The mirror `name` of these settings.
-pub(super) fn mirror(settings: &Settings, name: &str, mirror: &MirrorSettings) -> MirrorOptions {
+pub fn mirror(settings: &Settings, name: &str, mirror: &MirrorSettings) -> MirrorOptions {
     MirrorOptions {
         schema: mirror.schema.clone(),
         raw: (!mirror.raw.is_empty()).then(|| mirror.raw.clone()),
         policies: settings.policies(),
+        quarantine: limits(settings),
         ..MirrorOptions::new(name, &settings.pipeline.name, mirror.url.reveal())
     }
 }
@@ -55,6 +58,8 @@ pub(super) fn lane(settings: &Settings, name: &str, raw: bool, mode: &Mode) -> L
             raw,
             placeholder: settings.debezium.unavailable_value_placeholder.clone(),
             types: settings.column_types(),
+            modes: settings.debezium.modes(),
+            source: settings.source.url.as_ref().and_then(|url| SourceCatalog::types(url.reveal())),
         },
         batch: BatchLimits {
             max_delay: settings.batch.max_delay,
@@ -63,7 +68,14 @@ pub(super) fn lane(settings: &Settings, name: &str, raw: bool, mode: &Mode) -> L
         },
         until_caught_up: mode.until_caught_up,
         policies: settings.policies(),
+        quarantine: limits(settings),
+        // The lake takes whatever can be decoded.
+        keep_originals: name != "lake" && settings.policies().may_quarantine(),
     }
+}
+
+fn limits(settings: &Settings) -> Limits {
+    Limits { max_records: settings.quarantine.max_records, max_percent: settings.quarantine.max_percent }
 }
 
 /// The consumer of the lane `name`.

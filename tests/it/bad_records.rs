@@ -1,4 +1,4 @@
-//! Records that cannot become changes: their table stops at them, and nothing else does.
+//! Records that cannot become changes, where `on_error` is `stop`: their table stops at them, and nothing else does.
 
 use std::time::Duration;
 
@@ -10,6 +10,10 @@ use crate::oracle::{SourceColumn, compare, count_rows, postgres_rows, source_col
 use crate::shop::{Plan, Shop, TABLES};
 use crate::stack::kafka::Stored;
 use crate::workload::{seed, work};
+
+fn stopping(name: &'static str) -> Plan {
+    Plan { settings: "[defaults]\non_error = \"stop\"".to_owned(), ..Plan::new(name) }
+}
 
 /// Where a bad record lies, and what is said of it.
 struct Bad {
@@ -69,7 +73,7 @@ async fn says_where_and_why(run: &Running, shop: &Shop, bad: &Bad) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_kind_of_bad_record_stops_its_table_and_no_other() {
-    let shop = Plan::new("bad").open().await;
+    let shop = stopping("bad").open().await;
     work(&shop, seed(), 2, 300).await;
     shop.delivered().await;
     let mut before = Vec::new();
@@ -144,7 +148,7 @@ async fn stands_before_the_bad_record(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn row_values_of_a_bad_record_are_not_logged() {
-    let shop = Plan::new("discreet").open().await;
+    let shop = stopping("discreet").open().await;
     shop.delivered().await;
     let bad = spoil(&shop, "order_items", "invalid_value", |value| {
         value["payload"]["after"]["quantity"] = "a secret number".into();

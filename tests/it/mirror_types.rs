@@ -4,12 +4,14 @@
 
 use std::sync::Arc;
 
-use alluvium::change::{ColumnType, Operation, Sink};
+use alluvium::change::{ColumnType, Operation, Shape, Sink};
 use alluvium::mirror::{Mirror, MirrorOptions};
 use arrow::array::{
     ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array,
-    Int16Array, Int32Array, Int64Array, StringArray, TimestampMicrosecondArray,
+    Float64Builder, Int16Array, Int32Array, Int32Builder, Int64Array, ListBuilder, StringArray,
+    StringBuilder, TimestampMicrosecondArray,
 };
+use arrow::datatypes::{DataType, Field};
 
 use super::mirror_changes::{batch, changes, schema};
 use super::postgres_server::Database;
@@ -167,9 +169,69 @@ fn times() -> Vec<Case> {
     ]
 }
 
+fn native() -> Vec<Case> {
+    let text = |values: [Option<&'static str>; 4]| StringArray::from(values.to_vec());
+    let element = |data_type| Field::new("element", data_type, true);
+    let mut numbers = ListBuilder::new(Int32Builder::new()).with_field(element(DataType::Int32));
+    let mut addresses = ListBuilder::new(StringBuilder::new()).with_field(element(DataType::Utf8));
+    let mut floats = ListBuilder::new(Float64Builder::new()).with_field(element(DataType::Float64));
+    numbers.extend([Some(vec![Some(1), None]), Some(vec![]), None, Some(vec![Some(i32::MIN)])]);
+    addresses.extend([Some(vec![Some("10.0.0.1/8"), None]), Some(vec![]), None, Some(vec![Some("::1")])]);
+    floats.extend([Some(vec![Some(0.1), Some(f64::NAN)]), Some(vec![]), None, Some(vec![Some(-0.0)])]);
+    let array = |element| ColumnType::Array(Box::new(element));
+    vec![
+        case(
+            array(ColumnType::Int32),
+            numbers.finish(),
+            [Some("{1,NULL}"), Some("{}"), None, Some("{-2147483648}")],
+        ),
+        case(
+            array(ColumnType::Other("inet".to_owned())),
+            addresses.finish(),
+            [Some("{10.0.0.1/8,NULL}"), Some("{}"), None, Some("{::1}")],
+        ),
+        case(ColumnType::Vector, floats.finish(), [Some("{0.1,NaN}"), Some("{}"), None, Some("{-0}")]),
+        case(
+            ColumnType::Bits(3),
+            text([Some("101"), Some("000"), None, Some("001")]),
+            [Some("101"), Some("000"), None, Some("001")],
+        ),
+        case(
+            ColumnType::Interval,
+            text([Some("P1Y2M3DT4H5M6.5S"), Some("P0Y0M-1DT0H0M0.000001S"), None, Some("PT-2H0M0S")]),
+            [
+                Some("1 year 2 mons 3 days 04:05:06.5"),
+                Some("-1 days +00:00:00.000001"),
+                None,
+                Some("-02:00:00"),
+            ],
+        ),
+        case(
+            ColumnType::Duration,
+            Int64Array::from(vec![Some(90_000_001), Some(-1), None, Some(0)]),
+            [Some("00:01:30.000001"), Some("-00:00:00.000001"), None, Some("00:00:00")],
+        ),
+        case(
+            ColumnType::Geometric(Shape::Path),
+            text([Some("[(0,0),(1,1)]"), Some("((0,0))"), None, Some("[(NaN,1e+20)]")]),
+            [Some("[(0,0),(1,1)]"), Some("((0,0))"), None, Some("[(NaN,1e+20)]")],
+        ),
+        case(
+            ColumnType::Hstore,
+            text([Some("{\"a\":null}"), Some("{}"), None, None]),
+            [Some("{\"a\":null}"), Some("{}"), None, None],
+        ),
+        case(
+            ColumnType::Other("io.debezium.time.ZonedTime".to_owned()),
+            text([Some("10:34:56.789012Z"), Some("24:00:00-15:59"), None, None]),
+            [Some("10:34:56.789012+00"), Some("24:00:00-15:59"), None, None],
+        ),
+    ]
+}
+
 #[tokio::test]
 async fn every_type_arrives_exactly() {
-    let cases: Vec<Case> = numbers().into_iter().chain(texts()).chain(times()).collect();
+    let cases: Vec<Case> = numbers().into_iter().chain(texts()).chain(times()).chain(native()).collect();
     let names: Vec<String> = (0..cases.len()).map(|number| format!("Column \"{number}\"")).collect();
     let mut columns = vec![("id", ColumnType::Int32)];
     columns.extend(names.iter().map(String::as_str).zip(cases.iter().map(|case| case.column_type.clone())));

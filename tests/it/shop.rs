@@ -33,6 +33,8 @@ pub struct Plan {
     pub connector: Vec<(&'static str, &'static str)>,
     /// A server of its own for the target mirror, so that the test can stop it.
     pub own_target_server: bool,
+    /// Whether the program may ask the source's catalog.
+    pub asks_source: bool,
     /// Further lines for the settings file.
     pub settings: String,
     /// Lines for its section `[kafka]`.
@@ -50,6 +52,7 @@ impl Plan {
             prepare: "",
             connector: Vec::new(),
             own_target_server: false,
+            asks_source: false,
             settings: String::new(),
             kafka_settings: "",
         }
@@ -181,6 +184,9 @@ schema = "public"
             datalake = self.stack.mirrors.url(&format!("{}_datalake", self.name)),
             target = self.target_server.url(&format!("{}_target", self.name)),
         );
+        if plan.asks_source {
+            write!(text, "\n[source]\nurl = \"{}\"\n", self.stack.source.url(&self.name)).unwrap();
+        }
         write!(text, "\n{}\n", plan.settings).unwrap();
         text
     }

@@ -9,6 +9,7 @@ mod kafka;
 mod mirror;
 mod source;
 mod storage;
+mod types;
 
 use std::future::Future;
 use std::io::{self, Write};
@@ -43,6 +44,11 @@ pub trait Reach {
 pub async fn run(args: &CheckArgs, reach: &impl Reach, out: &mut dyn Write) -> io::Result<Exit> {
     if args.print_reference {
         out.write_all(reference::markdown().as_bytes())?;
+        return Ok(Exit::Success);
+    }
+    if args.print_types {
+        let page = types::markdown().map_err(io::Error::other)?;
+        out.write_all(page.as_bytes())?;
         return Ok(Exit::Success);
     }
     let sources = args.config.sources();
@@ -215,7 +221,7 @@ mod tests {
         let lake = folder.path().join("lake");
         std::fs::write(&path, settings.replace("LAKE", &lake.display().to_string())).unwrap();
         let config = ConfigArgs { config: Some(path), overrides: Vec::new() };
-        let args = CheckArgs { config, connect, print, print_reference: false, output };
+        let args = CheckArgs { config, connect, print, print_reference: false, print_types: false, output };
         let mut out = Vec::new();
         let exit = run(&args, &OnlyKafka, &mut out).await.unwrap();
         let text = String::from_utf8(out).unwrap();

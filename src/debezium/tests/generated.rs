@@ -80,7 +80,7 @@ fn value(column: usize) -> BoxedStrategy<Written> {
             })
             .boxed(),
         9 => (-2_440_588..2_145_042_905_i32).prop_map(|v| written(v, v)).boxed(),
-        10 => any::<i64>().prop_map(|v| written(v, v)).boxed(),
+        10 => (-210_866_803_200_000_000..i64::MAX).prop_map(|v| written(v, v)).boxed(),
         _ => (-62_135_596_800_000_000_i64..253_402_300_799_999_999)
             .prop_map(|v| {
                 let time = chrono::DateTime::from_timestamp_micros(v).unwrap();

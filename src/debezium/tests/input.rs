@@ -67,14 +67,14 @@ fn bytes_that_are_not_utf8_are_not_json() {
     let good = event("c", "null", r#"{"id":1}"#);
     for (key, value) in [(bad.as_slice(), good.as_bytes()), (KEY.as_bytes(), bad.as_slice())] {
         let record = RecordRef {
-            new_key: None,
-            old_key: None,
             topic: &topic,
             partition: 0,
             offset: 0,
             timestamp_ms: 0,
             key: Some(key),
             value: Some(value),
+            new_key: None,
+            old_key: None,
         };
         let error = decoder().push(record, &TopicIdentity::unknown()).unwrap_err();
         assert_eq!(error.kind, RecordErrorKind::NotJson);
@@ -120,14 +120,14 @@ proptest! {
         let topic: Arc<str> = "cdc.public.t".into();
         let key = key_with_schema(1);
         let record = RecordRef {
-            new_key: None,
-            old_key: None,
             topic: &topic,
             partition: 0,
             offset: 0,
             timestamp_ms: 0,
             key: Some(key.as_bytes()),
             value: Some(&bytes),
+            new_key: None,
+            old_key: None,
         };
         let mut decoder = decoder();
         let good = Record::new(0, &key, &with_schema(&fields, &event("c", "null", r#"{"id":1,"v":"a"}"#)));

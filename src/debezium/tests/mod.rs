@@ -6,6 +6,7 @@ mod fuzz;
 mod generated;
 mod input;
 mod kinds;
+mod known;
 mod mutate;
 mod recorded;
 mod rows;

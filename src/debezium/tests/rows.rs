@@ -58,6 +58,19 @@ fn a_value_that_its_type_cannot_hold_is_invalid() {
         (r#""type":"int64","name":"io.debezium.time.Timestamp""#, "9224318015999999"),
         (r#""type":"int64","name":"io.debezium.time.NanoTimestamp""#, "1"),
         (r#""type":"string","name":"io.debezium.time.ZonedTimestamp""#, "\"yesterday\""),
+        (r#""type":"int64","name":"io.debezium.time.MicroTimestamp""#, "-9223372036853775810"),
+        (r#""type":"int64","name":"io.debezium.time.MicroDuration""#, "9223372036854775807"),
+        (r#""type":"string","name":"io.debezium.time.IsoDate""#, "\"2024-02-30Z\""),
+        (r#""type":"struct","name":"io.debezium.time.StructuredTime""#, r#"{"hour":12}"#),
+        (r#""type":"array","items":{"type":"int32"}"#, "[1, 2147483648]"),
+        (r#""type":"array","items":{"type":"int32"}"#, "[[1], [2]]"),
+        (r#""type":"array","items":{"type":"int32"}"#, "{}"),
+        (r#""type":"array","items":{"type":"string"}"#, r#"["[Ljava.lang.String;@695673e7"]"#),
+        (r#""type":"struct","name":"io.debezium.data.geometry.Point""#, r#"{"x":1}"#),
+        (
+            r#""type":"bytes","name":"io.debezium.data.Bits","parameters":{"length":"2","__debezium.source.column.type":"BIT"}"#,
+            "\"BQ==\"",
+        ),
     ] {
         assert_eq!(decoded_cell(field, value), Err(RecordErrorKind::InvalidValue), "{field}: {value}");
     }
@@ -84,7 +97,74 @@ fn values_at_the_edges_of_their_types_are_exact() {
         (numeric, "1E+2", "100"),
         (r#""type":"int64","name":"io.debezium.time.NanoTimestamp""#, "-1000", "-1"),
         (r#""type":"int32","name":"org.apache.kafka.connect.data.Time""#, "1", "1000"),
-        (r#""type":"array","items":{"type":"double"}"#, "[1.10, \"NaN\"]", "[1.10,\"NaN\"]"),
+        (r#""type":"array","items":{"type":"double"}"#, "[1.10, \"NaN\", null]", "[1.1, NaN, ]"),
+        (r#""type":"array","items":{"type":"struct","name":"x"}"#, "[{\"a\": 1}]", "[{\"a\":1}]"),
+        (r#""type":"array","items":{"type":"string"}"#, "[]", "[]"),
+        (
+            r#""type":"array","items":{"type":"string"}"#,
+            r#"["[Ljava.lang.String; is a text"]"#,
+            "[[Ljava.lang.String; is a text]",
+        ),
+        (
+            r#""type":"array","items":{"type":"bytes","name":"org.apache.kafka.connect.data.Decimal","parameters":{"scale":"2","connect.decimal.precision":"10"}}"#,
+            r#"["bg==", null, "ANw="]"#,
+            "[1.10, , 2.20]",
+        ),
+        (
+            r#""type":"array","items":{"type":"string"}"#,
+            r#"["__debezium_unavailable_value", "b"]"#,
+            "[__debezium_unavailable_value, b]",
+        ),
+        (r#""type":"string","name":"io.debezium.time.IsoDate""#, "\"-0043-03-15Z\"", "-735160"),
+        (r#""type":"string","name":"io.debezium.time.IsoDate""#, "\"+5877611-06-21Z\"", "2147483647"),
+        (r#""type":"string","name":"io.debezium.time.IsoTime""#, "\"12:34:56.789Z\"", "45296789000"),
+        (
+            r#""type":"string","name":"io.debezium.time.IsoTimestamp""#,
+            "\"2024-02-29T23:59:59.999999Z\"",
+            "1709251199999999",
+        ),
+        (
+            r#""type":"struct","name":"io.debezium.time.StructuredDate""#,
+            r#"{"year":null,"month":null,"day":null,"specialValue":"POSITIVE_INFINITY"}"#,
+            "2147483647",
+        ),
+        (
+            r#""type":"struct","name":"io.debezium.time.StructuredZonedTime""#,
+            r#"{"hour":12,"minute":34,"second":56,"nanos":0,"offsetSeconds":7200,"precision":6}"#,
+            "12:34:56+02",
+        ),
+        (r#""type":"int64","name":"io.debezium.time.MicroDuration""#, "-86399999999", "-86399999999"),
+        (
+            r#""type":"string","name":"io.debezium.time.Interval""#,
+            "\"P0Y0M-1DT0H0M0.000001S\"",
+            "P0Y0M-1DT0H0M0.000001S",
+        ),
+        (
+            r#""type":"map","keys":{"type":"string"},"values":{"type":"string"}"#,
+            r#"{"a": "1", "b": null}"#,
+            r#"{"a":"1","b":null}"#,
+        ),
+        (
+            r#""type":"bytes","name":"io.debezium.data.Bits","parameters":{"length":"20","__debezium.source.column.type":"BIT"}"#,
+            "\"BQ==\"",
+            "00000000000000000101",
+        ),
+        (r#""type":"bytes","name":"io.debezium.data.Bits","parameters":{"length":"20"}"#, "\"BQ==\"", "BQ=="),
+        (
+            r#""type":"string","parameters":{"__debezium.source.column.type":"NUMERIC"}"#,
+            "\"NEGATIVE_INFINITY\"",
+            "-Infinity",
+        ),
+        (
+            r#""type":"bytes","parameters":{"__debezium.source.column.type":"INT4MULTIRANGE"}"#,
+            "\"e1sxLDMpLFs1LDcpfQ==\"",
+            "{[1,3),[5,7)}",
+        ),
+        (
+            r#""type":"array","name":"io.debezium.data.DoubleVector","items":{"type":"double"}"#,
+            "[1.5, 2]",
+            "[1.5, 2.0]",
+        ),
         (r#""type":"map""#, r#"{"a b": null}"#, r#"{"a b":null}"#),
         (r#""type":"string","name":"io.debezium.data.Xml""#, "\"<a b='c d'/>\"", "<a b='c d'/>"),
     ] {

@@ -45,6 +45,10 @@ fn records_carry_key_value_and_time() {
     assert_eq!((records[1].key, records[1].value), (Some(&b"k"[..]), None), "a tombstone");
     assert_eq!((records[1].new_key, records[1].old_key), (Some(&b"new"[..]), None));
     assert_eq!(records[1].timestamp_ms, 1_700_000_000_000);
+    let headers: Vec<_> = records[1].headers.iter().collect();
+    let expected = [("other", "no"), ("__debezium.newkey", "new")]
+        .map(|(name, value)| (name.to_owned(), Some(value.as_bytes())));
+    assert_eq!(headers, expected);
 }
 
 #[test]

@@ -1,18 +1,17 @@
-//! Compaction: small files become larger ones, and files that are dense in deleted rows lose them.
+//! Compaction of a table that is written by deletion vectors: the rows of some files become one file, the deleted ones
+//! are left behind.
 //!
-//! Every batch adds a file, and every file with a row that changes costs an entry in the commit. So files are kept in
-//! tiers of size, each eight times the one before; eight files of a tier become one. A row is thereby rewritten at most
-//! once a tier, and there are at most eight files in each, beside those that are large enough. A file of which a third
-//! is deleted is rewritten whatever its size, which writes at most two rows for each one deleted.
-//!
-//! A step is bounded in bytes, and it is an ordinary commit: it says that no data changed, moves the index along, and
-//! gives up where another writer was faster, for the files may no longer be what was read.
+//! A step is an ordinary commit: it says that no data changed, and moves the index along. A large one reads and writes
+//! beside the batches, and other writers may commit meanwhile as well. What they append does not matter; rows of the files read that they delete are deleted in the new file as
+//! well, for rows keep their order, so that it is known where each one went; and where they took one of the files away,
+//! brought deleted rows back or changed the columns, the step is given up.
 
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{concat, filter_record_batch};
 use arrow::error::ArrowError;
+use bytes::Bytes;
 use deltalake::Path;
 use deltalake::logstore::object_store::ObjectStoreExt;
 use futures::TryStreamExt;
@@ -21,88 +20,45 @@ use roaring::RoaringTreemap;
 use super::files::{self, DataFiles, RowWriter};
 use super::keys::{KeyCodec, Keys};
 use super::locate::OwnCommit;
+use super::plan::with_vector;
+use super::vectors::{VectorFile, Vectors};
 use super::{MergeOnRead, obstacle};
 use crate::change::TableSchema;
-use crate::lake::action::{Add, Entry};
+use crate::failpoint;
+use crate::lake::action::{Add, DeletionVector, Entry};
+use crate::lake::compaction::{AT_ONCE, Background, Landed, Pressure, Rewrite, Step, Target, choose};
 use crate::lake::error::LakeError;
-use crate::lake::log::Outcome;
 use crate::lake::now_millis;
 use crate::lake::schema::IS_CURRENT;
 use crate::lake::shape::Shape;
-use crate::lake::state::{LiveFile, TableState};
+use crate::lake::state::TableState;
 use crate::lake::table::{Table, Writer};
 
-/// Files of one tier that become one.
-const FAN_IN: usize = 8;
-/// Bytes of live rows up to which a file belongs to the first tier.
-const FIRST_TIER: i64 = 64 << 10;
-/// Bytes of live rows from which on a file is left alone.
-const LARGE: i64 = 32 << 20;
-/// Bytes of files that one step reads.
-const STEP: i64 = 64 << 20;
-/// Share of deleted rows, in per cent, from which on a file is rewritten.
-const DENSE: i64 = 33;
-
-/// How pressing compaction has to be for a step to be made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::lake) enum Pressure {
-    /// There is time: as soon as it is worth it.
-    Idle,
-    /// Batches are waiting: where twice as many files have gathered.
-    Busy,
+/// A file that was read.
+struct Source {
+    path: String,
+    /// Its deleted rows when it was read, and where they are written down.
+    vector: Option<DeletionVector>,
+    deleted: Arc<RoaringTreemap>,
+    /// Where its first live row went.
+    first: u64,
 }
 
-/// The files of the next step; empty where there is nothing to do.
-fn choose(state: &TableState, pressure: Pressure) -> Vec<String> {
-    let factor = if pressure == Pressure::Busy { 2 } else { 1 };
-    let mut tiers: Vec<Vec<(i64, &str, i64)>> = Vec::new();
-    let mut densest: Option<(i64, &str)> = None;
-    for (path, file) in state.files() {
-        let (live, deleted) = measure(file);
-        if deleted >= DENSE * factor && densest.is_none_or(|(most, _)| deleted > most) {
-            densest = Some((deleted, path));
-        }
-        if live < LARGE {
-            let tier = tier(live);
-            if tiers.len() <= tier {
-                tiers.resize_with(tier + 1, Vec::new);
-            }
-            if let Some(files) = tiers.get_mut(tier) {
-                files.push((live, path, file.size));
-            }
-        }
-    }
-    let full = tiers.into_iter().find(|files| files.len() >= FAN_IN * factor as usize);
-    let Some(mut files) = full else {
-        return densest.into_iter().map(|(_, path)| path.to_owned()).collect();
-    };
-    files.sort_unstable();
-    let mut bytes = 0;
-    let fits = |&(at, (_, _, size)): &(usize, &(i64, &str, i64))| {
-        bytes += size;
-        at < 2 || bytes <= STEP
-    };
-    files.iter().enumerate().take_while(fits).map(|(_, (_, path, _))| (*path).to_owned()).collect()
-}
-
-/// Bytes of live rows, and the share of deleted rows in per cent.
-fn measure(file: &LiveFile) -> (i64, i64) {
-    match (file.rows, file.physical_rows()) {
-        (Some(live), Some(physical)) if physical > 0 => {
-            let bytes = i128::from(file.size) * i128::from(live) / i128::from(physical);
-            (bytes as i64, (physical - live) * 100 / physical)
-        }
-        _ => (file.size, 0),
-    }
-}
-
-fn tier(bytes: i64) -> usize {
-    let (mut tier, mut limit) = (0, FIRST_TIER);
-    while bytes >= limit {
-        tier += 1;
-        limit *= FAN_IN as i64;
-    }
-    tier
+/// The live rows of some files as one file.
+pub(super) struct Compacted {
+    files: DataFiles,
+    /// The instance that commits it.
+    writer: String,
+    /// The columns that the table had when its files were read.
+    schema: String,
+    sources: Vec<Source>,
+    /// The new file; `None` where no row was left.
+    add: Option<Add>,
+    /// The keys of its rows.
+    keys: Vec<Keys>,
+    rows: u64,
+    /// Whether rows of it were deleted while it was written.
+    deleted_meanwhile: bool,
 }
 
 impl MergeOnRead {
@@ -114,77 +70,169 @@ impl MergeOnRead {
         writer: &Writer,
         pressure: Pressure,
     ) -> Result<bool, LakeError> {
-        let version = table.state.version();
-        let chosen = choose(&table.state, pressure);
-        // Whoever was faster is learned about by the next batch, which also sees whether it was fenced.
-        if chosen.is_empty() || self.conflict == Some(version) || obstacle(&table.state, schema).is_some() {
-            return Ok(false);
-        }
-        let started = std::time::Instant::now();
-        let files = DataFiles { table: table.log.table().into(), store: table.log.files() };
-        self.follow(table, (schema, shape), &files).await?;
-        let (written, keys) = self.rewrite(table, (schema, shape), &files, &chosen).await?;
-        let now = now_millis();
-        let entry = Entry::new("OPTIMIZE", &writer.id, now);
-        let entry = chosen
-            .iter()
-            .filter_map(|path| Some(table.state.files().get(path.as_str())?.remove(path, now, false)))
-            .fold(entry, |entry, remove| entry.remove(&remove));
-        let entry = written.iter().fold(entry, Entry::add).into_bytes();
-        if table.commit(entry.clone()).await? == Outcome::Conflict {
-            self.conflict = Some(version);
-            if let Some(add) = &written {
-                // Nobody knows of it yet; a file left behind costs space only.
-                let _ = files.store.delete(&Path::from(add.path.as_str())).await;
+        let compacted = match self.compacting.take() {
+            Some(running) if !running.is_finished() => {
+                self.compacting = Some(running);
+                return Ok(false);
             }
-            return Ok(false);
-        }
-        for path in &chosen {
-            self.vectors.forget(path);
-        }
-        let rows: usize = keys.iter().map(Keys::len).sum();
-        self.index_follows(&OwnCommit {
-            version: table.state.version(),
-            entry: &entry,
-            written: written.as_ref().map(|add| add.path.as_str()),
-            upserted: &keys,
-            deleted: &Keys::default(),
-            gone: &chosen,
-        });
-        tracing::debug!(table = table.log.table(), files = chosen.len(), rows, elapsed = ?started.elapsed(), "compacted");
-        Ok(true)
+            Some(finished) => finished.join(table.log.table()).await?,
+            None => {
+                let chosen = due(&table.state, schema, pressure);
+                if chosen.is_empty() || self.conflict == Some(table.state.version()) {
+                    return Ok(false);
+                }
+                let (bytes, sources) = sources(table, &mut self.vectors, &chosen).await?;
+                let work = rewrite(table, (Arc::clone(schema), shape), sources, writer.id.clone());
+                if bytes > AT_ONCE {
+                    self.compacting = Some(Background::start(work));
+                    return Ok(false);
+                }
+                work.await?
+            }
+        };
+        self.land(table, (schema, shape), writer, compacted).await
     }
 
-    /// Writes the live rows of `chosen` as one file, in their order, and returns their keys.
-    async fn rewrite(
+    /// Commits files that were put together, and has index and vectors follow.
+    async fn land(
         &mut self,
-        table: &Table,
+        table: &mut Table,
         (schema, shape): (&Arc<TableSchema>, Shape),
-        files: &DataFiles,
-        chosen: &[String],
-    ) -> Result<(Option<Add>, Vec<Keys>), LakeError> {
-        let refused = |error: ArrowError| {
-            LakeError::Refused(format!("table {} cannot be compacted: {error}", files.table))
-        };
-        let (columns, codec) = (shape.stored(schema), KeyCodec::new(schema));
+        writer: &Writer,
+        mut compacted: Compacted,
+    ) -> Result<bool, LakeError> {
+        let version = table.state.version();
+        self.follow(table, (schema, shape), &data_files(table)).await?;
+        let landed = commit(table, &mut compacted, writer).await?;
+        let gone: Vec<String> = compacted.sources.into_iter().map(|source| source.path).collect();
+        match &landed {
+            Landed::No => {
+                self.conflict = Some(version);
+                return Ok(false);
+            }
+            Landed::Next(entry) if !compacted.deleted_meanwhile => self.index_follows(&OwnCommit {
+                version: table.state.version(),
+                entry,
+                written: compacted.add.as_ref().map(|add| add.path.as_str()),
+                upserted: &compacted.keys,
+                deleted: &Keys::default(),
+                gone: &gone,
+            }),
+            // Rows that were deleted meanwhile are somewhere else by now, or nowhere. The index follows with the next
+            // batch, which reads the commit from the log.
+            Landed::Next(_) | Landed::Behind => {}
+        }
+        gone.iter().for_each(|path| self.vectors.forget(path));
+        Ok(true)
+    }
+}
+
+/// Makes one step on a table of which no index is kept here.
+pub(in crate::lake) async fn step_without_index(
+    table: &mut Table,
+    (schema, shape): (&Arc<TableSchema>, Shape),
+    writer: &Writer,
+) -> Result<Step, LakeError> {
+    let chosen = due(&table.state, schema, Pressure::Idle);
+    if chosen.is_empty() {
+        return Ok(Step::Nothing);
+    }
+    let (_, sources) = sources(table, &mut Vectors::new(0), &chosen).await?;
+    let work = rewrite(table, (Arc::clone(schema), shape), sources, writer.id.clone());
+    let mut compacted = work.await?;
+    Ok(commit(table, &mut compacted, writer).await?.step(chosen.len()))
+}
+
+/// The files of the next step, of a table that can be compacted.
+fn due(state: &TableState, schema: &TableSchema, pressure: Pressure) -> Vec<String> {
+    let files = state.files().iter().map(|(path, file)| (&**path, file));
+    let chosen = choose(files, Target::of(state.bytes()), pressure);
+    if chosen.is_empty() || obstacle(state, schema).is_some() { Vec::new() } else { chosen }
+}
+
+fn data_files(table: &Table) -> DataFiles {
+    DataFiles { table: table.log.table().into(), store: table.log.files() }
+}
+
+/// The files of a step with their deleted rows, and their bytes.
+async fn sources(
+    table: &Table,
+    vectors: &mut Vectors,
+    chosen: &[String],
+) -> Result<(i64, Vec<Source>), LakeError> {
+    let files = data_files(table);
+    let (mut bytes, mut sources) = (0, Vec::with_capacity(chosen.len()));
+    for path in chosen {
+        let Some(file) = table.state.files().get(path.as_str()) else { continue };
+        let deleted = vectors.of(&files.table, &*files.store, [(path.as_str(), file)]).await?;
+        bytes += file.size;
+        sources.push(Source {
+            path: path.clone(),
+            vector: file.vector.as_deref().cloned(),
+            deleted: deleted.into_iter().next().unwrap_or_default(),
+            first: 0,
+        });
+    }
+    Ok((bytes, sources))
+}
+
+/// Puts a step into the log.
+async fn commit(table: &mut Table, compacted: &mut Compacted, writer: &Writer) -> Result<Landed, LakeError> {
+    failpoint::hit("lake.before_compaction");
+    let landed = table.commit_rewrite(compacted, writer).await?;
+    if landed == Landed::No
+        && let Some(add) = &compacted.add
+    {
+        // Nobody knows of it; a file left behind costs space until the vacuum finds it.
+        let _ = compacted.files.store.delete(&Path::from(add.path.as_str())).await;
+    }
+    let (files, rows, committed) = (compacted.sources.len(), compacted.rows, landed != Landed::No);
+    tracing::debug!(table = table.log.table(), files, rows, committed, "compacted");
+    Ok(landed)
+}
+
+/// Writes the live rows of some files as one, in their order; it does not need the table while it does so.
+fn rewrite(
+    table: &Table,
+    schema: (Arc<TableSchema>, Shape),
+    sources: Vec<Source>,
+    writer: String,
+) -> impl Future<Output = Result<Compacted, LakeError>> + Send + use<> {
+    let compacted = Compacted {
+        files: data_files(table),
+        writer,
+        schema: table.state.metadata().schema_string.clone(),
+        sources,
+        add: None,
+        keys: Vec::new(),
+        rows: 0,
+        deleted_meanwhile: false,
+    };
+    compacted.write(schema)
+}
+
+impl Compacted {
+    /// Reads the files and writes their live rows.
+    async fn write(mut self, (schema, shape): (Arc<TableSchema>, Shape)) -> Result<Self, LakeError> {
+        let table = Arc::clone(&self.files.table);
+        let refused =
+            |error: ArrowError| LakeError::Refused(format!("table {table} cannot be compacted: {error}"));
+        let (columns, codec) = (shape.stored(&schema), KeyCodec::new(&schema));
         let mut out = RowWriter::new(&columns).map_err(refused)?;
-        let mut keys = Vec::new();
         let mut bounds: Vec<Vec<ArrayRef>> = vec![Vec::new(); schema.key().len()];
-        for path in chosen {
-            let Some(file) = table.state.files().get(path.as_str()) else { continue };
-            let vectors = self.vectors.of(&files.table, &*files.store, [(path.as_str(), file)]).await?;
-            let deleted = vectors.into_iter().next().unwrap_or_default();
-            let mut batches = files.scan(path, &columns).await?;
+        for source in &mut self.sources {
+            source.first = out.rows() as u64;
+            let mut batches = self.files.scan(&source.path, &columns).await?;
             let mut first = 0;
             while let Some(cells) = batches.try_next().await? {
                 let batch = RecordBatch::try_new(Arc::clone(&columns), cells).map_err(refused)?;
                 let rows = batch.num_rows() as u64;
-                let batch = live(&batch, first, &deleted).map_err(refused)?;
+                let batch = live(&batch, first, &source.deleted).map_err(refused)?;
                 first += rows;
                 let of_key: Vec<ArrayRef> =
                     schema.key().iter().filter_map(|&index| batch.columns().get(index).cloned()).collect();
                 let of_rows = codec.encode(&of_key).map_err(refused)?;
-                keys.push(match current_flags(&batch, shape) {
+                self.keys.push(match current_flags(&batch, shape) {
                     Some(flags) => of_rows.only(flags),
                     None => of_rows,
                 });
@@ -194,18 +242,77 @@ impl MergeOnRead {
                 out.write(&batch).map_err(refused)?;
             }
         }
-        if out.rows() == 0 {
-            return Ok((None, keys));
+        self.rows = out.rows() as u64;
+        if self.rows > 0 {
+            let of_key = bounds.iter().map(|parts| whole(parts)).collect::<Result<Vec<_>, _>>();
+            let stats = files::statistics(out.rows(), &schema, &of_key.map_err(refused)?);
+            self.add = Some(self.files.put(out.finish().map_err(refused)?, stats, false).await?);
         }
-        let mut of_key = Vec::with_capacity(bounds.len());
-        for parts in &bounds {
-            let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
-            of_key.push(concat(&parts).map_err(refused)?);
-        }
-        let stats = files::statistics(out.rows(), schema, &of_key);
-        let add = files.put(out.finish().map_err(refused)?, stats, false).await?;
-        Ok((Some(add), keys))
+        Ok(self)
     }
+}
+
+/// A column whose parts were read one after the other.
+fn whole(parts: &[ArrayRef]) -> Result<ArrayRef, ArrowError> {
+    let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
+    concat(&parts)
+}
+
+impl Rewrite for Compacted {
+    async fn entry(&mut self, state: &TableState) -> Result<Option<Bytes>, LakeError> {
+        if state.metadata().schema_string != self.schema {
+            return Ok(None);
+        }
+        let now = now_millis();
+        let mut entry = Entry::new("OPTIMIZE", &self.writer, now);
+        let mut deleted = RoaringTreemap::new();
+        for source in &self.sources {
+            let Some(file) = state.files().get(source.path.as_str()) else { return Ok(None) };
+            if file.vector.as_deref() != source.vector.as_ref() {
+                let Some(moved) = self.deleted_since(source, file.vector.as_deref()).await? else {
+                    return Ok(None);
+                };
+                deleted |= moved;
+            }
+            entry = entry.remove(&file.remove(&source.path, now, false));
+        }
+        self.deleted_meanwhile = !deleted.is_empty();
+        let Some(add) = &self.add else { return Ok(Some(entry.into_bytes())) };
+        if deleted.is_empty() {
+            entry = entry.add(add);
+        } else if deleted.len() < self.rows {
+            let mut out = VectorFile::new();
+            let vector = out.push(&deleted).map_err(|error| LakeError::Storage {
+                table: self.files.table.to_string(),
+                message: format!("deletion vector: {error}"),
+            })?;
+            out.put(&self.files.table, &*self.files.store).await?;
+            entry = entry.add(&with_vector(add.clone(), self.rows as i64, vector));
+        }
+        Ok(Some(entry.into_bytes()))
+    }
+}
+
+impl Compacted {
+    /// Where the rows went that were deleted in a file since it was read; `None` where deleted ones came back.
+    async fn deleted_since(
+        &self,
+        source: &Source,
+        vector: Option<&DeletionVector>,
+    ) -> Result<Option<RoaringTreemap>, LakeError> {
+        let Some(vector) = vector else { return Ok(None) };
+        let now = super::vectors::read(&self.files.table, &*self.files.store, vector).await?;
+        if !source.deleted.is_subset(&now) {
+            return Ok(None);
+        }
+        Ok(Some(moved(&source.deleted, &now, source.first)))
+    }
+}
+
+/// Where the rows of `now` that were not deleted `before` are among the rows that were live before, counted from `first`.
+fn moved(before: &RoaringTreemap, now: &RoaringTreemap, first: u64) -> RoaringTreemap {
+    let since = now - before;
+    since.iter().map(|row| first + row - before.rank(row)).collect()
 }
 
 /// Which rows of a history table are current versions, the only ones that the index knows.
@@ -228,41 +335,11 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
     use super::*;
 
-    /// A state with files of (bytes, rows, deleted rows).
-    fn state(files: &[(i64, i64, i64)]) -> TableState {
-        let mut state = TableState::empty("t");
-        let mut entry = Entry::new("WRITE", "w", 0);
-        for (number, (size, rows, deleted)) in files.iter().enumerate() {
-            let add = serde_json::from_value(serde_json::json!({
-                "path": format!("{number}"), "size": size, "stats": format!("{{\"numRecords\":{rows}}}"),
-                "deletionVector": {"storageType": "u", "pathOrInlineDv": "", "sizeInBytes": 1, "cardinality": deleted},
-            }));
-            entry = entry.add(&add.unwrap());
-        }
-        state.apply(0, &entry.into_bytes()).unwrap();
-        state
-    }
-
     #[test]
-    fn eight_files_of_a_tier_become_one_and_larger_ones_wait() {
-        let mut files = vec![(1000, 10, 0); 7];
-        files.push((1 << 20, 10, 0));
-        assert!(choose(&state(&files), Pressure::Idle).is_empty());
-        files.push((2000, 10, 1));
-        assert_eq!(choose(&state(&files), Pressure::Idle).len(), 8);
-        assert!(choose(&state(&files), Pressure::Busy).is_empty(), "batches go first for a while");
-    }
-
-    #[test]
-    fn a_dense_file_is_rewritten_alone_however_large() {
-        let files = [(1 << 30, 1000, 340), (1 << 30, 1000, 100)];
-        assert_eq!(choose(&state(&files), Pressure::Idle), ["0"]);
-        assert!(choose(&state(&files), Pressure::Busy).is_empty());
-    }
-
-    #[test]
-    fn a_step_reads_a_bounded_number_of_bytes() {
-        let files = vec![(20 << 20, 1000, 0); 10];
-        assert_eq!(choose(&state(&files), Pressure::Idle).len(), 3);
+    fn rows_deleted_meanwhile_are_found_where_they_went() {
+        let rows = |of: &[u64]| of.iter().copied().collect::<RoaringTreemap>();
+        // Rows 0 to 9; 2 and 5 were left behind, and the first went to 100.
+        let went = moved(&rows(&[2, 5]), &rows(&[0, 2, 3, 5, 9]), 100);
+        assert_eq!(went, rows(&[100, 102, 107]));
     }
 }

@@ -72,10 +72,7 @@ impl DataFiles {
     ) -> Result<Add, LakeError> {
         let path = format!("part-{}.zstd.parquet", uuid::Uuid::new_v4());
         let size = bytes.len() as i64;
-        self.store
-            .put_opts(&Path::from(path.as_str()), bytes.into(), PutOptions::default())
-            .await
-            .map_err(|error| LakeError::store(&self.table, &error))?;
+        self.put_at(&path, bytes).await?;
         Ok(Add {
             path,
             partition_values: std::collections::HashMap::new(),
@@ -97,15 +94,21 @@ impl DataFiles {
         let bytes = tokio::task::spawn_blocking(encode).await.map_err(|error| self.storage(&error))?;
         let bytes = bytes.map_err(|error| self.storage(&error))?;
         let path = format!("departed-{}.zstd.parquet", uuid::Uuid::new_v4());
-        self.store
-            .put_opts(&Path::from(path.as_str()), bytes.into(), PutOptions::default())
-            .await
-            .map_err(|error| LakeError::store(&self.table, &error))?;
+        self.put_at(&path, bytes).await?;
         Ok(path)
     }
 
+    /// Stores a file.
+    pub(super) async fn put_at(&self, path: &str, bytes: Vec<u8>) -> Result<(), LakeError> {
+        self.store
+            .put_opts(&Path::from(path), bytes.into(), PutOptions::default())
+            .await
+            .map(|_| ())
+            .map_err(|error| LakeError::store(&self.table, &error))
+    }
+
     /// Reads some columns of all rows, a batch at a time; a column that the file lacks is null.
-    pub(super) async fn scan(
+    pub(in crate::lake) async fn scan(
         &self,
         path: &str,
         columns: &SchemaRef,

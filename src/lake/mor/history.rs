@@ -20,7 +20,7 @@ use super::files::DataFiles;
 use super::keys::{KeyCodec, Keys};
 use super::locate::OwnCommit;
 use super::plan::{self, Plan, READERS};
-use super::{Done, MergeOnRead, Upserted};
+use super::{Done, MergeOnRead, Upserted, changes};
 use crate::change::Versions;
 use crate::change::versions::Completed;
 use crate::failpoint;
@@ -131,14 +131,25 @@ impl MergeOnRead {
         let ended: Vec<(usize, i64)> =
             stored.of_key.iter().enumerate().filter_map(|(key, row)| Some(((*row)?, ends(key)?))).collect();
         let written_keys = addition.keys_of(&completed, ended.len());
-        let mut written = None;
+        let mut entry = Entry::new("MERGE", &writer.id, now_millis());
+        let (mut written, mut change) = (None, None);
         if written_keys.len() > 0 {
             let rows = addition.rows(&stored.rows, &ended, &completed);
             let rows = rows.map_err(|error| addition.refused(&error))?;
+            change = changes::has_feed(table.state.metadata()).then(|| rows.clone());
             written = Some(addition.files.write(rows, &addition.versions.schema).await?);
             failpoint::hit("lake.after_data_files");
         }
-        let entry = Entry::new("MERGE", &writer.id, now_millis());
+        if let Some(rows) = change {
+            // A version that ends takes the place of itself without an end; those come first among the rows.
+            let mut next = 0..;
+            let is_stored = |key: usize| stored.of_key.get(key).copied().flatten().is_some();
+            let places: Vec<Option<usize>> = (0..stored.of_key.len())
+                .map(|key| (is_stored(key) && ends(key).is_some()).then(|| next.next()).flatten())
+                .collect();
+            let rows = Some((&rows, places.as_slice()));
+            entry = changes::write(entry, &addition.files, &addition.columns, &plan, rows).await?;
+        }
         let entry = written.iter().fold(entry, Entry::add);
         let (entry, plan) = plan.write_vectors(entry, &addition.files).await?;
         let entry = txns(advances).fold(entry, |entry, txn| entry.txn(&txn)).into_bytes();

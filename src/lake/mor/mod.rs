@@ -12,21 +12,23 @@
 
 mod aside;
 mod cells;
+pub(super) mod changes;
 mod compact;
-mod files;
+pub(super) mod files;
 mod history;
 mod home;
 mod keys;
 mod locate;
 mod plan;
-mod reader;
+pub(super) mod reader;
 mod vectors;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use self::cells::{Cells, OriginPlaces, with_stored_cells};
-pub(super) use self::compact::Pressure;
+use self::compact::Compacted;
+pub(super) use self::compact::step_without_index;
 pub(super) use self::files::DataFiles;
 use self::files::stored_rows;
 use self::home::Home;
@@ -34,7 +36,9 @@ use self::keys::{KeyCodec, Keys};
 use self::locate::{Locator, OwnCommit, identity};
 use self::plan::Plan;
 use self::vectors::Vectors;
+pub(super) use self::vectors::path as vector_path;
 use super::action::{Add, Entry};
+use super::compaction::Background;
 use super::create::DELETION_VECTORS;
 use super::error::LakeError;
 use super::log::Outcome;
@@ -44,7 +48,7 @@ use super::state::TableState;
 use super::table::{ATTEMPTS, Advance, Table, Writer, txns};
 use crate::change::{Folded, Policies, TableId, TablePolicy, TableSchema, WriteMode};
 use crate::failpoint;
-use arrow::array::{ArrayRef, BooleanArray};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::error::ArrowError;
 use bytes::Bytes;
@@ -131,6 +135,8 @@ pub(super) struct MergeOnRead {
     vectors: Vectors,
     /// The version at which compaction met another writer.
     conflict: Option<u64>,
+    /// A large step of compaction that is being read and written.
+    compacting: Option<Background<Compacted>>,
 }
 
 /// What is being brought into the table, with its keys.
@@ -147,6 +153,9 @@ struct Upsert<'a> {
     written: Option<Add>,
     /// Keys of the rows that were written, where they are not all of the batch's.
     written_keys: Option<Keys>,
+    /// The rows that were written and where each of the batch's went, where the table has a change data feed.
+    change: Option<(RecordBatch, Vec<Option<usize>>)>,
+    has_feed: bool,
 }
 
 /// A commit that is ready for its attempt.
@@ -164,6 +173,7 @@ impl Upsert<'_> {
         };
         let mut rows = stored_rows(self.folded, columns, self.shape).map_err(refused)?;
         let all = rows.num_rows();
+        let mut places: Vec<Option<usize>> = (0..all).map(Some).collect();
         if let Some(of_stored) = &self.folded.of_stored {
             let stored = plan.replacing();
             let keep: BooleanArray = of_stored
@@ -172,11 +182,14 @@ impl Upsert<'_> {
                 .map(|(row, only)| Some(!only || stored.contains(&row)))
                 .collect();
             rows = filter_record_batch(&rows, &keep).map_err(refused)?;
+            let mut next = 0..;
+            places = keep.iter().map(|keep| keep.unwrap_or(false).then(|| next.next()).flatten()).collect();
             let of_key = self.folded.schema.key().iter().filter_map(|&key| rows.columns().get(key).cloned());
             let keys = KeyCodec::new(&self.folded.schema).encode(&of_key.collect::<Vec<_>>());
             self.written_keys = Some(keys.map_err(refused)?);
         }
         let unknown = all - rows.num_rows();
+        self.change = self.has_feed.then(|| (rows.clone(), places));
         self.written = None;
         if rows.num_rows() > 0 {
             self.written = Some(self.files.write(rows, &self.folded.schema).await?);
@@ -188,7 +201,13 @@ impl Upsert<'_> {
 
 impl MergeOnRead {
     fn new(index_root: PathBuf, vector_memory: usize) -> Self {
-        Self { index_root, locator: None, vectors: Vectors::new(vector_memory), conflict: None }
+        Self {
+            index_root,
+            locator: None,
+            vectors: Vectors::new(vector_memory),
+            conflict: None,
+            compacting: None,
+        }
     }
 
     /// Takes over what was kept for the same table, to be compared with the log as if it had just been opened.
@@ -228,6 +247,8 @@ impl MergeOnRead {
             files: DataFiles { table: table.log.table().into(), store: table.log.files() },
             written: None,
             written_keys: None,
+            change: None,
+            has_feed: changes::has_feed(table.state.metadata()),
         };
         for attempt in 0..ATTEMPTS {
             self.follow(table, (&folded.schema, shape), &upsert.files).await?;
@@ -325,6 +346,13 @@ impl MergeOnRead {
         }
         let entry = Entry::of_batch("MERGE", &writer.id, now_millis(), &ledger.to_text());
         let entry = upsert.written.iter().fold(entry, Entry::add);
+        let entry = if upsert.has_feed {
+            let columns = upsert.shape.stored(&upsert.folded.schema);
+            let rows = upsert.change.as_ref().map(|(rows, places)| (rows, places.as_slice()));
+            changes::write(entry, &upsert.files, &columns, &plan, rows).await?
+        } else {
+            entry
+        };
         let (entry, plan) = plan.write_vectors(entry, &upsert.files).await?;
         let entry = txns(upsert.advances).fold(entry, |entry, txn| entry.txn(&txn)).into_bytes();
         let done = Done {
@@ -396,8 +424,7 @@ pub(super) fn obstacle(state: &TableState, schema: &TableSchema) -> Option<Strin
     }
     let asks = metadata.configuration.iter().find(|(name, value)| {
         name.starts_with("delta.constraints.")
-            || (value.as_str() == "true"
-                && matches!(name.as_str(), "delta.enableChangeDataFeed" | "delta.appendOnly"))
+            || (value.as_str() == "true" && name.as_str() == "delta.appendOnly")
     });
     if let Some((name, _)) = asks {
         return Some(format!("it has the property {name}"));

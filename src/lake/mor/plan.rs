@@ -120,6 +120,13 @@ pub(super) async fn resolve(
     Ok(Plan { files })
 }
 
+impl Touched {
+    /// Rows that go, ascending, each with the row of the batch that takes its place.
+    pub(super) fn going(&self) -> impl Iterator<Item = (u32, Option<usize>)> {
+        self.rows.iter().copied()
+    }
+}
+
 impl Plan {
     /// Rows of the batch that take the place of stored ones, with the file and ordinal of those.
     pub(super) fn replaced(&self) -> impl Iterator<Item = (usize, &str, u32)> {
@@ -186,22 +193,29 @@ impl Plan {
     }
 }
 
-/// The same file with another vector: its bounds still hold, but no longer tightly, and its rows are counted as before.
+/// The same file with another vector.
 fn readded(path: &str, file: &LiveFile, physical: i64, vector: DeletionVector) -> Add {
-    let stats = file.stats.as_deref().and_then(|stats| serde_json::from_str::<Value>(stats).ok());
+    let add = Add {
+        path: path.to_owned(),
+        partition_values: HashMap::new(),
+        size: file.size,
+        modification_time: file.modification_time,
+        data_change: true,
+        stats: file.stats.as_deref().map(str::to_owned),
+        deletion_vector: None,
+    };
+    with_vector(add, physical, vector)
+}
+
+/// A file of `physical` rows with a vector: its bounds still hold, but no longer tightly, and its rows are counted as
+/// before.
+pub(super) fn with_vector(add: Add, physical: i64, vector: DeletionVector) -> Add {
+    let stats = add.stats.as_deref().and_then(|stats| serde_json::from_str::<Value>(stats).ok());
     let mut stats = stats.unwrap_or_default();
     if !stats.is_object() {
         stats = Value::Object(serde_json::Map::new());
     }
     stats["numRecords"] = physical.into();
     stats["tightBounds"] = false.into();
-    Add {
-        path: path.to_owned(),
-        partition_values: HashMap::new(),
-        size: file.size,
-        modification_time: file.modification_time,
-        data_change: true,
-        stats: Some(stats.to_string()),
-        deletion_vector: Some(vector),
-    }
+    Add { stats: Some(stats.to_string()), deletion_vector: Some(vector), ..add }
 }

@@ -22,9 +22,9 @@ const TAIL: usize = 64 << 10;
 
 /// A file and where it lies.
 #[derive(Debug)]
-pub(super) struct StoredFile {
-    pub(super) store: Arc<dyn ObjectStore>,
-    pub(super) path: Path,
+pub(in crate::lake) struct StoredFile {
+    pub(in crate::lake) store: Arc<dyn ObjectStore>,
+    pub(in crate::lake) path: Path,
 }
 
 fn external(error: deltalake::ObjectStoreError) -> ParquetError {

@@ -111,7 +111,7 @@ pub(super) async fn read(
 }
 
 /// The file of a vector that is stored relative to the table.
-pub(super) fn path(vector: &DeletionVector) -> Option<Path> {
+pub(in crate::lake) fn path(vector: &DeletionVector) -> Option<Path> {
     let text = vector.path_or_inline_dv.as_str();
     let (prefix, id) = text.split_at_checked(text.len().checked_sub(ID)?)?;
     let id = Uuid::from_slice(&z85::decode(id).ok()?).ok()?;

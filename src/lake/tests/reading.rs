@@ -101,11 +101,12 @@ async fn a_log_with_a_gap_is_an_error_and_not_an_empty_table() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn maintenance_removes_expired_log_entries_and_commits_go_on() {
+async fn the_vacuum_of_the_daemon_removes_expired_log_entries_and_stray_files_and_commits_go_on() {
     let fixture = Fixture::new();
     let mut options = fixture.options();
     options.checkpoint_interval = 1;
     options.log_retention = std::time::Duration::ZERO;
+    options.vacuum_interval = std::time::Duration::from_millis(1);
     let mut lake = crate::lake::Lake::open(options).await.unwrap();
     lake.load().await.unwrap();
     for offset in 0..4 {
@@ -114,8 +115,19 @@ async fn maintenance_removes_expired_log_entries_and_commits_go_on() {
             .unwrap();
         lake.maintain().await.unwrap();
     }
-    let log = fixture.dir.path().join("cdc_events/_delta_log");
-    assert!(!log.join("00000000000000000000.json").exists(), "the creation has expired");
+    let stray = fixture.dir.path().join("items/part-stray.parquet");
+    std::fs::write(&stray, "of a commit that never happened").unwrap();
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_hours(8 * 24);
+    std::fs::File::options().write(true).open(&stray).unwrap().set_modified(long_ago).unwrap();
+    let creation = fixture.dir.path().join("cdc_events/_delta_log/00000000000000000000.json");
+    let started = std::time::Instant::now();
+    while creation.exists() || stray.exists() {
+        lake.maintain().await.unwrap();
+        tokio::task::yield_now().await;
+        assert!(started.elapsed().as_secs() < 60, "nothing was removed");
+    }
+    let figures = lake.figures();
+    assert_eq!((figures.vacuumed_files, figures.vacuumed_bytes), (1, 31));
     lake.commit(&batch("items", &[event(4, Operation::Create, 4, "x", Cell::Null)])).await.unwrap();
     let mut lake = fixture.open().await;
     lake.commit(&batch("items", &[event(5, Operation::Create, 5, "x", Cell::Null)])).await.unwrap();

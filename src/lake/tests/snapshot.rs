@@ -109,12 +109,14 @@ async fn open(options: &LakeOptions) -> Lake {
     lake
 }
 
-/// `ALLUVIUM_FIGURES_ROWS` says how many rows (10,000,000), `ALLUVIUM_FIGURES_MODE=history` makes versions of them.
+/// `ALLUVIUM_FIGURES_ROWS` says how many rows (10,000,000), `ALLUVIUM_FIGURES_MODE=history` makes versions of them,
+/// `ALLUVIUM_FIGURES_COMPACTION=meanwhile` does not wait with compaction until the snapshot is over.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement, not a check"]
 async fn a_large_snapshot_and_the_index_built_anew() {
     let total: i64 = std::env::var("ALLUVIUM_FIGURES_ROWS").map_or(10_000_000, |rows| rows.parse().unwrap());
     let history = std::env::var("ALLUVIUM_FIGURES_MODE").is_ok_and(|mode| mode == "history");
+    let meanwhile = std::env::var("ALLUVIUM_FIGURES_COMPACTION").is_ok_and(|when| when == "meanwhile");
     let fixture = Fixture::new();
     let mut options = fixture.options();
     options.raw_table = None;
@@ -128,6 +130,11 @@ async fn a_large_snapshot_and_the_index_built_anew() {
         let batch = rows(&schema, first);
         let started = Instant::now();
         lake.commit(&batch).await.unwrap();
+        if meanwhile {
+            let table = lake.tables.values_mut().next().unwrap();
+            table.reading = crate::lake::snapshot::Snapshot::default();
+            table.compact(&lake.writer, super::super::Pressure::Busy).await.unwrap();
+        }
         spent += started.elapsed();
         slowest = slowest.max(started.elapsed());
     }
@@ -142,6 +149,7 @@ async fn a_large_snapshot_and_the_index_built_anew() {
         files(&lake),
     );
     let started = Instant::now();
+    lake.tables.values_mut().next().unwrap().reading = crate::lake::snapshot::Snapshot::default();
     let mut steps = 0;
     while lake
         .tables

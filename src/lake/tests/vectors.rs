@@ -1,7 +1,8 @@
 //! Merge-on-read: what a batch writes, what is left to the library, and writers that come between.
 
 use super::fixture::{Cell, Fixture, batch, delete, event, table, value};
-use crate::change::{Operation::Create, Operation::Update, Sink, TablePolicy, WriteMode};
+use crate::change::Operation::{Create, Read, Update};
+use crate::change::{Sink, TablePolicy, WriteMode};
 use crate::lake::Lake;
 use crate::lake::read::At;
 
@@ -250,4 +251,20 @@ async fn compaction_gives_up_where_another_writer_was_faster() {
     lake.maintain().await.unwrap();
     assert_eq!(lake.tables[&table("items")].table.state.files().len(), 1);
     assert_eq!(fixture.items().await.len(), 8);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_a_snapshot_are_left_as_they_are_until_it_is_over() {
+    let fixture = Fixture::new();
+    let mut lake = fixture.open().await;
+    for id in 0..40 {
+        lake.commit(&batch("items", &[event(id, Read, id, "x", Cell::Null)])).await.unwrap();
+        lake.maintain().await.unwrap();
+    }
+    assert_eq!(lake.tables[&table("items")].table.state.files().len(), 40);
+    lake.commit(&batch("items", &[event(40, Update, 3, "y", Cell::Null)])).await.unwrap();
+    lake.maintain().await.unwrap();
+    let files = lake.tables[&table("items")].table.state.files().len();
+    assert!(files < 8, "{files} files");
+    assert_eq!(fixture.items().await.len(), 40);
 }

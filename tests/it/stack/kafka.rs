@@ -142,6 +142,25 @@ impl Broker {
         self.watermarks(topic, partition).1 - 1
     }
 
+    /// Writes many records to partition 0 of a topic, each with a header; somebody else may write there meanwhile.
+    pub fn write_all(&self, topic: &str, records: &[(Option<Vec<u8>>, Option<Vec<u8>>)]) {
+        let producer: BaseProducer = self.client().create().unwrap();
+        for (key, value) in records {
+            let header = rdkafka::message::Header { key: "origin", value: Some(b"test") };
+            let headers = rdkafka::message::OwnedHeaders::new().insert(header);
+            let mut record = BaseRecord::<[u8], [u8]>::to(topic).partition(0).headers(headers);
+            if let Some(key) = key {
+                record = record.key(key);
+            }
+            if let Some(value) = value {
+                record = record.payload(value);
+            }
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+            producer.poll(Duration::ZERO);
+        }
+        producer.flush(TIMEOUT).unwrap();
+    }
+
     fn admin(&self) -> AdminClient<DefaultClientContext> {
         self.client().create().unwrap()
     }

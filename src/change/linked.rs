@@ -1,0 +1,148 @@
+//! The changes of a table put one behind the other, each linked to the one before it with the same key.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanBufferBuilder, UInt32Array, new_null_array};
+use arrow::buffer::BooleanBuffer;
+use arrow::compute::{concat, take};
+use arrow::error::ArrowError;
+use arrow::row::{RowConverter, SortField};
+
+use super::{ChangeBatch, Operation, TableSchema};
+
+/// All changes that count, aligned to one schema.
+pub(super) struct Linked {
+    pub(super) operations: Vec<Operation>,
+    pub(super) source_micros: Vec<i64>,
+    /// Partition, by its index in the batch, and offset.
+    pub(super) places: Vec<(u32, i64)>,
+    pub(super) columns: Vec<ArrayRef>,
+    /// For each column the cells that are absent.
+    pub(super) absent: Vec<Option<BooleanBuffer>>,
+    /// For each change the one before it with the same key.
+    pub(super) before: Vec<Option<usize>>,
+}
+
+/// A column's cells of some changes, with those that are absent taken from changes before.
+pub(super) struct Cells {
+    pub(super) column: ArrayRef,
+    /// Cells that are in no change of the batch: null here.
+    pub(super) absent: Option<BooleanBuffer>,
+    /// Absent cells of rows that the batch itself says to be new: null.
+    pub(super) unresolved: u64,
+}
+
+/// A batch with the indexes of its changes that count.
+type Kept<'a> = (&'a ChangeBatch, UInt32Array);
+
+impl Linked {
+    /// Columns are matched by name: a column that a batch lacks is null in its rows.
+    pub(super) fn of(
+        schema: &TableSchema,
+        batches: &[&ChangeBatch],
+        keep: impl Fn(u32, i64) -> bool,
+    ) -> Result<Self, ArrowError> {
+        let kept: Vec<Kept<'_>> = batches
+            .iter()
+            .map(|batch| {
+                let counts = |row: &usize| keep(batch.partitions[*row], batch.offsets[*row]);
+                let rows = (0..batch.len()).filter(counts).map(|row| Some(row as u32));
+                (*batch, rows.collect())
+            })
+            .collect();
+        let at = || {
+            kept.iter().flat_map(|(batch, rows)| rows.values().iter().map(move |&row| (*batch, row as usize)))
+        };
+        let mut linked = Self {
+            operations: at().map(|(batch, row)| batch.operations[row]).collect(),
+            source_micros: at().map(|(batch, row)| batch.source_micros[row]).collect(),
+            places: at().map(|(batch, row)| (batch.partitions[row], batch.offsets[row])).collect(),
+            columns: Vec::with_capacity(schema.columns().len()),
+            absent: Vec::with_capacity(schema.columns().len()),
+            before: Vec::new(),
+        };
+        for column in 0..schema.columns().len() {
+            linked.align(schema, column, &kept)?;
+        }
+        linked.link(schema)?;
+        Ok(linked)
+    }
+
+    fn align(&mut self, schema: &TableSchema, index: usize, kept: &[Kept<'_>]) -> Result<(), ArrowError> {
+        let (column, data_type) = (&schema.columns()[index], schema.arrow().field(index).data_type());
+        let mut parts = vec![new_null_array(data_type, 0)];
+        let mut mask = BooleanBufferBuilder::new(self.operations.len());
+        for (batch, rows) in kept {
+            let source = batch.schema.index_of(&column.name);
+            let part = match source {
+                None => new_null_array(data_type, rows.len()),
+                Some(source) => take(batch.rows.column(source), rows, None)?,
+            };
+            if part.data_type() != data_type {
+                return Err(ArrowError::SchemaError(format!(
+                    "column {} is {} in the events and {data_type} in the table",
+                    column.name,
+                    part.data_type(),
+                )));
+            }
+            match source.and_then(|source| batch.absent[source].as_ref()) {
+                None => mask.append_n(rows.len(), false),
+                Some(absent) => rows.values().iter().for_each(|&row| mask.append(absent.value(row as usize))),
+            }
+            parts.push(part);
+        }
+        let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
+        self.columns.push(concat(&parts)?);
+        let mask = mask.finish();
+        self.absent.push((mask.count_set_bits() > 0).then_some(mask));
+        Ok(())
+    }
+
+    fn link(&mut self, schema: &TableSchema) -> Result<(), ArrowError> {
+        let keys: Vec<ArrayRef> = schema.key().iter().map(|&key| Arc::clone(&self.columns[key])).collect();
+        let fields = keys.iter().map(|key| SortField::new(key.data_type().clone())).collect();
+        let encoded = RowConverter::new(fields)?.convert_columns(&keys)?;
+        let mut newest: HashMap<&[u8], usize> = HashMap::with_capacity(self.operations.len());
+        self.before =
+            (0..self.operations.len()).map(|index| newest.insert(encoded.row(index).data(), index)).collect();
+        Ok(())
+    }
+
+    /// The cells of a column of `changes`, all of which leave a row. Nothing is taken over from before a delete.
+    pub(super) fn cells(&self, column: usize, changes: &[usize]) -> Result<Cells, ArrowError> {
+        let Some(mask) = &self.absent[column] else {
+            let changes: UInt32Array = changes.iter().map(|&change| Some(change as u32)).collect();
+            return Ok(Cells {
+                column: take(&self.columns[column], &changes, None)?,
+                absent: None,
+                unresolved: 0,
+            });
+        };
+        let (mut absent, mut unresolved) = (BooleanBufferBuilder::new(changes.len()), 0);
+        let sources: UInt32Array = changes
+            .iter()
+            .map(|&change| {
+                let mut at = change;
+                while mask.value(at) {
+                    match self.before[at] {
+                        Some(before) if self.operations[before].is_upsert() => at = before,
+                        before => {
+                            absent.append(before.is_none());
+                            unresolved += u64::from(before.is_some());
+                            return Some(change as u32);
+                        }
+                    }
+                }
+                absent.append(false);
+                Some(at as u32)
+            })
+            .collect();
+        let absent = absent.finish();
+        Ok(Cells {
+            column: take(&self.columns[column], &sources, None)?,
+            absent: (absent.count_set_bits() > 0).then_some(absent),
+            unresolved,
+        })
+    }
+}

@@ -1,0 +1,378 @@
+//! When which files of a table are put together: the policy of compaction, its arithmetic, and how a step is committed.
+//!
+//! Every batch adds a file, and every file with a row that changes costs an entry in the commit. So files are kept in
+//! tiers of size, each eight times the one before; eight files of a tier become one. A row is thereby rewritten at most
+//! once a tier, and there are at most eight files in each, beside those that are large enough. How large that is grows
+//! with the table, so that the number of large files stays bounded, too.
+//!
+//! Files of which a third is deleted lose their deleted rows, which writes at most two rows for each one deleted. But
+//! not one by one: only when together they hold megabytes of deleted rows. A small table whose rows change all the time
+//! would otherwise be rewritten with every batch, and a reader gains nothing from a megabyte less.
+
+use bytes::Bytes;
+use tokio::task::JoinHandle;
+
+use super::error::LakeError;
+use super::log::Outcome;
+use super::state::{LiveFile, TableState};
+use super::table::{ATTEMPTS, Table, Writer};
+
+/// Files of one tier that become one.
+pub(super) const FAN_IN: usize = 8;
+/// Bytes of live rows up to which a file belongs to the first tier.
+const FIRST_TIER: i64 = 64 << 10;
+/// Bytes of live rows from which on a file is left alone: at least, and at most.
+const LARGE: (i64, i64) = (32 << 20, 128 << 20);
+/// Large files that a table may have before its files become larger.
+const LARGE_FILES: i64 = 512;
+/// Bytes of files that one step reads, at least.
+const STEP: i64 = 64 << 20;
+/// Share of deleted rows, in per cent, from which on a file is dense in them.
+const DENSE: i64 = 33;
+/// Bytes of deleted rows in dense files that are worth a step.
+const WASTE: i64 = 4 << 20;
+
+/// How pressing compaction has to be for a step to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pressure {
+    /// There is time: as soon as it is worth it.
+    Idle,
+    /// Batches are waiting: where twice as much has gathered.
+    Busy,
+}
+
+impl Pressure {
+    fn factor(self) -> i64 {
+        match self {
+            Self::Idle => 1,
+            Self::Busy => 2,
+        }
+    }
+}
+
+/// What files a table aims at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Target {
+    /// Bytes of live rows from which on a file is left alone.
+    pub(super) large: i64,
+    /// Bytes of files that one step reads.
+    pub(super) step: i64,
+}
+
+impl Target {
+    /// The target of a table of that many bytes.
+    pub(super) fn of(bytes: i64) -> Self {
+        let large = (bytes / LARGE_FILES).clamp(LARGE.0, LARGE.1);
+        Self { large, step: large.max(STEP) }
+    }
+}
+
+/// The files of the next step; empty where there is nothing to do.
+pub(super) fn choose<'a>(
+    files: impl Iterator<Item = (&'a str, &'a LiveFile)>,
+    target: Target,
+    pressure: Pressure,
+) -> Vec<String> {
+    let mut tiers: Vec<Vec<Candidate<'_>>> = Vec::new();
+    let (mut dense, mut waste) = (Vec::new(), 0);
+    for (path, file) in files {
+        let (live, deleted) = measure(file);
+        if deleted >= DENSE * pressure.factor() {
+            dense.push((-deleted, path, file.size));
+            waste += file.size - live;
+        }
+        if live < target.large {
+            let tier = tier(live);
+            if tiers.len() <= tier {
+                tiers.resize_with(tier + 1, Vec::new);
+            }
+            if let Some(files) = tiers.get_mut(tier) {
+                files.push((live, path, file.size));
+            }
+        }
+    }
+    let full = FAN_IN * pressure.factor() as usize;
+    if let Some(files) = tiers.into_iter().find(|files| files.len() >= full) {
+        return within(files, 2, target.step);
+    }
+    if waste >= WASTE * pressure.factor() { within(dense, 1, target.step) } else { Vec::new() }
+}
+
+/// What a file is ordered by, its path, and its size.
+type Candidate<'a> = (i64, &'a str, i64);
+
+/// The first files in order that make a step, at least `least`.
+pub(super) fn within(mut files: Vec<Candidate<'_>>, least: usize, step: i64) -> Vec<String> {
+    files.sort_unstable();
+    let mut bytes = 0;
+    let fits = |&(at, (_, _, size)): &(usize, Candidate<'_>)| {
+        bytes += size;
+        at < least || bytes <= step
+    };
+    let chosen = files.into_iter().enumerate().take_while(fits);
+    chosen.map(|(_, (_, path, _))| path.to_owned()).collect()
+}
+
+/// Bytes of live rows, and the share of deleted rows in per cent.
+fn measure(file: &LiveFile) -> (i64, i64) {
+    match (file.rows, file.physical_rows()) {
+        (Some(live), Some(physical)) if physical > 0 => {
+            let bytes = i128::from(file.size) * i128::from(live) / i128::from(physical);
+            (bytes as i64, (physical - live) * 100 / physical)
+        }
+        _ => (file.size, 0),
+    }
+}
+
+fn tier(bytes: i64) -> usize {
+    let (mut tier, mut limit) = (0, FIRST_TIER);
+    while bytes >= limit {
+        tier += 1;
+        limit *= FAN_IN as i64;
+    }
+    tier
+}
+
+/// Files that were written anew, and the commit that puts them in place of what they were made of.
+pub(super) trait Rewrite {
+    /// The commit on top of `state`; `None` where the state no longer has what was read.
+    fn entry(&mut self, state: &TableState) -> impl Future<Output = Result<Option<Bytes>, LakeError>> + Send;
+}
+
+/// How a rewrite ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Landed {
+    /// As the next version of the table's state, which has it: the commit.
+    Next(Bytes),
+    /// Behind commits of others. The table's state stands where it stood: what they did to positions is for the next
+    /// batch to see, which has to know whether it was fenced.
+    Behind,
+    /// Not at all: others changed what it was made of, or were faster every time.
+    No,
+}
+
+/// Bytes of files that are read at once; a step that reads more does so beside the batches.
+pub(super) const AT_ONCE: i64 = if cfg!(test) { 256 << 10 } else { 4 << 20 };
+
+/// Reading and writing beside the batches, ended with whoever waits for it.
+pub(super) struct Background<T>(JoinHandle<Result<T, LakeError>>);
+
+impl<T: Send + 'static> Background<T> {
+    pub(super) fn start(work: impl Future<Output = Result<T, LakeError>> + Send + 'static) -> Self {
+        Self(tokio::spawn(work))
+    }
+
+    pub(super) fn is_finished(&self) -> bool {
+        self.0.is_finished()
+    }
+
+    pub(super) async fn join(mut self, table: &str) -> Result<T, LakeError> {
+        (&mut self.0)
+            .await
+            .map_err(|error| LakeError::Storage { table: table.to_owned(), message: error.to_string() })?
+    }
+}
+
+impl<T> std::fmt::Debug for Background<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Background").field("is_finished", &self.0.is_finished()).finish()
+    }
+}
+
+impl<T> Drop for Background<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// What a step did.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Nothing is due, or the table is not one that can be compacted here.
+    Nothing,
+    /// Another writer came between.
+    Lost,
+    /// So many files were put together, or lost their deleted rows.
+    Done(usize),
+}
+
+impl Landed {
+    /// The step of so many files that ended like this.
+    pub(super) fn step(&self, files: usize) -> Step {
+        if *self == Self::No { Step::Lost } else { Step::Done(files) }
+    }
+}
+
+impl Table {
+    /// Commits a rewrite, behind what others commit meanwhile.
+    pub(super) async fn commit_rewrite(
+        &mut self,
+        rewrite: &mut impl Rewrite,
+        writer: &Writer,
+    ) -> Result<Landed, LakeError> {
+        let Some(entry) = rewrite.entry(&self.state).await? else { return Ok(Landed::No) };
+        if self.commit(entry.clone()).await? == Outcome::Committed {
+            return Ok(Landed::Next(entry));
+        }
+        let mut state = self.state.clone();
+        for _ in 1..ATTEMPTS {
+            if state.catch_up(&self.log, &writer.id).await?.metadata {
+                return Ok(Landed::No);
+            }
+            let Some(entry) = rewrite.entry(&state).await? else { return Ok(Landed::No) };
+            if self.log.commit(state.next_version(), entry).await? == Outcome::Committed {
+                return Ok(Landed::Behind);
+            }
+        }
+        Ok(Landed::No)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    use super::*;
+    use crate::lake::action::Entry;
+
+    /// A state with files of (bytes, rows, deleted rows).
+    fn state(files: &[(i64, i64, i64)]) -> TableState {
+        let mut state = TableState::empty("t");
+        let mut entry = Entry::new("WRITE", "w", 0);
+        for (number, (size, rows, deleted)) in files.iter().enumerate() {
+            let add = serde_json::from_value(serde_json::json!({
+                "path": format!("{number}"), "size": size, "stats": format!("{{\"numRecords\":{rows}}}"),
+                "deletionVector": {"storageType": "u", "pathOrInlineDv": "", "sizeInBytes": 1, "cardinality": deleted},
+            }));
+            entry = entry.add(&add.unwrap());
+        }
+        state.apply(0, &entry.into_bytes()).unwrap();
+        state
+    }
+
+    fn chosen(files: &[(i64, i64, i64)], pressure: Pressure) -> Vec<String> {
+        let state = state(files);
+        choose(state.files().iter().map(|(path, file)| (&**path, file)), Target::of(state.bytes()), pressure)
+    }
+
+    #[test]
+    fn eight_files_of_a_tier_become_one_and_larger_ones_wait() {
+        let mut files = vec![(1000, 10, 0); 7];
+        files.push((1 << 20, 10, 0));
+        assert!(chosen(&files, Pressure::Idle).is_empty());
+        files.push((2000, 10, 1));
+        assert_eq!(chosen(&files, Pressure::Idle).len(), 8);
+        assert!(chosen(&files, Pressure::Busy).is_empty(), "batches go first for a while");
+    }
+
+    #[test]
+    fn a_dense_file_is_rewritten_alone_however_large() {
+        let files = [(1 << 30, 1000, 340), (1 << 30, 1000, 100)];
+        assert_eq!(chosen(&files, Pressure::Idle), ["0"]);
+        assert!(chosen(&files, Pressure::Busy).is_empty());
+    }
+
+    #[test]
+    fn dense_files_of_a_small_table_wait_until_they_are_worth_a_step_and_go_together() {
+        let mut files = vec![(1 << 20, 1000, 700); 5];
+        assert!(chosen(&files, Pressure::Idle).is_empty(), "3.5 MiB of deleted rows");
+        files.push((1 << 20, 1000, 800));
+        assert_eq!(chosen(&files, Pressure::Idle).len(), 6);
+        assert!(chosen(&files, Pressure::Busy).is_empty());
+    }
+
+    #[test]
+    fn a_step_reads_a_bounded_number_of_bytes() {
+        let files = vec![(20 << 20, 1000, 0); 10];
+        assert_eq!(chosen(&files, Pressure::Idle).len(), 3);
+    }
+
+    #[test]
+    fn files_grow_with_the_table_so_that_their_number_stays_bounded() {
+        assert_eq!(Target::of(1 << 30), Target { large: 32 << 20, step: 64 << 20 });
+        assert_eq!(Target::of(32 << 30), Target { large: 64 << 20, step: 64 << 20 });
+        assert_eq!(Target::of(1 << 40), Target { large: 128 << 20, step: 128 << 20 });
+    }
+
+    /// Batches of a given size that replace random rows of a table, against the promises of ADR 3.
+    ///
+    /// Files are lists of keys here; what a step of compaction writes is counted in rows, and a row is 100 bytes.
+    fn simulate(table: usize, batch: usize, batches: usize) -> Simulated {
+        const ROW: i64 = 100;
+        let mut random = fastrand::Rng::with_seed(7);
+        let (mut home, mut files) = (vec![usize::MAX; table], Vec::<(i64, i64)>::new());
+        let mut result = Simulated { steps: 0, moved: 0, written: 0, most_files: 0, most_bytes: 0 };
+        let mut rows: Vec<Vec<usize>> = Vec::new();
+        for number in 0..=batches {
+            let keys: std::collections::BTreeSet<usize> = if number == 0 {
+                (0..table).collect()
+            } else {
+                (0..batch).map(|_| random.usize(0..table)).collect()
+            };
+            for &key in &keys {
+                if let Some(file) = files.get_mut(home[key]) {
+                    file.1 += 1;
+                }
+                home[key] = files.len();
+            }
+            files.push((keys.len() as i64, 0));
+            result.written += if number == 0 { 0 } else { keys.len() };
+            rows.push(keys.into_iter().collect());
+            let live: Vec<(i64, i64, i64)> =
+                files.iter().map(|&(rows, deleted)| (rows * ROW, rows, deleted)).collect();
+            let of: Vec<usize> = (0..files.len()).filter(|&file| live[file].1 > live[file].2).collect();
+            let there: Vec<(i64, i64, i64)> = of.iter().map(|&file| live[file]).collect();
+            result.most_files = result.most_files.max(there.len());
+            result.most_bytes = result.most_bytes.max(there.iter().map(|(bytes, ..)| bytes).sum());
+            let step: Vec<usize> = chosen(&there, Pressure::Idle)
+                .iter()
+                .map(|name| of[name.parse::<usize>().unwrap()])
+                .collect();
+            if step.is_empty() {
+                continue;
+            }
+            result.steps += 1;
+            let mut moved: Vec<usize> = step
+                .iter()
+                .flat_map(|&file| {
+                    rows[file].iter().copied().filter(|&key| home[key] == file).collect::<Vec<_>>()
+                })
+                .collect();
+            moved.sort_unstable();
+            result.moved += moved.len();
+            for file in step {
+                files[file].1 = files[file].0;
+            }
+            for &key in &moved {
+                home[key] = files.len();
+            }
+            files.push((moved.len() as i64, 0));
+            rows.push(moved);
+        }
+        result
+    }
+
+    #[derive(Debug)]
+    struct Simulated {
+        steps: usize,
+        moved: usize,
+        written: usize,
+        most_files: usize,
+        most_bytes: i64,
+    }
+
+    #[test]
+    fn files_waste_and_rows_written_stay_within_the_arithmetic_for_tables_of_all_sizes() {
+        for (table, batch) in [(500, 300), (2_000, 2_000), (50_000, 500), (50_000, 20_000), (400_000, 10_000)]
+        {
+            let batches = 150;
+            let done = simulate(table, batch, batches);
+            let about = format!("{table} rows, {batch} changes a batch: {done:?}");
+            let by_waste = done.written * 100 / WASTE as usize;
+            assert!(done.steps <= batches / (FAN_IN - 1) + by_waste + 1, "{about}");
+            assert!(done.moved <= 5 * done.written, "rows moved for each that was written: {about}");
+            assert!(done.most_files <= 4 * FAN_IN + 2, "{about}");
+            let live = table as i64 * 100;
+            assert!(done.most_bytes <= 2 * live + 2 * WASTE + batch as i64 * 800, "{about}");
+        }
+    }
+}

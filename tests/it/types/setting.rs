@@ -1,0 +1,55 @@
+//! How a connector is set in one test.
+
+/// The settings of the connector that decide how values are written.
+pub struct Setting {
+    /// `decimal.handling.mode`
+    pub decimals: &'static str,
+    /// `time.precision.mode`
+    pub times: &'static str,
+    /// `binary.handling.mode`
+    pub binary: &'static str,
+    /// `interval.handling.mode`
+    pub intervals: &'static str,
+    /// `hstore.handling.mode`
+    pub pairs: &'static str,
+    /// `column.propagate.source.type=.*`
+    pub source_types: bool,
+    /// No schema block: types come from the source's catalog.
+    pub catalog: bool,
+}
+
+impl Setting {
+    /// Debezium's defaults, with schema block.
+    pub const DEFAULT: Self = Self {
+        decimals: "precise",
+        times: "adaptive",
+        binary: "bytes",
+        intervals: "numeric",
+        pairs: "json",
+        source_types: false,
+        catalog: false,
+    };
+
+    /// The connector's settings.
+    pub fn connector(&self) -> Vec<(&'static str, &'static str)> {
+        let mut settings = vec![
+            ("decimal.handling.mode", self.decimals),
+            ("time.precision.mode", self.times),
+            ("binary.handling.mode", self.binary),
+            ("interval.handling.mode", self.intervals),
+            ("hstore.handling.mode", self.pairs),
+        ];
+        if self.source_types {
+            settings.push(("column.propagate.source.type", ".*"));
+        }
+        settings
+    }
+
+    /// The program's settings that say the same.
+    pub fn debezium(&self) -> String {
+        format!(
+            "[debezium]\ndecimal_handling_mode = \"{}\"\ntime_precision_mode = \"{}\"\nbinary_handling_mode = \"{}\"\n",
+            self.decimals, self.times, self.binary
+        )
+    }
+}
