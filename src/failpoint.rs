@@ -26,6 +26,10 @@ pub const ALL: [&str; 12] = [
     "lane.after_kafka_commit",
 ];
 
+/// Places that are passed only where a table gets another type: in the lake after its files are written anew, in a mirror
+/// within the transaction.
+pub const SCHEMA_CHANGES: [&str; 2] = ["lake.after_rewrite", "mirror.in_schema_change"];
+
 /// The places that only a batch with bad records passes.
 pub const WITH_BAD_RECORDS: [&str; 2] = ["lake.before_quarantine_commit", "lake.after_quarantine_commit"];
 /// Places that not every batch passes: change data of tables that have it, and upkeep.

@@ -59,6 +59,8 @@ pub struct Metrics {
     pub duplicates: IntCounterVec,
     /// Places where the source's log began anew.
     pub lsn_regressions: IntCounterVec,
+    /// Changes of schemas that tables have followed, or were told to ignore.
+    pub schema_changes: IntCounterVec,
     /// Records that went into quarantine, by what is wrong with them.
     pub quarantined: IntCounterVec,
     /// Open records in quarantine.
@@ -77,6 +79,8 @@ pub struct Metrics {
     pub vacuumed_bytes: IntCounterVec,
     /// Deletes of keys that a table of the lake did not have: nothing was written.
     pub unknown_deletes: IntCounterVec,
+    /// Columns whose nulls may have been written as their default before Kafka.
+    pub suspect_defaults: IntGaugeVec,
     resident_memory: Gauge,
 }
 
@@ -140,6 +144,11 @@ impl Metrics {
                 "Partitions where the source's log began anew",
                 LANE,
             )?,
+            schema_changes: r.counter(
+                "schema_changes_total",
+                "Changes of a table's schema",
+                &["lane", "table", "kind"],
+            )?,
             quarantined: r.counter(
                 "quarantined_records_total",
                 "Records that went into quarantine",
@@ -155,6 +164,11 @@ impl Metrics {
             unknown_deletes: r.counter(
                 "unknown_deletes_total",
                 "Deletes of keys that the table did not have",
+                LANE_TABLE,
+            )?,
+            suspect_defaults: r.gauge(
+                "suspect_default_columns",
+                "Columns whose nulls may have been written as their default before Kafka",
                 LANE_TABLE,
             )?,
             resident_memory: r.resident_memory()?,

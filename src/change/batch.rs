@@ -114,6 +114,9 @@ pub struct Batch {
     pub duplicates: BTreeMap<TableId, u64>,
     /// Places where the source went on from an earlier point of its log.
     pub regressions: Vec<Regression>,
+    /// By table, how many of its columns are nullable with a default and have never been null since the start: a
+    /// converter with `replace.null.with.default` writes the default for each null. Tables with such columns only.
+    pub suspect_defaults: BTreeMap<TableId, u64>,
     /// Records that could not become changes. Their offsets are covered by `spans`.
     pub quarantined: Vec<Quarantined>,
     /// What the changes mean for records that are in quarantine already.

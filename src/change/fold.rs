@@ -1,7 +1,7 @@
 //! Folding: reducing the changes of a table to the final state of each key they touch.
 //!
 //! The last change of a key wins. Absent columns of its row take the newest earlier value within the batch, through
-//! key changes too ([`lineage`](super::lineage)); where there is none they stay absent, and the sink keeps what it has
+//! key changes too ([`ancestry`](super::ancestry)); where there is none they stay absent, and the sink keeps what it has
 //! stored. A delete in between cuts that search: the row after it is a replacement and inherits nothing from the row
 //! before.
 //!
@@ -17,9 +17,9 @@ use arrow::buffer::BooleanBuffer;
 use arrow::compute::take;
 use arrow::error::ArrowError;
 
+use super::ancestry::{Ancestry, Found, Origins, OriginsBuilder, Parent, Trail};
 use super::input::Input;
 use super::ledger::{self, Departed, KeyChange, Ledger, Waiting};
-use super::lineage::{Found, Lineage, Origins, OriginsBuilder, Parent, Trail};
 use super::{Batch, ChangeBatch, DeleteMode, OWN, Operation, TableSchema, UnresolvedRow};
 
 /// Rows with unresolved cells that are named; all of them are counted.
@@ -159,15 +159,15 @@ pub fn fold_onto(
     let keys = input.keys();
     let waiting: Vec<_> = before.waiting.iter().map(|entry| entry.row.clone()).collect();
     let waiting = if waiting.is_empty() { Vec::new() } else { ledger::columns(schema, &waiting)? };
-    let mut lineage = Lineage::new(&input, &keys, &waiting)?;
+    let mut ancestry = Ancestry::new(&input, &keys, &waiting)?;
     for (row, &(entry, delete)) in (0..).zip(&input.pairs.fulfilled) {
         let names = before.waiting.get(entry).map(|entry| entry.columns.as_slice()).unwrap_or_default();
         let columns = names.iter().filter_map(|name| schema.index_of(name)).collect();
-        lineage.settle(row, columns, delete);
+        ancestry.settle(row, columns, delete);
     }
-    let fold = Fold { schema, input, keys, others_behind: waiting, lineage, before };
+    let fold = Fold { schema, input, keys, others_behind: waiting, ancestry, before };
     let is_delete = |index: u32| !fold.input.operations[index as usize].is_upsert();
-    let last = &fold.lineage.last_of_each_key;
+    let last = &fold.ancestry.last_of_each_key;
     let (upserts, deletes): (Vec<u32>, Vec<u32>) =
         last.iter().partition(|&&index| mode == DeleteMode::Soft || !is_delete(index));
     let keeps_deleted = upserts.iter().any(|&index| is_delete(index));
@@ -176,7 +176,7 @@ pub fn fold_onto(
     let mut folded = fold.rows(&from, &upserts, false, &mut marks)?;
     folded.deletes = fold.keys_of(&deletes)?;
     folded.of_stored = keeps_deleted
-        .then(|| upserts.iter().map(|&change| fold.lineage.deletes_what_is_stored(change)).collect());
+        .then(|| upserts.iter().map(|&change| fold.ancestry.deletes_what_is_stored(change)).collect());
     folded.departing = fold.departing()?.map(Box::new);
     folded.ledger = fold.ledger(&upserts, &marks)?;
     Ok(folded)
@@ -198,7 +198,7 @@ struct Fold<'a> {
     keys: Vec<ArrayRef>,
     /// Keys that are numbered behind those of the halves: of waiting rows.
     others_behind: Vec<ArrayRef>,
-    lineage: Lineage,
+    ancestry: Ancestry,
     /// The ledger before.
     before: Ledger,
 }
@@ -214,7 +214,7 @@ impl Fold<'_> {
         marks: &mut Marks,
     ) -> Result<Folded, ArrowError> {
         let input = &self.input;
-        let mut origins = OriginsBuilder::new(&self.lineage);
+        let mut origins = OriginsBuilder::new(&self.ancestry);
         let mut unresolved = Vec::new();
         let mut columns = Vec::with_capacity(input.columns.len());
         let mut absent = Vec::with_capacity(input.columns.len());
@@ -223,7 +223,8 @@ impl Fold<'_> {
         for (index, (column, mask)) in input.columns.iter().zip(&input.absent).enumerate() {
             // The rows of deletes have their keys only: all else is absent in them.
             let is_key = self.schema.key().contains(&index);
-            let with_deletes = ((has_deletes || lists) && !is_key).then(|| input.cells_of_deletes(mask));
+            let with_deletes =
+                ((has_deletes || lists) && !is_key).then(|| input.cells_of_deletes(mask.as_ref()));
             let Some(mask) = with_deletes.as_ref().or(mask.as_ref().filter(|_| !is_key)) else {
                 columns.push(take(column, &plain, None)?);
                 absent.push(None);
@@ -236,7 +237,7 @@ impl Fold<'_> {
             absent.push((source.absent.count_set_bits() > 0).then_some(source.absent));
             origins.column(source.of);
         }
-        let others = super::lineage::behind(&input.others, &self.others_behind)?;
+        let others = super::ancestry::behind(&input.others, &self.others_behind)?;
         Ok(Folded {
             schema: Arc::clone(self.schema),
             absent,
@@ -269,8 +270,8 @@ impl Fold<'_> {
         let mut trail = Trail::default();
         let indices = from.iter().zip(changes).enumerate().map(|(row, (&from, &change))| {
             let found = match from {
-                Parent::Change(change) if !lists => self.lineage.find(change, column, mask, &mut trail),
-                from => self.lineage.walk(from, column, mask, &mut trail),
+                Parent::Change(change) if !lists => self.ancestry.find(change, column, mask, &mut trail),
+                from => self.ancestry.walk(from, column, mask, &mut trail),
             };
             for half in trail.open.drain(..) {
                 marks.open.entry(half).or_default().insert((row, column));
@@ -316,9 +317,9 @@ impl Fold<'_> {
         if self.input.pairs.departing.is_empty() || !self.has_values_to_lose() {
             return Ok(None);
         }
-        let there = |&&(delete, _): &&(u32, usize)| !matches!(self.lineage.before(delete), Parent::Nothing);
+        let there = |&&(delete, _): &&(u32, usize)| !matches!(self.ancestry.before(delete), Parent::Nothing);
         let leaving: Vec<(u32, usize)> = self.input.pairs.departing.iter().filter(there).copied().collect();
-        let from: Vec<Parent> = leaving.iter().map(|&(delete, _)| self.lineage.before(delete)).collect();
+        let from: Vec<Parent> = leaving.iter().map(|&(delete, _)| self.ancestry.before(delete)).collect();
         let changes: Vec<u32> = leaving.iter().map(|&(delete, _)| delete).collect();
         let rows = self.rows(&from, &changes, true, &mut Marks::default())?;
         let halves = leaving.iter().filter_map(|&(_, half)| self.input.halves.get(half));
@@ -346,7 +347,7 @@ impl Fold<'_> {
         let fulfilled = pairs.fulfilled.iter().map(|(entry, _)| *entry);
         let fulfilled: BTreeSet<usize> = fulfilled.chain(pairs.done.iter().copied()).collect();
         for (at, entry) in before.waiting.iter().enumerate().filter(|(at, _)| !fulfilled.contains(at)) {
-            let (number, touched) = self.lineage.other(self.input.halves.len() + at);
+            let (number, touched) = self.ancestry.other(self.input.halves.len() + at);
             if !touched {
                 after.waiting.push(entry.clone());
                 continue;

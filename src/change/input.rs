@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanBufferBuilder, UInt32Array, new_null_array};
 use arrow::buffer::BooleanBuffer;
-use arrow::compute::{concat, take};
+use arrow::compute::{cast, concat, take};
 use arrow::error::ArrowError;
 
 use super::ledger::{self, Half, KeyChange, Ledger, Pairs};
@@ -75,9 +75,9 @@ impl<'a> Input<'a> {
     }
 
     /// A column's mask with the cells of deletes added: they are absent, too.
-    pub(super) fn cells_of_deletes(&self, mask: &Option<BooleanBuffer>) -> BooleanBuffer {
+    pub(super) fn cells_of_deletes(&self, mask: Option<&BooleanBuffer>) -> BooleanBuffer {
         let deletes: BooleanBuffer = self.operations.iter().map(|operation| !operation.is_upsert()).collect();
-        mask.as_ref().map_or(deletes.clone(), |mask| mask | &deletes)
+        mask.map_or(deletes.clone(), |mask| mask | &deletes)
     }
 
     /// The key columns, in key order.
@@ -126,7 +126,10 @@ impl<'a> Input<'a> {
         let rows: UInt32Array = found.iter().map(|(.., row)| *row).collect();
         let own = batch.schema.key().iter().map(|&key| take(batch.rows.column(key), &changes, None));
         let own = ledger::texts(&own.collect::<Result<Vec<_>, _>>()?)?;
-        let others = moves.keys.columns().iter().map(|column| take(column, &rows, None));
+        // The batch may have been written before a column of the key was widened.
+        let types = self.schema.key().iter().map(|&key| self.schema.arrow().field(key).data_type());
+        let others = moves.keys.columns().iter().zip(types);
+        let others = others.map(|(column, to)| cast(&take(column, &rows, None)?, to));
         let others = others.collect::<Result<Vec<_>, _>>()?;
         for ((&(change, at, row), own), other) in found.iter().zip(own).zip(ledger::texts(&others)?) {
             let is_create = batch.operations[change as usize].is_upsert();

@@ -8,34 +8,52 @@
 //! and set in the column's absent mask. No sink can mistake it for a value, because the placeholder itself never
 //! gets here.
 
+mod align;
+mod ancestry;
+#[cfg(test)]
+mod ancestry_tests;
 mod batch;
+mod convert;
+mod evolution;
+#[cfg(test)]
+mod evolution_tests;
 pub mod fold;
 #[cfg(test)]
 mod fold_tests;
 mod input;
 mod ledger;
 mod lineage;
-#[cfg(test)]
-mod lineage_tests;
 mod linked;
+mod outlook;
+mod passage;
 pub mod policy;
 mod position;
 pub mod quarantine;
 pub mod raw;
+mod resolution;
 mod sink;
 mod table;
+mod text_form;
 pub mod versions;
 #[cfg(test)]
 mod versions_tests;
 
+pub use align::conform;
+pub use ancestry::{Candidate, OWN, Origins};
 pub use batch::{Batch, ChangeBatch, KeyMoves, Operation, RecordError, RecordErrorKind, Regression};
+pub use convert::{Misfit, convert};
+pub use evolution::{Difference, DifferenceKind, SchemaStep, type_words};
 pub use fold::{Departing, Folded, fold, fold_onto, fold_with};
 pub use ledger::{Departed, KeyChange, KeyText, Ledger, Waiting};
-pub use lineage::{Candidate, OWN, Origins};
+pub use lineage::{Described, Lineage, Pending};
+pub use outlook::{EventPlace, Met, Outlook, UnfitAt, look};
+pub use passage::{Passage, passage};
 pub use policy::{
-    DeleteMode, Keyless, OnError, OnTruncate, Policies, SchemaChange, TableMode, TablePolicy, WriteMode,
+    Choice, DeleteMode, Keyless, OnError, OnTruncate, Policies, SchemaChange, TableMode, TablePolicy,
+    WriteMode,
 };
 pub use position::{Progress, Span, StoredPosition, TopicIdentity, TopicPartition};
+pub use resolution::{Action, Resolution, Resolve, resolve};
 pub use sink::{
     CommitReport, KnownSchemas, RefusedChange, Sink, SinkError, SinkFigures, TableFigures, TableReport,
     UnresolvedRow, Written,

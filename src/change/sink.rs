@@ -37,6 +37,12 @@ pub trait Sink: Send + 'static {
     /// one. A value of its own, because it is asked on the decoding thread.
     fn known_schemas(&self) -> KnownSchemas;
 
+    /// Whether a table that has stopped may be able to go on, because somebody did what it waits for. The lane then
+    /// starts over from [`Sink::load`]. Asked now and then while tables are stopped; has to be cheap. A sink whose tables
+    /// wait for nobody has nothing to look at.
+    fn look_again(&mut self) -> impl Future<Output = Result<bool, SinkError>> + Send {
+        std::future::ready(Ok(false))
+    }
     /// The state of every record that the sink has in quarantine, as it is stored now: commands write there, too.
     fn quarantine(&mut self) -> impl Future<Output = Result<Arc<Ledger>, SinkError>> + Send {
         std::future::ready(Ok(Arc::default()))
@@ -205,6 +211,8 @@ pub struct TableReport {
     pub unresolved_absent: u64,
     /// Where the newest of them are.
     pub unresolved: Vec<UnresolvedRow>,
+    /// Kinds of schema changes that the table has followed, or was told to ignore.
+    pub schema_changes: Vec<&'static str>,
     /// Deletes of keys that the sink did not have, where it can tell: nothing was written.
     pub unknown_deletes: u64,
     /// Time the commit took.

@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use serde::{Deserialize, Serialize};
 
 /// A table of the source database, as named by `source.db`, `source.schema` and `source.table` of its events.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,7 +36,10 @@ impl fmt::Display for TableId {
 }
 
 /// What the values of a column mean.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+///
+/// Its JSON form is persisted by sinks that keep a source's schema; **do not rename a variant or a member**.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ColumnType {
     /// `true` or `false`.
     Boolean,
@@ -97,7 +101,8 @@ pub enum ColumnType {
 }
 
 /// The geometric types of Postgres, but for `polygon`: Debezium closes some polygons and does not say which.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Shape {
     /// `(x,y)`
     Point,
@@ -164,6 +169,11 @@ impl ColumnType {
             Self::HalfVector => list(DataType::Float32),
             Self::Array(element) => list(element.arrow()),
         }
+    }
+
+    /// Whether values are stored as text, whatever the text means.
+    pub fn is_text(&self) -> bool {
+        self.arrow() == DataType::Utf8
     }
 }
 

@@ -172,12 +172,12 @@ impl Versions {
                 .begun
                 .iter()
                 .enumerate()
-                .map(|(version, begun)| match stored_of(begun.key).filter(|_| mask.value(version)) {
-                    Some(row) => (1, row),
-                    None => {
-                        unresolved_absent += u64::from(mask.value(version));
-                        (0, version)
+                .map(|(version, begun)| {
+                    if let Some(row) = stored_of(begun.key).filter(|_| mask.value(version)) {
+                        return (1, row);
                     }
+                    unresolved_absent += u64::from(mask.value(version));
+                    (0, version)
                 })
                 .collect();
             columns.push(interleave(&[&**column, &**stored.column(at)], &picked)?);

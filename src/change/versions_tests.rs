@@ -37,7 +37,9 @@ fn one_by_one(stored: &Stored, changes: &[Change]) -> History {
         let before = open.map(|at| all[at].2.clone());
         if !change.operation.is_upsert() {
             history.unknown_deletes += u64::from(open.is_none());
-            open.into_iter().for_each(|at| all[at].3 = Some(offset + 1));
+            if let Some(at) = open {
+                all[at].3 = Some(offset + 1);
+            }
             continue;
         }
         let resolve = |cell: &Cell, at: usize| match cell {
@@ -49,7 +51,9 @@ fn one_by_one(stored: &Stored, changes: &[Change]) -> History {
         if change.operation == Operation::Read && before.as_ref() == Some(&cells) {
             continue;
         }
-        open.into_iter().for_each(|at| all[at].3 = Some(offset + 1));
+        if let Some(at) = open {
+            all[at].3 = Some(offset + 1);
+        }
         all.push((change.key, Some(offset), cells, None));
     }
     history.gone = changes.iter().map(|change| change.key).collect();

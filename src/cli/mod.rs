@@ -12,15 +12,16 @@ mod progress;
 mod quarantine;
 mod reach;
 mod run;
+mod schema;
 mod status;
 mod upkeep;
 
 use std::io::Write;
 
 pub use args::{
-    CheckArgs, Cli, Command, CompletionsArgs, ConfigArgs, DemoArgs, HistoryArgs, LogFormat, OptimizeArgs,
-    QuarantineArgs, QuarantineCommand, QueryArgs, ReportFormat, RowsFormat, RunArgs, StatusArgs, TablesArgs,
-    VacuumArgs,
+    CheckArgs, Cli, Command, CompletionsArgs, ConfigArgs, DemoArgs, HistoryArgs, How, LogFormat,
+    OptimizeArgs, QuarantineArgs, QuarantineCommand, QueryArgs, ReportFormat, RowsFormat, RunArgs,
+    SchemaApplyArgs, SchemaArgs, SchemaCommand, SchemaPlanArgs, StatusArgs, TablesArgs, VacuumArgs,
 };
 pub use exit::Exit;
 
@@ -74,6 +75,12 @@ async fn run(cli: Cli) -> Exit {
             with_settings(&args.config, async |settings| upkeep::vacuum(settings, &args).await).await
         }
         Command::Status(args) => ask_status(&args).await,
+        Command::Schema(SchemaArgs { command: SchemaCommand::Plan(args) }) => {
+            with_settings(&args.config, async |settings| schema::plan(settings, &args).await).await
+        }
+        Command::Schema(SchemaArgs { command: SchemaCommand::Apply(args) }) => {
+            with_settings(&args.config, async |settings| schema::apply(settings, &args).await).await
+        }
         Command::Check(args) => {
             logging::start(None, "warn");
             // Not locked for the whole of the check: it may wait for the network.

@@ -2,12 +2,13 @@
 //!
 //! Types are recognised by Connect type and semantic name together, and by the type of the source where the connector
 //! adds it (`column.propagate.source.type`). What is not recognised is carried as text ([`ColumnType::Other`]), never
-//! refused. A declared default is not even read: Debezium's may be placeholders.
+//! refused. The value of a declared default is not even read: Debezium's may be placeholders.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::change::{Column, ColumnType, RecordErrorKind, Shape};
 
@@ -46,6 +47,9 @@ pub(super) struct ConnectSchema {
     parameters: Option<HashMap<String, String>>,
     #[serde(default)]
     fields: Option<Vec<ConnectSchema>>,
+    /// Whether there is one that is not null; what it is does not matter.
+    #[serde(default)]
+    default: Option<IgnoredAny>,
     /// Of an array.
     #[serde(default)]
     items: Option<Box<ConnectSchema>>,
@@ -112,6 +116,15 @@ impl ConnectSchema {
             return Vec::new();
         }
         texts.into_iter().map(|text| text.map(|text| Arc::new(Placeholder::new(text)))).collect()
+    }
+
+    /// The row struct's columns that may be null and have a default: a converter may write the default for a null.
+    pub(super) fn nullable_with_default(&self) -> Vec<Arc<str>> {
+        let fields = self.fields.iter().flatten();
+        fields
+            .filter(|field| field.optional && field.default.is_some())
+            .filter_map(|field| field.field.as_deref().map(Arc::from))
+            .collect()
     }
 
     fn parameter(&self, name: &str) -> Option<&str> {

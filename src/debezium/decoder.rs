@@ -167,6 +167,7 @@ impl Decoder {
             partitions,
             spans,
             changes: self.tables.finish()?,
+            suspect_defaults: self.tables.suspects(),
             raw: if self.options.raw { Some(raw.finish()?) } else { None },
             bytes: counts.bytes,
             records: counts.records,

@@ -36,6 +36,7 @@ mod refine;
 mod row;
 mod source_type;
 mod structured;
+mod suspects;
 mod tables;
 #[cfg(test)]
 mod tests;

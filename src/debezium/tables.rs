@@ -3,7 +3,7 @@
 //! Invariant: the segments of a table are in the order of its records, because a segment is closed for good when a
 //! record with another schema arrives; at most one segment of a table is open.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
@@ -14,6 +14,7 @@ use crate::change::{ChangeBatch, KeyMoves, Operation, RecordErrorKind, TableId, 
 use super::fault::Fault;
 use super::placeholder::Placeholder;
 use super::row::{Layout, RowFault, Rows};
+use super::suspects::Suspects;
 
 /// What a change is besides its row.
 #[derive(Debug, Clone, Copy)]
@@ -85,6 +86,7 @@ pub(super) struct Slot {
     pub(super) bare: Option<Arc<Layout>>,
     /// Whether it was said that types were taken from values.
     pub(super) warned: bool,
+    suspects: Suspects,
     open: Option<Segment>,
 }
 
@@ -104,7 +106,13 @@ impl Tables {
         }
         let slot = self.slots.len();
         self.index.insert(id.clone(), slot);
-        self.slots.push(Slot { id: id.clone(), bare: None, warned: false, open: None });
+        self.slots.push(Slot {
+            id: id.clone(),
+            bare: None,
+            warned: false,
+            suspects: Suspects::default(),
+            open: None,
+        });
         slot
     }
 
@@ -199,14 +207,34 @@ impl Tables {
             .flat_map(|open| open.rows.absent_in_last())
     }
 
+    /// Columns of a table that its schema says to be nullable and to have a default.
+    pub(super) fn suspect(&mut self, slot: usize, columns: &[Arc<str>]) {
+        if let Some(slot) = self.slots.get_mut(slot) {
+            slot.suspects.add(columns);
+        }
+    }
+
+    /// By table, the columns whose nulls may have been written as their default.
+    pub(super) fn suspects(&self) -> BTreeMap<TableId, u64> {
+        let count = |slot: &Slot| slot.suspects.count().map(|count| (slot.id.clone(), count));
+        self.slots.iter().filter_map(count).collect()
+    }
+
     /// Ends the batch. Segments without a row are left out.
     pub(super) fn finish(&mut self) -> Result<Vec<ChangeBatch>, ArrowError> {
         let open = self.slots.iter_mut().filter_map(|slot| slot.open.take());
-        self.closed
+        let batches: Vec<ChangeBatch> = self
+            .closed
             .drain(..)
             .chain(open)
             .filter(|segment| !segment.changes.is_empty())
             .map(Segment::finish)
-            .collect()
+            .collect::<Result<_, _>>()?;
+        for changes in &batches {
+            if let Some(slot) = self.index.get(&changes.table).and_then(|&slot| self.slots.get_mut(slot)) {
+                slot.suspects.look_at(changes);
+            }
+        }
+        Ok(batches)
     }
 }

@@ -27,6 +27,8 @@ pub(super) struct ValueSchema {
     pub(super) name: Option<String>,
     row: Option<Described>,
     placeholders: Vec<Option<Arc<Placeholder>>>,
+    /// Columns whose nulls may have been written as their default.
+    suspects: Vec<Arc<str>>,
 }
 
 /// A value without its schema block.
@@ -92,7 +94,8 @@ impl Topic {
         let after = block.member("after");
         let row = after.map(|after| after.columns(self.modes)).transpose()?;
         let placeholders = after.map(ConnectSchema::placeholders).unwrap_or_default();
-        let schema = Arc::new(ValueSchema { name: block.name, row, placeholders });
+        let suspects = after.map(ConnectSchema::nullable_with_default).unwrap_or_default();
+        let schema = Arc::new(ValueSchema { name: block.name, row, placeholders, suspects });
         self.values.learn(text.as_bytes(), payload, Arc::clone(&schema));
         Ok(Some(Opened { envelope, payload, schema: Some(schema) }))
     }
@@ -123,8 +126,10 @@ impl Topic {
         };
         let key = key_indexes(&described.columns, key_names, &table)?;
         let (columns, wires) = refined(described, &key, &table, refinements);
+        let slot = tables.slot_of(&table);
+        tables.suspect(slot, &schema.suspects);
         let layout = Arc::new(Layout {
-            slot: tables.slot_of(&table),
+            slot,
             table,
             schema: Arc::new(TableSchema::new(columns, key)),
             wires,

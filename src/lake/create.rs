@@ -10,14 +10,16 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::LakeOptions;
 use super::action::{Entry, Format, Metadata, Protocol};
 use super::error::LakeError;
+use super::evolve::LINEAGE;
 use super::log::{Log, Outcome};
 use super::mor::changes::CHANGE_DATA_FEED;
 use super::properties;
 use super::schema::{self, DeltaSchema, KEY, PIPELINE, SOURCE};
 use super::shape::Shape;
-use crate::change::{TableId, TablePolicy, TableSchema, WriteMode};
+use crate::change::{Lineage, TableId, TablePolicy, TableSchema, WriteMode};
 
 /// Property of tables whose rows are deleted by vectors.
 pub(super) const DELETION_VECTORS: &str = "delta.enableDeletionVectors";
@@ -33,6 +35,15 @@ pub(super) struct TableProperties {
 }
 
 impl TableProperties {
+    /// Those of the lake with these options.
+    pub(super) fn of(options: &LakeOptions) -> Self {
+        Self {
+            pipeline: options.pipeline.clone(),
+            log_retention: options.log_retention,
+            file_retention: super::vacuum::known_for(options.vacuum_retention),
+        }
+    }
+
     /// The properties that follow the settings, also on tables that exist.
     pub(super) fn retentions(&self) -> [(&'static str, String); 2] {
         [
@@ -61,7 +72,7 @@ pub(super) async fn current_table(
     log: &Log,
     properties: &TableProperties,
     table: &TableId,
-    schema: &TableSchema,
+    (schema, lineage): (&TableSchema, &Lineage),
     policy: &TablePolicy,
     writer: &str,
 ) -> Result<(), LakeError> {
@@ -75,6 +86,7 @@ pub(super) async fn current_table(
     let mut configuration = properties.configuration(&statistics_columns(schema));
     configuration.insert(SOURCE.to_owned(), source_property(table));
     configuration.insert(KEY.to_owned(), json!(schema.key_names().collect::<Vec<_>>()).to_string());
+    configuration.insert(LINEAGE.to_owned(), json!(lineage).to_string());
     if policy.write == WriteMode::MergeOnRead {
         configuration.insert(DELETION_VECTORS.to_owned(), "true".to_owned());
     }
@@ -93,6 +105,16 @@ pub(super) async fn raw_table(
     let configuration = properties.configuration(&["partition", "offset", "kafka_timestamp"]);
     let delta = super::raw::delta_schema();
     create(log, "cdc_events", &delta, vec!["event_date".to_owned()], configuration, writer).await
+}
+
+/// Creates the table that records schema changes.
+pub(super) async fn audit_table(
+    log: &Log,
+    properties: &TableProperties,
+    schema: &DeltaSchema,
+    writer: &str,
+) -> Result<(), LakeError> {
+    create(log, "schema_changes", schema, Vec::new(), properties.configuration(&[]), writer).await
 }
 
 /// Creates the quarantine, to which rows are only ever appended.

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use deltalake::DeltaTable;
 
 use super::action::Entry;
+use super::audit::{SchemaChangeEntry, changes_of};
 use super::compaction::Pressure;
 use super::create::{self, TableProperties};
 use super::error::LakeError;
-use super::evolve::{self, Change};
+use super::evolve;
 use super::inherit;
 use super::location::collision;
 use super::log::{Log, Outcome};
@@ -23,7 +24,8 @@ use super::soft;
 use super::table::{ATTEMPTS, Advance, Table, Writer, txns};
 use super::upsert;
 use crate::change::{
-    Batch, ChangeBatch, Folded, Ledger, TableId, TablePolicy, TableReport, TableSchema, fold_onto,
+    Batch, ChangeBatch, Described, Folded, Ledger, Lineage, TableId, TablePolicy, TableReport, TableSchema,
+    fold_onto,
 };
 
 /// A table that gets no rows stores its positions this often, while its topics bring records for others.
@@ -39,6 +41,10 @@ pub(super) struct CurrentTable {
     pub(super) shape: Shape,
     /// What is declared for it.
     pub(super) policy: TablePolicy,
+    /// What is remembered of the schemas of its events.
+    pub(super) lineage: Lineage,
+    /// What its properties say of the newest changes of its schema.
+    pub(super) changes: Vec<SchemaChangeEntry>,
     /// Topics whose changes went to this table: its commits cover their partitions.
     topics: BTreeSet<Arc<str>>,
     /// Index and vectors; `None` where the table is to be written by the library.
@@ -48,7 +54,7 @@ pub(super) struct CurrentTable {
     /// Whether the source's snapshot is being read into it.
     pub(super) reading: Snapshot,
     /// The library's snapshot that the next merge starts from.
-    snapshot: Option<DeltaTable>,
+    pub(super) snapshot: Option<DeltaTable>,
     /// When a position was last stored, or the table opened.
     pub(super) stored: Option<Instant>,
 }
@@ -77,6 +83,8 @@ impl CurrentTable {
             table,
             schema: empty_schema(),
             shape: Shape::default(),
+            lineage: Lineage::default(),
+            changes: Vec::new(),
             topics,
             obstacle: None,
             reading: Snapshot::default(),
@@ -91,14 +99,16 @@ impl CurrentTable {
     pub(super) async fn open_or_create(
         log: Log,
         id: &TableId,
-        schema: &TableSchema,
+        (schema, since): (&TableSchema, i64),
         (properties, upserts): (&TableProperties, &Upserts),
         writer: &Writer,
     ) -> Result<Self, LakeError> {
         let table = if let Some(table) = Table::open(log.clone()).await? {
             table
         } else {
-            create::current_table(&log, properties, id, schema, upserts.policy(id), &writer.id).await?;
+            let lineage = Lineage::default().followed_by(Described::from(schema), since);
+            let events = (schema, &lineage);
+            create::current_table(&log, properties, id, events, upserts.policy(id), &writer.id).await?;
             Table::open(log.clone()).await?.ok_or_else(|| LakeError::Unreadable {
                 table: log.table().to_owned(),
                 message: "the table vanished after it was created".to_owned(),
@@ -146,24 +156,31 @@ impl CurrentTable {
         }
         self.refresh(writer, &advances).await?;
         self.check_mode()?;
+        let mut schema_changes = Vec::new();
         for _ in 0..ATTEMPTS {
             let advances = self.advances(batch, writer);
-            if !self.mark_deleted(writer, &advances).await?
-                || !self.evolve(changes, writer, &advances).await?
-            {
+            if !self.mark_deleted(writer, &advances).await? {
                 conflicts += 1;
                 continue;
             }
+            let outlook = self.look(batch, changes, writer)?;
+            let Some(aligned) = self.evolve(outlook, writer, &advances, &mut schema_changes).await? else {
+                conflicts += 1;
+                continue;
+            };
+            let changes: Vec<&ChangeBatch> = aligned.iter().map(AsRef::as_ref).collect();
             if self.shape.history {
-                let added = self.add_versions(batch, changes, &advances, writer).await?;
+                let added = self.add_versions(batch, &changes, &advances, writer).await?;
                 if let Some((report, resolved)) = added {
                     self.stored = Some(Instant::now());
-                    return Ok((TableReport { duration: started.elapsed(), ..report }, conflicts + resolved));
+                    let duration = started.elapsed();
+                    let report = TableReport { duration, schema_changes, ..report };
+                    return Ok((report, conflicts + resolved));
                 }
                 conflicts += 1;
                 continue;
             }
-            let folded = self.fold(batch, changes, writer)?;
+            let folded = self.fold(batch, &changes, writer)?;
             if folded.changes == 0 || advances.is_empty() {
                 return Ok((TableReport::default(), conflicts));
             }
@@ -181,6 +198,7 @@ impl CurrentTable {
                     unknown_deletes: done.unknown_deletes,
                     duration: started.elapsed(),
                     version: Some(self.table.state.version() as i64),
+                    schema_changes,
                     ..TableReport::default()
                 };
                 return Ok((report, conflicts));
@@ -288,29 +306,6 @@ impl CurrentTable {
         Ok(outcome == Outcome::Committed)
     }
 
-    /// Adds the columns that the changes bring; `false` where another writer came between.
-    async fn evolve(
-        &mut self,
-        changes: &[&ChangeBatch],
-        writer: &Writer,
-        advances: &[Advance],
-    ) -> Result<bool, LakeError> {
-        let Some(events) = evolve::union(&self.id, changes.iter().map(|change| &change.schema))? else {
-            return Ok(true);
-        };
-        let Change::Add(columns) = evolve::compare(&self.id, &self.schema, &events)? else { return Ok(true) };
-        let entry = evolve::add_columns(&self.id, &self.table.state, &columns, &writer.id)?;
-        let outcome = self.table.commit(entry).await?;
-        if outcome == Outcome::Conflict {
-            self.table.catch_up(writer, advances).await?;
-        } else {
-            let names: Vec<_> = columns.iter().map(|column| column.name.as_ref()).collect();
-            tracing::info!(table = %self.id, columns = names.join(", "), "added columns");
-        }
-        self.read_schema()?;
-        Ok(outcome == Outcome::Committed)
-    }
-
     /// Brings the folded batch into the table by the way that the table is written.
     async fn apply(
         &mut self,
@@ -409,6 +404,8 @@ impl CurrentTable {
         let delta = DeltaSchema::parse(folder, &metadata.schema_string)?;
         self.schema = Arc::new(table_schema(folder, &delta, &metadata.configuration)?);
         self.shape = Shape::of(&delta);
+        self.lineage = evolve::lineage_of(folder, &metadata.configuration)?;
+        self.changes = changes_of(&metadata.configuration);
         Ok(())
     }
 }

@@ -15,8 +15,9 @@
 //! | [`current`], [`upsert`], [`inherit`] | a batch into a current table, by MERGE |
 //! | [`mor`], [`index`] | the same by deletion vectors, and where each key's row lies |
 //! | [`raw`], [`raw_compact`] | appends to `cdc_events`, and its small files put together |
+//! | [`schema`], [`create`] | types, new tables |
+//! | [`follow`], [`evolve`], [`rewrite`], [`audit`] | schema changes, files under another type, the record of changes |
 //! | [`quarantine`] | records that could not become changes |
-//! | [`schema`], [`create`], [`evolve`] | types, new tables, new columns |
 //! | [`shape`], [`soft`], [`history`] | what rows have besides the source's columns; deleted rows that stay; tables of versions |
 //! | [`snapshot`] | a table while the source's snapshot is read into it |
 //! | [`properties`] | what the settings say about tables that exist |
@@ -27,12 +28,14 @@
 //! | [`read`] | the lake as a reader sees it: SQL, versions, history |
 
 mod action;
+mod audit;
 mod checkpoint;
 mod compaction;
 mod create;
 mod current;
 mod error;
 mod evolve;
+mod follow;
 mod history;
 mod index;
 mod inherit;
@@ -48,7 +51,9 @@ mod quarantine;
 mod raw;
 mod raw_compact;
 pub mod read;
+mod rewrite;
 mod schema;
+mod schema_apply;
 mod shape;
 mod snapshot;
 mod soft;
@@ -73,12 +78,14 @@ pub use mor::UpsertOptions;
 pub use options::LakeOptions;
 pub use progress::{app_id, parse_app_id};
 pub use quarantine::LakeQuarantine;
+pub use schema_apply::{LakeSchemas, WaitingTable};
 
 use crate::change::quarantine::{Ledger, QuarantineRow, RecordPlace};
 use crate::change::{
     Batch, ChangeBatch, CommitReport, KnownSchemas, Progress, Sink, SinkError, SinkFigures, Span,
     TableFigures, TableId, TableReport, TableSchema, TopicPartition,
 };
+use audit::AuditTable;
 use compaction::Pressure;
 use create::TableProperties;
 use current::{CurrentTable, topics_of};
@@ -105,6 +112,8 @@ pub struct Lake {
     sweeper: Sweeper,
     tables: HashMap<TableId, CurrentTable>,
     raw: Option<RawTable>,
+    /// The record of schema changes, once there was one.
+    audit: Option<AuditTable>,
     quarantine: Option<QuarantineTable>,
     stopped: HashMap<TableId, Stopped>,
     /// Where the newest batch of each partition ended, of topics that are not held back.
@@ -116,6 +125,8 @@ pub struct Lake {
 struct Stopped {
     reason: String,
     topics: BTreeSet<Arc<str>>,
+    /// It waits for somebody to say what becomes of a schema.
+    waits: bool,
 }
 
 /// What became of one table's part of a batch.
@@ -142,11 +153,7 @@ impl Lake {
                 .map_err(|error| LakeError::Settings(format!("lake.uri cannot be opened: {error}")))??;
         Ok(Self {
             writer: Writer { pipeline: options.pipeline.clone(), id: uuid::Uuid::new_v4().to_string() },
-            properties: TableProperties {
-                pipeline: options.pipeline.clone(),
-                log_retention: options.log_retention,
-                file_retention: vacuum::known_for(options.vacuum_retention),
-            },
+            properties: TableProperties::of(&options),
             sweeper: Sweeper::new(&options),
             upserts: Upserts::new(
                 options.upserts.clone(),
@@ -158,6 +165,7 @@ impl Lake {
             options,
             tables: HashMap::new(),
             raw: None,
+            audit: None,
             quarantine: None,
             stopped: HashMap::new(),
             passed: BTreeMap::new(),
@@ -175,6 +183,7 @@ impl Lake {
 
     async fn load_tables(&mut self) -> Result<Progress, LakeError> {
         let mut before: HashMap<TableId, CurrentTable> = self.tables.drain().collect();
+        self.audit = None;
         self.stopped.clear();
         self.passed.clear();
         let raw_log = self.raw_log()?;
@@ -238,7 +247,9 @@ impl Lake {
         if !batch.quarantined.is_empty() || !batch.settled.is_empty() {
             self.commit_quarantine(batch, &mut report).await?;
         }
+        self.record_schema_changes().await?;
         self.commit_current(batch, &mut report).await?;
+        self.record_schema_changes().await?;
         let stopped: BTreeSet<Arc<str>> =
             self.stopped.values().flat_map(|table| table.topics.iter().cloned()).collect();
         if let Some(rows) = batch.raw.as_ref().filter(|rows| rows.num_rows() > 0) {
@@ -296,6 +307,28 @@ impl Lake {
         let (table, conflicts) = result?;
         report.tables.insert(name, table);
         report.conflicts += conflicts;
+        Ok(())
+    }
+
+    /// Copies changes of schemas into their table, where the tables have some that are not there yet.
+    async fn record_schema_changes(&mut self) -> Result<(), LakeError> {
+        let folder = self.options.schema_changes_table.clone();
+        for (id, table) in &self.tables {
+            let (table_id, changes) = table.schema_changes();
+            if folder.is_empty() || changes.is_empty() {
+                continue;
+            }
+            let audit = match &mut self.audit {
+                Some(audit) => audit,
+                none => {
+                    let log = Log::new(&folder, self.location.table(&folder)?);
+                    none.insert(AuditTable::open_or_create(log, &self.properties, &self.writer).await?)
+                }
+            };
+            if audit.lacks(table_id, changes) {
+                audit.copy((id, table.table.log.table(), table_id), changes, &self.writer).await?;
+            }
+        }
         Ok(())
     }
 
@@ -401,11 +434,12 @@ impl Lake {
         if folder == self.options.quarantine_table {
             return Err(location::collision(id, "of the quarantine", &folder));
         }
-        let schemas = changes.iter().map(|changes| &changes.schema);
-        let schema = evolve::union(id, schemas)?
+        let first = changes
+            .first()
             .ok_or_else(|| LakeError::Refused(format!("table {id} has no schema in its events")))?;
+        let since = first.source_micros.first().copied().unwrap_or(0);
         let how = (&self.properties, &self.upserts);
-        CurrentTable::open_or_create(self.log(&folder)?, id, &schema, how, &self.writer).await
+        CurrentTable::open_or_create(self.log(&folder)?, id, (&first.schema, since), how, &self.writer).await
     }
 
     /// Puts the tables back and sorts the results: the worst error decides, tables that refused are remembered.
@@ -429,7 +463,8 @@ impl Lake {
                     let mut topics = topics_of(batch, &changes);
                     topics.extend(table.iter().flat_map(|table| table.topics().iter().cloned()));
                     report.stopped.insert(id.clone(), reason.clone());
-                    self.stopped.insert(id.clone(), Stopped { reason, topics });
+                    let waits = table.as_ref().is_some_and(CurrentTable::waits);
+                    self.stopped.insert(id.clone(), Stopped { reason, topics, waits });
                 }
                 Err(error) => {
                     if !matches!(worst, Some(LakeError::Fenced { .. })) {
@@ -492,6 +527,18 @@ impl Sink for Lake {
         let known: HashMap<TableId, Arc<TableSchema>> =
             self.tables.iter().map(|(id, table)| (id.clone(), Arc::clone(table.schema()))).collect();
         Box::new(move |table| known.get(table).cloned())
+    }
+
+    /// A stopped table goes on when somebody else has committed to it: that is how `alluvium schema apply` says so.
+    async fn look_again(&mut self) -> Result<bool, SinkError> {
+        for (id, _) in self.stopped.iter().filter(|(_, stopped)| stopped.waits) {
+            if let Some(table) = self.tables.get_mut(id)
+                && table.is_released(&self.writer).await?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     async fn maintain(&mut self) -> Result<(), SinkError> {

@@ -43,6 +43,9 @@ pub use self::observe::Observer;
 /// How often an idle lane looks after its tables and refreshes its lag.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How often a lane asks its sink about stopped tables.
+const LOOKS: Duration = Duration::from_secs(2);
+
 /// What a lane is made of, besides its sink.
 #[derive(Debug, Clone)]
 pub struct LaneOptions {
@@ -83,6 +86,8 @@ pub struct Lane<S> {
     stop: watch::Receiver<bool>,
     backoff: Backoff,
     stopped_tables: BTreeSet<String>,
+    /// When the sink was last asked about them.
+    looked: Instant,
     /// Keys with a record in quarantine.
     marks: Marks,
     /// The quarantine as it was last looked at.
@@ -114,6 +119,7 @@ impl<S: Sink> Lane<S> {
             ledger: Arc::default(),
             quarantined: 0,
             assigned: BTreeSet::new(),
+            looked: Instant::now(),
             told: Instant::now(),
             on_commit: None,
         }
@@ -261,6 +267,28 @@ impl<S: Sink> Lane<S> {
             };
             if let Err(end) = step {
                 return end;
+            }
+            if let Err(end) = self.look_again().await {
+                return end;
+            }
+        }
+    }
+
+    /// Ends the attempt where a table that has stopped may go on: the next one reads it from where it stands.
+    async fn look_again(&mut self) -> Result<(), AttemptEnd> {
+        if self.stopped_tables.is_empty() || self.looked.elapsed() < LOOKS {
+            return Ok(());
+        }
+        self.looked = Instant::now();
+        match self.sink.look_again().await {
+            Ok(true) => {
+                let message = "what a stopped table waited for has been done".to_owned();
+                Err(AttemptEnd::StartOver { class: "resumed", message })
+            }
+            Ok(false) => Ok(()),
+            Err(error) => {
+                tracing::debug!(lane = self.options.name, %error, "stopped tables could not be looked at");
+                Ok(())
             }
         }
     }

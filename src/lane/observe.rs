@@ -103,6 +103,10 @@ impl Observer {
         self.order(batch);
         self.metrics.bytes.with_label_values(&[&self.lane]).inc_by(batch.bytes);
         self.metrics.batch_rows.with_label_values(&[&self.lane]).observe(batch.records as f64);
+        for (table, columns) in &batch.suspect_defaults {
+            let labels = [self.lane.as_str(), &table.to_string()];
+            self.metrics.suspect_defaults.with_label_values(&labels).set(*columns as i64);
+        }
         self.stage("decode", decoding);
     }
 
@@ -152,6 +156,9 @@ impl Observer {
                 self.metrics.rows_written.with_label_values(&[lane, table.as_str(), kind]).inc_by(rows);
             }
             self.metrics.unresolved_absent.with_label_values(&[lane, table]).inc_by(done.unresolved_absent);
+            for kind in &done.schema_changes {
+                self.metrics.schema_changes.with_label_values(&[lane, table, kind]).inc();
+            }
             self.metrics.unknown_deletes.with_label_values(&[lane, table]).inc_by(done.unknown_deletes);
         }
         let mut board = self.board.lock();

@@ -12,8 +12,8 @@
 //! ([`isolate`]), and the records that are to blame go into quarantine. A table whose part fails otherwise is rolled back, remembered as stopped with the topics that feed
 //! it, and the transaction is done again without them.
 //!
-//! A column that the source dropped stays as it is: the mirror cannot tell it from a column that somebody added by
-//! hand, and such columns are left alone.
+//! What the source's columns are is remembered beside the progress ([`schemas`]), so that a column which the source
+//! dropped is told from one that somebody added by hand: the former is null in new rows, the latter is left alone.
 
 mod absent;
 mod apply;
@@ -22,6 +22,7 @@ mod catalog;
 mod command;
 mod connection;
 mod copy;
+mod evolve;
 mod isolate;
 mod ledger;
 mod names;
@@ -33,6 +34,8 @@ mod plan;
 mod progress;
 mod quarantine;
 mod refusals;
+mod schema_apply;
+mod schemas;
 mod session;
 mod sql;
 mod sqlstate;
@@ -49,23 +52,26 @@ pub use catalog::columns_of;
 pub use command::MirrorQuarantine;
 pub use native::created_type;
 pub use options::{ConnectionUrl, MirrorError, MirrorOptions};
+pub use schema_apply::{ApplyError, MirrorSchemas, WaitingTable};
 pub use types::{TargetType, oid};
 
 use self::apply::Aside;
 use self::catalog::Catalog;
 use self::connection::Endpoint;
+use self::evolve::Follower;
 use self::ledger::{LedgerTables, Ledgers};
 use self::names::{TargetName, Targets};
 use self::progress::{Move, ProgressTable};
 use self::quarantine::QuarantineTable;
 use self::refusals::Refusals;
+use self::schemas::{Memory, SchemaTables};
 use self::session::Session;
 use self::sqlstate::Trouble;
 use self::work::{Segment, Stopped};
 use crate::change::quarantine::{Ledger, QuarantineRow, RecordPlace};
 use crate::change::{
-    Batch, CommitReport, KnownSchemas, Ledger as KeyLedger, Progress, Sink, SinkError, Span, StoredPosition,
-    TableId, TableReport, TopicPartition,
+    Batch, ChangeBatch, CommitReport, KnownSchemas, Ledger as KeyLedger, Policies, Progress, Sink, SinkError,
+    Span, StoredPosition, TableId, TableReport, TopicPartition,
 };
 use crate::failpoint;
 
@@ -88,6 +94,10 @@ pub struct Mirror {
     endpoint: Endpoint,
     progress: ProgressTable,
     ledger_tables: LedgerTables,
+    schemas: SchemaTables,
+    /// What is remembered of the tables' schemas, as this instance last knew it.
+    memory: Memory,
+    policies: Policies,
     quarantine: QuarantineTable,
     refusals: Refusals,
     schema: String,
@@ -149,6 +159,9 @@ impl Mirror {
             progress: ProgressTable::new(&options.progress_schema, &options.pipeline, &options.name),
             ledger_tables: LedgerTables::new(&options.progress_schema, &options.pipeline, &options.name),
             ledgers: Ledgers::new(),
+            schemas: SchemaTables::new(&options.progress_schema, &options.pipeline, &options.name),
+            memory: Memory::new(),
+            policies: options.policies.clone(),
             quarantine: QuarantineTable::new(&options.progress_schema, &options.pipeline, &options.name),
             refusals: Refusals::new(&options.policies, options.quarantine),
             schema: options.schema.clone(),
@@ -170,7 +183,7 @@ impl Mirror {
         // Taken, so that a call that is abandoned half-way takes its transaction with it.
         let mut session = match self.session.take() {
             Some(session) if !session.client.is_closed() => session,
-            _ => Session::open(&self.endpoint, &self.progress, &self.ledger_tables).await?,
+            _ => Session::open(&self.endpoint, &self.progress, (&self.schemas, &self.ledger_tables)).await?,
         };
         let outcome = self.write(&mut session, batch).await;
         if outcome.is_ok() || session.roll_back().await.is_ok() {
@@ -190,8 +203,11 @@ impl Mirror {
         if ledger::is_needed(batch, &self.ledgers) {
             self.ledgers = self.ledger_tables.read(&session.client).await?;
         }
+        drop(moves);
+        let conformed = self.follow_schemas(session, batch, &mut report).await?;
+        let moves = work::moves(batch, &self.known, &self.stopped);
         let mut kept = work::quarantine_rows(batch, &self.known, &self.stopped, &self.quarantine);
-        let segments = work::segments(batch, &self.known, &self.stopped, &self.ledgers)
+        let segments = work::segments(&conformed, &self.known, &self.stopped, &self.ledgers)
             .map_err(|(table, error)| Failure::Table(table, error.to_string()))?;
         let mut raw = match (&self.raw, &batch.raw) {
             (Some(target), Some(rows)) => {
@@ -258,7 +274,7 @@ impl Mirror {
         let mut found = refusals::Found::default();
         if isolated {
             let starts = work::starts(batch, &self.known, &self.stopped);
-            found = self.refusals.write(session, batch, &starts, &mut report).await?;
+            found = self.refusals.write(session, &conformed, &starts, &mut report).await?;
             let rows = work::refused_rows(batch, &found.refused, &found.superseded, self.quarantine.lane());
             let rows = rows.map_err(|place| {
                 let message = format!(
@@ -325,14 +341,48 @@ impl Mirror {
         Ok(ledgers)
     }
 
+    /// The batch with the changes of each table in the one form that its table has here, which is changed before where
+    /// it has to be.
+    async fn follow_schemas(
+        &mut self,
+        session: &mut Session,
+        batch: &Batch,
+        report: &mut CommitReport,
+    ) -> Result<Batch, Failure> {
+        let keep = work::keeps(batch, &self.known, &self.stopped);
+        let mut by_table: BTreeMap<&TableId, Vec<&ChangeBatch>> = BTreeMap::new();
+        for change in &batch.changes {
+            by_table.entry(&change.table).or_default().push(change);
+        }
+        let mut changes = Vec::with_capacity(batch.changes.len());
+        for (table, parts) in by_table {
+            let target = TargetName::of(&self.schema, table);
+            let mut follower = Follower {
+                tables: &self.schemas,
+                session,
+                memory: &mut self.memory,
+                table,
+                target: &target,
+                policy: self.policies.of(table).schema_change,
+            };
+            let conformed = follower.follow(batch, &parts, &keep).await;
+            let conformed = conformed.map_err(|trouble| of_table(trouble, table))?;
+            if !conformed.kinds.is_empty() {
+                let entry = report.tables.entry(table.to_string()).or_default();
+                entry.schema_changes.extend(conformed.kinds);
+            }
+            changes.extend(conformed.changes);
+        }
+        Ok(Batch { changes, ..batch.clone() })
+    }
+
     /// Takes the session, or opens one. A call that fails or is abandoned half-way takes it with it.
     async fn session(&mut self) -> Result<Session, SinkError> {
         match self.session.take() {
             Some(session) if !session.client.is_closed() => Ok(session),
-            _ => {
-                let opened = Session::open(&self.endpoint, &self.progress, &self.ledger_tables);
-                opened.await.map_err(Trouble::into_sink_error)
-            }
+            _ => Session::open(&self.endpoint, &self.progress, (&self.schemas, &self.ledger_tables))
+                .await
+                .map_err(Trouble::into_sink_error),
         }
     }
 
@@ -411,10 +461,11 @@ impl Sink for Mirror {
         self.attempted.clear();
         self.last_move = None;
         self.passed.clear();
-        let session = Session::open(&self.endpoint, &self.progress, &self.ledger_tables)
+        let session = Session::open(&self.endpoint, &self.progress, (&self.schemas, &self.ledger_tables))
             .await
             .map_err(Trouble::into_sink_error)?;
         self.known = self.progress.read(&session.client).await.map_err(Trouble::into_sink_error)?;
+        self.memory = self.schemas.read(&session.client).await.map_err(Trouble::into_sink_error)?;
         self.ledgers = self.ledger_tables.read(&session.client).await.map_err(Trouble::into_sink_error)?;
         let only = (!self.schema.contains('{')).then_some(self.schema.as_str());
         self.catalog = catalog::read(&session.client, only, None)
@@ -467,6 +518,19 @@ impl Sink for Mirror {
     fn known_schemas(&self) -> KnownSchemas {
         let (catalog, schema) = (self.catalog.clone(), self.schema.clone());
         Box::new(move |table| Some(Arc::new(catalog.get(&TargetName::of(&schema, table))?.table_schema())))
+    }
+
+    /// A stopped table goes on when nothing is waited for any more: that is how `alluvium schema apply` says so.
+    async fn look_again(&mut self) -> Result<bool, SinkError> {
+        let waits = |table: &&TableId| {
+            self.memory.get(*table).is_some_and(|remembered| remembered.lineage.pending.is_some())
+        };
+        let waiting: Vec<&TableId> = self.stopped.reasons.keys().filter(waits).collect();
+        let Some(session) = self.session.as_ref().filter(|_| !waiting.is_empty()) else { return Ok(false) };
+        let now = self.schemas.read(&session.client).await.map_err(Trouble::into_sink_error)?;
+        let released =
+            |table: &&TableId| now.get(*table).is_some_and(|remembered| remembered.lineage.pending.is_none());
+        Ok(waiting.iter().any(|table| released(table)))
     }
 
     /// Stores where the last batches without rows ended. Left where the last row was, the position would fall out of

@@ -5,10 +5,10 @@
 //! help. Nothing is executed here.
 
 use super::assign::{Assignment, Limit, assignment};
-use super::catalog::{TargetColumn, TargetTable};
+use super::catalog::TargetTable;
 use super::names::{self, TargetName, quoted, quoted_list};
 use super::native::Available;
-use super::types::Wire;
+use super::types::{TargetType, Wire};
 use crate::change::{TableSchema, raw};
 
 /// Metadata columns of each mirrored table, with their types.
@@ -161,7 +161,7 @@ fn write(target: &TargetName, fields: &[Field], key_names: &[&str], found: &Targ
     for (index, field) in fields.iter().enumerate() {
         let Some(column) = found.column(&field.name).filter(|column| !column.generated) else { continue };
         let Some(Assignment { cast, limit }) = assignment(&field.wire, &column.target_type) else {
-            return Step::Refuse(type_refusal(target, field, column));
+            return Step::Refuse(type_refusal(target, &field.name, &field.created, &column.target_type));
         };
         overriding |= column.identity_always;
         columns.push(PlannedColumn {
@@ -185,16 +185,14 @@ fn write(target: &TargetName, fields: &[Field], key_names: &[&str], found: &Targ
     Step::Ready(Plan { target: target.clone(), columns, key, overriding })
 }
 
-fn type_refusal(target: &TargetName, field: &Field, column: &TargetColumn) -> String {
+/// A column that cannot hold the values, with the statement that would help.
+pub(super) fn type_refusal(target: &TargetName, name: &str, created: &str, found: &TargetType) -> String {
     format!(
-        "column {name} of table {target} is {found} and cannot hold {wire} values exactly: ALTER TABLE {table} ALTER \
+        "column {name} of table {target} is {found} and cannot hold {created} values exactly: ALTER TABLE {table} ALTER \
          COLUMN {quoted} TYPE {created}",
-        name = field.name,
-        found = column.target_type.name,
-        wire = field.created,
+        found = found.name,
         table = target.sql(),
-        quoted = quoted(&field.name),
-        created = field.created,
+        quoted = quoted(name),
     )
 }
 
@@ -205,7 +203,8 @@ fn same_columns(unique: &[String], key: &[&str]) -> bool {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::panic, clippy::indexing_slicing)]
-    use super::super::types::{TargetType, oid};
+    use super::super::catalog::TargetColumn;
+    use super::super::types::oid;
     use super::*;
 
     fn target() -> TargetName {

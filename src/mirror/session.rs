@@ -17,6 +17,7 @@ use super::names::{TargetName, quoted, quoted_list};
 use super::native::Available;
 use super::plan::{self, Field, Plan, Step};
 use super::progress::{self, ProgressTable};
+use super::schemas::SchemaTables;
 use super::sql::Statements;
 use super::sqlstate::Trouble;
 use super::staging::Staging;
@@ -56,7 +57,7 @@ pub(super) struct Session {
     pub(super) buffer: BytesMut,
     pub(super) progress: progress::Statements,
     pub(super) transaction: u64,
-    available: Available,
+    pub(super) available: Available,
     tables: HashMap<TableId, Vec<Prepared>>,
     raw: Option<PreparedRaw>,
     stages: u64,
@@ -67,10 +68,11 @@ impl Session {
     pub(super) async fn open(
         endpoint: &Endpoint,
         progress: &ProgressTable,
-        ledgers: &LedgerTables,
+        (schemas, ledgers): (&SchemaTables, &LedgerTables),
     ) -> Result<Self, Trouble> {
         let client = endpoint.connect().await?;
         progress.ensure(&client).await?;
+        schemas.ensure(&client).await?;
         ledgers.ensure(&client).await?;
         let progress = progress.prepare(&client).await?;
         let available = Available::read(&client).await?;

@@ -97,6 +97,12 @@ pub(super) struct Segment<'a> {
     pub(super) ledger: Ledger,
 }
 
+/// Which changes of a batch are to be written, by partition index and offset.
+pub(super) fn keeps(batch: &Batch, known: &Progress, stopped: &Stopped) -> impl Fn(u32, i64) -> bool + use<> {
+    let starts = starts(batch, known, stopped);
+    move |partition, offset| starts.get(partition as usize).is_none_or(|start| offset >= *start)
+}
+
 /// By index of each partition, the first offset that is not in the sink yet.
 pub(super) fn starts(batch: &Batch, known: &Progress, stopped: &Stopped) -> Vec<i64> {
     batch.partitions.iter().map(|partition| start(partition, batch, known, stopped)).collect()
@@ -133,7 +139,7 @@ pub(super) fn segments<'a>(
     let mut segments: Vec<Segment<'a>> = Vec::with_capacity(runs.len());
     for run in runs {
         let Some(first) = run.first() else { continue };
-        if first.schema.key().is_empty() && run.iter().any(|change| kept(change, keep)) {
+        if first.schema.key().is_empty() && run.iter().any(|change| kept(change, &keep)) {
             let reason = format!(
                 "table {} has no key, so its rows cannot be told apart: give the source table a primary key",
                 first.table
@@ -145,7 +151,7 @@ pub(super) fn segments<'a>(
         let before = before.unwrap_or_else(|| {
             Ledger::from_text(ledgers.get(&first.table.to_string()).map_or("", String::as_str))
         });
-        let folded = fold_onto(DeleteMode::Hard, &first.schema, &run, keep, &before)
+        let folded = fold_onto(DeleteMode::Hard, &first.schema, &run, &keep, &before)
             .map_err(|error| (first.table.clone(), error))?;
         if folded.changes > 0 {
             let aside = format!("{}#", uuid::Uuid::new_v4());

@@ -23,6 +23,7 @@ mod shop;
 mod stack;
 mod workload;
 
+mod acceptance;
 mod bad_records;
 mod cli;
 mod cli_check;
@@ -49,6 +50,7 @@ mod postgres_server;
 mod quarantine;
 mod readers;
 mod s3;
+mod schema_changes;
 mod schemaless;
 mod spark;
 mod types;

@@ -10,6 +10,7 @@ mod known;
 mod mutate;
 mod recorded;
 mod rows;
+mod suspects;
 
 use std::collections::HashMap;
 use std::sync::Arc;

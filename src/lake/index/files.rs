@@ -1,8 +1,9 @@
 //! Numbers for data files, so that an address in the index is eight bytes.
 //!
 //! A number is given once and never again. The list is a log of lines `number path`, appended before an address with
-//! that number enters the index; a torn last line belongs to an address that was never written. It is rewritten when
-//! most of its lines name files that are gone.
+//! that number enters the index; a torn last line belongs to an address that was never written. A later line with the
+//! same number names the file that took the place of the former one. The list is rewritten when most of its lines name
+//! files that are gone.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -45,8 +46,18 @@ impl FileNumbers {
     fn enter(&mut self, number: u32, path: &str) {
         self.lines += 1;
         self.next = self.next.max(number.saturating_add(1));
+        if let Some(former) = self.by_number.insert(number, path.to_owned()) {
+            self.by_path.remove(&former);
+        }
         self.by_path.insert(path.to_owned(), number);
-        self.by_number.insert(number, path.to_owned());
+    }
+
+    /// Gives the number of a file to another; nothing where it has none.
+    pub(super) fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        let Some(number) = self.by_path.get(from).copied() else { return Ok(()) };
+        self.log.write_all(format!("{number} {to}\n").as_bytes())?;
+        self.enter(number, to);
+        Ok(())
     }
 
     /// The number of a file, given to it now if it has none.

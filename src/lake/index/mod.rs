@@ -168,6 +168,14 @@ impl KeyIndex {
         self.files.path(number)
     }
 
+    /// Gives the number of a data file to another one with the same rows: addresses into it hold as they are.
+    ///
+    /// # Errors
+    /// Where the folder cannot be written.
+    pub fn rename_file(&mut self, from: &str, to: &str) -> io::Result<()> {
+        self.files.rename(from, to)
+    }
+
     /// Forgets a data file that the table no longer has; addresses into it are stale from now on.
     ///
     /// # Errors

@@ -64,7 +64,7 @@ impl DataFiles {
     }
 
     /// Stores a data file under a new name.
-    pub(super) async fn put(
+    pub(in crate::lake) async fn put(
         &self,
         bytes: Vec<u8>,
         stats: String,
@@ -127,6 +127,18 @@ impl DataFiles {
                 aligned(&batch, &columns).map_err(|error| this.storage(&error))
             })
             .boxed())
+    }
+
+    /// Reads all columns that the file has, a batch at a time, as it has them.
+    pub(in crate::lake) async fn whole(
+        &self,
+        path: &str,
+    ) -> Result<BoxStream<'static, Result<RecordBatch, LakeError>>, LakeError> {
+        let builder = self.open(path, false).await?;
+        let batches =
+            builder.with_batch_size(ROWS_AT_A_TIME).build().map_err(|error| self.storage(&error))?;
+        let this = self.clone();
+        Ok(batches.map(move |batch| batch.map_err(|error| this.storage(&error))).boxed())
     }
 
     /// Reads some columns of the rows at `ordinals` (ascending), in that order.
@@ -241,23 +253,28 @@ pub(super) fn stored_rows(
     RecordBatch::try_new(shape.stored(&folded.schema), columns)
 }
 
+/// How data files of current tables are written.
+pub(in crate::lake) fn writer_properties() -> WriterProperties {
+    WriterProperties::builder()
+        .set_writer_version(WriterVersion::PARQUET_1_0)
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .build()
+}
+
 /// A data file in memory, row by row.
-pub(super) struct RowWriter {
+pub(in crate::lake) struct RowWriter {
     writer: ArrowWriter<Vec<u8>>,
     rows: usize,
 }
 
 impl RowWriter {
-    pub(super) fn new(schema: &SchemaRef) -> Result<Self, ArrowError> {
-        let properties = WriterProperties::builder()
-            .set_writer_version(WriterVersion::PARQUET_1_0)
-            .set_compression(Compression::ZSTD(ZstdLevel::default()))
-            .set_statistics_enabled(EnabledStatistics::Chunk)
-            .build();
-        Ok(Self { writer: ArrowWriter::try_new(Vec::new(), Arc::clone(schema), Some(properties))?, rows: 0 })
+    pub(in crate::lake) fn new(schema: &SchemaRef) -> Result<Self, ArrowError> {
+        let writer = ArrowWriter::try_new(Vec::new(), Arc::clone(schema), Some(writer_properties()))?;
+        Ok(Self { writer, rows: 0 })
     }
 
-    pub(super) fn write(&mut self, rows: &RecordBatch) -> Result<(), ArrowError> {
+    pub(in crate::lake) fn write(&mut self, rows: &RecordBatch) -> Result<(), ArrowError> {
         self.rows += rows.num_rows();
         Ok(self.writer.write(rows)?)
     }
@@ -266,7 +283,7 @@ impl RowWriter {
         self.rows
     }
 
-    pub(super) fn finish(self) -> Result<Vec<u8>, ArrowError> {
+    pub(in crate::lake) fn finish(self) -> Result<Vec<u8>, ArrowError> {
         Ok(self.writer.into_inner()?)
     }
 }
@@ -295,7 +312,8 @@ pub(super) fn statistics(rows: usize, schema: &TableSchema, key: &[ArrayRef]) ->
     .to_string()
 }
 
-fn bounds(cells: &ArrayRef) -> Option<(Value, Value)> {
+/// Least and greatest cell, of types whose bounds are exact and texts that are short.
+pub(in crate::lake) fn bounds(cells: &ArrayRef) -> Option<(Value, Value)> {
     match cells.data_type() {
         DataType::Int16 => {
             let cells = cells.as_primitive::<Int16Type>();

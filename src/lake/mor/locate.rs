@@ -285,6 +285,23 @@ impl Locator {
         index.set_version(commit.version as i64, Some(commit.entry))
     }
 
+    /// Applies a commit of this instance by which files were replaced by others with the same rows.
+    pub(super) fn rewritten(
+        &mut self,
+        version: u64,
+        entry: &[u8],
+        files: &[(String, Option<String>)],
+    ) -> std::io::Result<()> {
+        let Some(index) = &mut self.index else { return Ok(()) };
+        for (from, to) in files {
+            match to {
+                Some(to) => index.rename_file(from, to)?,
+                None => index.forget_file(from)?,
+            }
+        }
+        index.set_version(version as i64, Some(entry))
+    }
+
     fn index(&self) -> Result<&KeyIndex, LakeError> {
         self.index.as_ref().ok_or_else(missing)
     }

@@ -29,14 +29,14 @@ use std::sync::Arc;
 use self::cells::{Cells, OriginPlaces, with_stored_cells};
 use self::compact::Compacted;
 pub(super) use self::compact::step_without_index;
-pub(super) use self::files::DataFiles;
 use self::files::stored_rows;
+pub(super) use self::files::{DataFiles, RowWriter, bounds, writer_properties};
 use self::home::Home;
 use self::keys::{KeyCodec, Keys};
 use self::locate::{Locator, OwnCommit, identity};
 use self::plan::Plan;
 use self::vectors::Vectors;
-pub(super) use self::vectors::path as vector_path;
+pub(super) use self::vectors::{path as vector_path, read as read_vector};
 use super::action::{Add, Entry};
 use super::compaction::Background;
 use super::create::DELETION_VECTORS;
@@ -269,6 +269,29 @@ impl MergeOnRead {
             }
         }
         Err(LakeError::Busy { table: table.log.table().to_owned(), attempts: ATTEMPTS })
+    }
+
+    /// Brings the index to the table's version before all files are rewritten, row by row at their places.
+    pub(super) async fn before_rewrite(
+        &mut self,
+        table: &Table,
+        kept: (&TableSchema, Shape),
+    ) -> Result<(), LakeError> {
+        let files = DataFiles { table: table.log.table().into(), store: table.log.files() };
+        self.follow(table, kept, &files).await
+    }
+
+    /// Lets the index follow a commit by which other files took the places of files, with the same rows. The index of
+    /// another key is none of these; it is built anew.
+    pub(super) fn rewritten(&mut self, version: u64, entry: &[u8], files: &[(String, Option<String>)]) {
+        for (from, _) in files {
+            self.vectors.forget(from);
+        }
+        let Some(locator) = &mut self.locator else { return };
+        if let Err(error) = locator.rewritten(version, entry, files) {
+            tracing::warn!(%error, "the key index could not follow a rewrite; it is opened again");
+            self.locator = None;
+        }
     }
 
     /// Opens the index where it is not open yet, and brings it to the table's version.

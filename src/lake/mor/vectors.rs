@@ -70,7 +70,7 @@ impl VectorFile {
 }
 
 /// Reads the rows that `vector` says are deleted.
-pub(super) async fn read(
+pub(in crate::lake) async fn read(
     table: &str,
     store: &dyn ObjectStore,
     vector: &DeletionVector,

@@ -191,7 +191,7 @@ async fn a_changed_key_stops_the_table() {
     let columns = changed.changes[0].schema.columns().to_vec();
     changed.changes[0].schema = Arc::new(TableSchema::new(columns, vec![0, 1]));
     let report = lake.commit(&changed).await.unwrap();
-    assert!(report.stopped[&table("items")].contains("(id) to (id, name)"), "{:?}", report.stopped);
+    assert!(report.stopped[&table("items")].contains("was (id) and is (id, name)"), "{:?}", report.stopped);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,6 +13,7 @@ mod model;
 mod quarantine;
 mod raw;
 mod reading;
+mod schema_changes;
 mod snapshot;
 mod soft;
 mod vacuum;

@@ -58,7 +58,7 @@ impl Copy for MirrorCopy {
 
     fn rows(&mut self, table: &str) -> Result<Vec<Shown>, String> {
         let columns = self.query(&format!(
-            "SELECT column_name::text, data_type::text FROM information_schema.columns
+            "SELECT column_name::text, CASE data_type WHEN 'ARRAY' THEN udt_name ELSE data_type END::text FROM information_schema.columns
              WHERE table_schema = 'public' AND table_name = '{table}' AND column_name NOT LIKE '\\_\\_%'"
         ))?;
         if columns.is_empty() {
@@ -69,6 +69,12 @@ impl Copy for MirrorCopy {
             .iter()
             .map(|(name, kind)| match kind.as_str() {
                 "bytea" => format!("encode(\"{name}\", 'hex')"),
+                // As the events have them.
+                "_bytea" => format!(
+                    "CASE WHEN \"{name}\" IS NOT NULL THEN coalesce((SELECT to_json(array_agg(replace(encode(item, 'base64'), E'\\n', '') ORDER BY at))
+                     FROM unnest(\"{name}\") WITH ORDINALITY AS items (item, at)), '[]')::text END"
+                ),
+                array if array.starts_with('_') => format!("to_json(\"{name}\")::text"),
                 _ => format!("\"{name}\"::text"),
             })
             .collect();

@@ -9,11 +9,15 @@ use std::sync::Arc;
 
 use alluvium::change::{Batch, Progress, TableId, TopicIdentity, TopicPartition};
 use alluvium::debezium::{Decoder, DecoderOptions, Outcome, RecordRef};
-use arrow::array::RecordBatch;
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::DataType;
 use arrow::util::display::array_value_to_string;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 
 use super::source::{Effect, Expected, Raw, Sent, Source, Sure, Table};
 use super::steps::History;
+use super::values::quoted;
 
 /// A row of a copy: column names and texts of cells.
 pub type Shown = BTreeMap<String, Option<String>>;
@@ -355,8 +359,7 @@ impl<C: Copy> Reader<'_, C> {
                 let place =
                     format!("{}/{}@{}", cell(row, "topic"), cell(row, "partition"), cell(row, "offset"));
                 let list = cell(row, "absent_columns");
-                let absent = list.trim_matches(['[', ']']).split(", ").filter(|name| !name.is_empty());
-                let mut absent: Vec<String> = absent.map(str::to_owned).collect();
+                let mut absent: Vec<String> = serde_json::from_str(&list).unwrap_or_default();
                 absent.sort();
                 let operation =
                     ["c", "u", "d", "r", "t", "m"].into_iter().find(|known| *known == cell(row, "operation"));
@@ -384,8 +387,34 @@ impl<C: Copy> Reader<'_, C> {
     }
 }
 
-/// A cell as text; `None` for null.
+/// A cell as text; `None` for null. A list is shown as compact JSON, as the events have it.
 pub fn text(rows: &RecordBatch, row: usize, column: &str) -> Option<String> {
     let array = rows.column_by_name(column)?;
-    if array.is_null(row) { None } else { array_value_to_string(array, row).ok() }
+    if array.is_null(row) {
+        return None;
+    }
+    match array.data_type() {
+        DataType::List(_) => Some(list(array.as_list::<i32>().value(row).as_ref())),
+        DataType::LargeList(_) => Some(list(array.as_list::<i64>().value(row).as_ref())),
+        _ => array_value_to_string(array, row).ok(),
+    }
+}
+
+fn list(items: &dyn Array) -> String {
+    let item = |at: usize| {
+        let text = array_value_to_string(items, at).unwrap_or_default();
+        match items.data_type() {
+            _ if items.is_null(at) => "null".to_owned(),
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => quoted(&text),
+            DataType::Binary | DataType::LargeBinary | DataType::BinaryView => {
+                let bytes = text
+                    .as_bytes()
+                    .chunks(2)
+                    .filter_map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
+                quoted(&STANDARD.encode(bytes.collect::<Vec<u8>>()))
+            }
+            _ => text,
+        }
+    };
+    format!("[{}]", (0..items.len()).map(item).collect::<Vec<_>>().join(","))
 }

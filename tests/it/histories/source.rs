@@ -107,6 +107,8 @@ pub struct Source {
     locked: BTreeMap<usize, i64>,
     transaction: i64,
     added: usize,
+    /// Whether `schemas.enable` is the other way than at the start.
+    switched: bool,
     pub sent: Vec<Sent>,
 }
 
@@ -276,6 +278,7 @@ impl Source {
             locked: BTreeMap::new(),
             transaction: 700,
             added: 0,
+            switched: false,
             sent: Vec::new(),
         };
         for (table, key, cells) in &setting.snapshot {
@@ -315,6 +318,7 @@ impl Source {
             Step::AddColumn { table, kind } => self.add_column(*table as usize, *kind),
             Step::DropColumn { table, column } => self.drop_column(*table as usize, *column),
             Step::Noise { table, kind } => self.noise(*table as usize, *kind),
+            Step::SwitchSchemaBlocks => self.switched = !self.switched,
             Step::Replay { records } => self.replay(*records as usize % 24),
         }
     }
@@ -534,12 +538,19 @@ impl Source {
         }
     }
 
+    /// Whether events of a table carry a schema block now. Where it has columns whose type cannot be configured, a switch
+    /// would change what they are.
+    fn schema_block(&self, table: &Table) -> bool {
+        let configured = table.live().all(|column| table.columns[column].kind.configured().is_some());
+        self.setting.schema_block != (self.switched && configured)
+    }
+
     fn tombstone(&mut self, table: usize, key: Option<u8>) {
         if !self.setting.tombstones {
             return;
         }
         let of = &self.tables[table];
-        let key = key.map(|key| event::key(of, &of.with_key(Row::new(), key), self.setting.schema_block));
+        let key = key.map(|key| event::key(of, &of.with_key(Row::new(), key), self.schema_block(of)));
         self.sent.push(Sent {
             topic: Arc::clone(&of.topic),
             key,
@@ -576,7 +587,7 @@ impl Source {
             lsn: self.lsn,
             last_commit: self.log - 50,
             transaction: self.transaction,
-            schema_block: self.setting.schema_block,
+            schema_block: self.schema_block(of),
             old_envelope: self.setting.old_envelope,
         };
         let effect = match (key, after) {
@@ -598,7 +609,7 @@ impl Source {
         let absent = after.iter().flat_map(|(_, absent)| *absent);
         let sent = Sent {
             topic: Arc::clone(&of.topic),
-            key: key.map(|key| event::key(of, &of.with_key(Row::new(), key), self.setting.schema_block)),
+            key: key.map(|key| event::key(of, &of.with_key(Row::new(), key), self.schema_block(of))),
             value: Some(event.json(of)),
             headers: Vec::new(),
             effect,

@@ -57,6 +57,8 @@ pub enum Step {
         table: u8,
         kind: u8,
     },
+    /// The converter's `schemas.enable` is set the other way.
+    SwitchSchemaBlocks,
     /// The connector crashes, and sends its last records again.
     Replay {
         records: u8,
@@ -138,6 +140,7 @@ fn step(features: Features) -> impl Strategy<Value = Step> {
             (table.clone(), any::<u8>()).prop_map(|(table, kind)| Step::AddColumn { table, kind }),
         weight(features.schema_changes, 2) =>
             (table, any::<u8>()).prop_map(|(table, column)| Step::DropColumn { table, column }),
+        1 => Just(Step::SwitchSchemaBlocks),
         weight(features.replays, 2) => any::<u8>().prop_map(|records| Step::Replay { records }),
     ]
 }

@@ -136,7 +136,8 @@ impl Kind {
             Self::TimestampTz => Some("timestamptz"),
             Self::Uuid => Some("uuid"),
             Self::Text => Some("text"),
-            Self::Jsonb => Some("jsonb"),
+            // Without the type of the source, a schema block cannot tell the two.
+            Self::Jsonb => Some("json"),
             Self::Bytea => Some("bytes"),
             Self::TextArray | Self::IntArray | Self::UuidArray | Self::ByteaArray | Self::HstoreMap => None,
         }

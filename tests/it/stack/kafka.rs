@@ -161,6 +161,23 @@ impl Broker {
         producer.flush(TIMEOUT).unwrap();
     }
 
+    /// Writes records once more, to their partitions and in their order.
+    pub fn write_again(&self, records: &[Stored]) {
+        let producer: BaseProducer = self.client().create().unwrap();
+        for stored in records {
+            let mut record = BaseRecord::<[u8], [u8]>::to(&stored.topic).partition(stored.partition);
+            if let Some(key) = &stored.key {
+                record = record.key(key);
+            }
+            if let Some(value) = &stored.value {
+                record = record.payload(value);
+            }
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+            producer.poll(Duration::ZERO);
+        }
+        producer.flush(TIMEOUT).unwrap();
+    }
+
     fn admin(&self) -> AdminClient<DefaultClientContext> {
         self.client().create().unwrap()
     }

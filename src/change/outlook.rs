@@ -1,0 +1,166 @@
+//! A table's part of a batch, looked at before it is stored: what its schemas ask of the table, and the changes in the
+//! one form that the table takes.
+//!
+//! Schemas are met in the order of the changes. What came before a change of schema in the same batch is brought along
+//! on the same way as the rows that are stored already, step by step.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::align::{Unfit, align, rename_columns};
+use super::evolution::{Difference, SchemaStep, Verdict, judge};
+use super::lineage::{Described, Lineage, Pending};
+use super::{Batch, ChangeBatch, SchemaChange, TableId, TableSchema};
+
+/// What becomes of a table's part of a batch.
+#[derive(Debug)]
+pub struct Outlook<'a> {
+    /// The changes, each with its columns in the types that the table has after `steps`. Changes of which none counts
+    /// are left out.
+    pub aligned: Vec<Cow<'a, ChangeBatch>>,
+    /// What the table has to do first, in this order.
+    pub steps: Vec<Met>,
+    /// Why the table cannot take the changes: a schema that waits for somebody.
+    pub refused: Option<Pending>,
+}
+
+/// A step, and the event that asked for it.
+#[derive(Debug)]
+pub struct Met {
+    /// What the table stores before it.
+    pub before: TableSchema,
+    /// The step.
+    pub step: SchemaStep,
+    /// The event.
+    pub place: EventPlace,
+}
+
+impl Pending {
+    /// What stopped the table, and what to do.
+    pub fn text(&self, table: &TableId) -> String {
+        let differences: Vec<String> = self.differences.iter().map(ToString::to_string).collect();
+        format!(
+            "schema change needs `alluvium schema apply {table}`: {}, from record {} on; `alluvium schema plan {table}` shows what \
+             that does",
+            differences.join(", "),
+            self.place
+        )
+    }
+}
+
+/// Where an event lies. **Persisted: do not rename a member.**
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventPlace {
+    /// Topic.
+    pub topic: String,
+    /// Partition.
+    pub partition: i32,
+    /// Offset.
+    pub offset: i64,
+    /// Commit time in the source, microseconds since 1970 UTC; 0 where not known.
+    pub micros: i64,
+}
+
+impl EventPlace {
+    fn of(batch: &Batch, change: &ChangeBatch, row: usize) -> Self {
+        let index = change.partitions.get(row).copied().unwrap_or(u32::MAX);
+        let partition = batch.partitions.get(index as usize);
+        Self {
+            topic: partition.map_or_else(String::new, |partition| partition.topic.to_string()),
+            partition: partition.map_or(-1, |partition| partition.partition),
+            offset: change.offsets.get(row).copied().unwrap_or(-1),
+            micros: change.source_micros.get(row).copied().unwrap_or(0),
+        }
+    }
+}
+
+/// `topic/partition@offset`
+impl fmt::Display for EventPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}@{}", self.topic, self.partition, self.offset)
+    }
+}
+
+/// A value that its column cannot hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnfitAt {
+    /// The column.
+    pub column: Arc<str>,
+    /// The event that it comes from.
+    pub place: EventPlace,
+}
+
+impl fmt::Display for UnfitAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "column {} cannot hold the value of record {} exactly", self.column, self.place)
+    }
+}
+
+/// Looks at the changes of one table that are not in the sink yet; `keep(partition index, offset)` says which.
+///
+/// # Errors
+/// The first value that its column cannot hold.
+pub fn look<'a>(
+    (stored, lineage): (&Arc<TableSchema>, &Lineage),
+    batch: &Batch,
+    changes: &[&'a ChangeBatch],
+    policy: SchemaChange,
+    keep: impl Fn(u32, i64) -> bool,
+) -> Result<Outlook<'a>, UnfitAt> {
+    let mut stored = Cow::Borrowed(stored.as_ref());
+    let mut lineage = Cow::Borrowed(lineage);
+    let mut outlook =
+        Outlook { aligned: Vec::with_capacity(changes.len()), steps: Vec::new(), refused: None };
+    for change in changes {
+        let mut places = change.partitions.iter().zip(&change.offsets);
+        let Some(first) = places.position(|(&partition, &offset)| keep(partition, offset)) else { continue };
+        match judge(&stored, &lineage, &change.schema, times(change, first), policy) {
+            Verdict::Settled => {}
+            Verdict::Change(step) => {
+                realign(&mut outlook.aligned, batch, &step)?;
+                let (after, known) = (step.stored.clone(), step.lineage.clone());
+                let place = EventPlace::of(batch, change, first);
+                outlook.steps.push(Met { before: stored.into_owned(), step: *step, place });
+                (stored, lineage) = (Cow::Owned(after), Cow::Owned(known));
+            }
+            Verdict::Refuse(differences) => {
+                let place = EventPlace::of(batch, change, first);
+                outlook.refused = Some(refusal(change, place, differences));
+                return Ok(outlook);
+            }
+        }
+        let aligned = align(change, &stored).map_err(|unfit| unfit_at(batch, change, unfit))?;
+        outlook.aligned.push(aligned.map_or(Cow::Borrowed(*change), Cow::Owned));
+    }
+    Ok(outlook)
+}
+
+fn refusal(change: &ChangeBatch, place: EventPlace, differences: Vec<Difference>) -> Pending {
+    let events = Described::from(change.schema.as_ref());
+    Pending { events, place, differences }
+}
+
+fn realign(aligned: &mut [Cow<'_, ChangeBatch>], batch: &Batch, step: &SchemaStep) -> Result<(), UnfitAt> {
+    for change in aligned {
+        if let Some(renamed) = rename_columns(change, &step.renames) {
+            *change = Cow::Owned(renamed);
+        }
+        if let Some(brought) = align(change, &step.stored).map_err(|unfit| unfit_at(batch, change, unfit))? {
+            *change = Cow::Owned(brought);
+        }
+    }
+    Ok(())
+}
+
+/// Commit time in the source of the first change that counts, and of the newest.
+fn times(change: &ChangeBatch, first: usize) -> (i64, i64) {
+    let of = change.source_micros.get(first..).unwrap_or_default();
+    (of.first().copied().unwrap_or(0), of.iter().copied().max().unwrap_or(0))
+}
+
+fn unfit_at(batch: &Batch, change: &ChangeBatch, unfit: Unfit) -> UnfitAt {
+    UnfitAt { column: unfit.column, place: EventPlace::of(batch, change, unfit.row) }
+}

@@ -1,0 +1,72 @@
+//! Behaviours of `docs/acceptance.md` that belong to no capability of their own.
+
+use std::collections::{BTreeMap, HashSet};
+use std::pin::pin;
+
+use bytes::Bytes;
+use futures::SinkExt;
+use serde_json::Value;
+
+use crate::oracle::{assert_all_equal, becomes_equal};
+use crate::shop::{Plan, TABLES};
+use crate::stack::kafka::Stored;
+use crate::workload::{seed, work};
+
+/// The event without its schema block.
+fn payload(record: &Stored) -> Option<Value> {
+    let value: Value = serde_json::from_slice(record.value.as_deref()?).unwrap();
+    Some(value["payload"].clone())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_of_a_thousand_rows_arrives_whole() {
+    let shop = Plan::new("copy").open().await;
+    let rows: String =
+        (0..1_000).map(|n| format!("{}\tcopied {n}\tcopy{n}@example.com\n", 50_000 + n)).collect();
+    let sink = shop.source.copy_in("COPY public.customers (id, name, email) FROM STDIN").await.unwrap();
+    let mut sink = pin!(sink);
+    sink.send(Bytes::from(rows)).await.unwrap();
+    sink.close().await.unwrap();
+    shop.catch_up().await;
+
+    let records = shop.broker().read_all(&shop.topic("customers"));
+    let places: Vec<Value> = records
+        .iter()
+        .filter_map(payload)
+        .filter(|event| event["op"] == "c")
+        .map(|event| event["source"]["lsn"].clone())
+        .collect();
+    let different: HashSet<String> = places.iter().map(Value::to_string).collect();
+    assert_eq!(places.len(), 1_000);
+    assert!(different.len() < 1_000, "each row has a place of its own in the log: nothing was tried");
+    assert_all_equal(&shop).await;
+}
+
+/// Records that the connector sends twice.
+const SENT_AGAIN: usize = 10_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_records_that_the_connector_sends_again_change_nothing() {
+    let shop = Plan::new("again").open().await;
+    work(&shop, seed(), 4, 9_500).await;
+    shop.delivered().await;
+    let mut run = shop.program("run").start();
+    becomes_equal(&shop, &run).await;
+
+    let mut by_topic: BTreeMap<String, Vec<Stored>> = BTreeMap::new();
+    for table in TABLES {
+        by_topic.insert(shop.topic(table), shop.broker().read_all(&shop.topic(table)));
+    }
+    // Everything after the snapshot, as after a crash before the first offsets were stored.
+    let streamed = |record: &Stored| payload(record).is_none_or(|event| event["op"] != "r");
+    let again: Vec<Stored> = by_topic
+        .into_values()
+        .flat_map(|records| records.into_iter().skip_while(|record| !streamed(record)))
+        .collect();
+    assert!(again.len() >= SENT_AGAIN, "only {} records", again.len());
+    shop.broker().write_again(&again);
+    becomes_equal(&shop, &run).await;
+
+    run.stop().await;
+    assert_all_equal(&shop).await;
+}
