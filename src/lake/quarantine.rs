@@ -119,7 +119,9 @@ impl QuarantineTable {
                 failpoint::hit("lake.after_quarantine_commit");
                 self.read.insert(add.path.into());
                 let ledger = Arc::make_mut(&mut self.ledger);
-                rows.iter().for_each(|row| ledger.apply(row));
+                for row in &rows {
+                    ledger.apply(row);
+                }
                 return Ok(conflicts);
             }
             self.look(writer).await?;
@@ -177,7 +179,9 @@ impl QuarantineTable {
         for path in new {
             let rows = self.read_file(&path, false).await?;
             let ledger = Arc::make_mut(&mut self.ledger);
-            rows.iter().for_each(|row| ledger.apply(row));
+            for row in &rows {
+                ledger.apply(row);
+            }
             self.read.insert(path);
         }
         Ok(())

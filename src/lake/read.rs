@@ -21,6 +21,7 @@ use super::progress::parse_app_id;
 use super::schema::PIPELINE;
 use super::state::TableState;
 use super::{LakeOptions, create};
+use crate::change::quarantine::is_of_replays;
 
 const CONCURRENCY: usize = 8;
 
@@ -270,7 +271,8 @@ fn info(folder: &str, state: &TableState) -> TableInfo {
     let pipeline = configuration.get(PIPELINE).cloned();
     let positions = state.txns().values().filter_map(|txn| {
         let (partition, _) = parse_app_id(pipeline.as_deref()?, &txn.app_id)?;
-        Some((partition.to_string(), txn.version))
+        let is_read = !is_of_replays(&partition);
+        is_read.then(|| (partition.to_string(), txn.version))
     });
     TableInfo {
         name: folder.replace('/', "."),

@@ -15,6 +15,7 @@ use super::Lane;
 use super::attempt::{Attempt, AttemptEnd};
 use crate::change::quarantine::{
     Ledger, Payload, PendingReplay, QuarantineEvent, QuarantineRow, RecordPlace, RecordState, Settlement,
+    replays_of,
 };
 use crate::change::{Batch, CommitReport, Sink, Span, TopicPartition};
 use crate::debezium::{Decoder, RecordRef};
@@ -205,7 +206,7 @@ fn push(decoder: &mut Decoder, record: &QuarantineRow) -> Result<(), String> {
 
 /// Gives the changes of a batch the positions of a replay instead of those of their records.
 fn at_own_position(mut batch: Batch, replay: &Replay) -> Batch {
-    let partition = position_of(&replay.partition);
+    let partition = replays_of(&replay.partition);
     let first = replay.number.saturating_mul(ROOM);
     let identity = replay.asked.first().map(|asked| asked.place.identity.clone());
     let places: BTreeMap<i64, i64> =
@@ -223,11 +224,6 @@ fn at_own_position(mut batch: Batch, replay: &Replay) -> Batch {
         .collect();
     batch.replay = true;
     batch
-}
-
-/// The partition under which the position of replays of `partition` is stored. `#` is in no topic's name.
-fn position_of(partition: &TopicPartition) -> TopicPartition {
-    TopicPartition::new(format!("{}#replay", partition.topic), partition.partition)
 }
 
 /// Takes back the answers of records that the sink did not take.

@@ -55,12 +55,10 @@ impl Part {
         };
         let ((first_deletes, second_deletes), (first_rows, second_rows)) =
             (split(&self.deletes), split(&self.rows));
-        (self.len() > 1).then(|| {
-            [
-                Self { deletes: first_deletes, rows: first_rows },
-                Self { deletes: second_deletes, rows: second_rows },
-            ]
-        })
+        (self.len() > 1).then_some([
+            Self { deletes: first_deletes, rows: first_rows },
+            Self { deletes: second_deletes, rows: second_rows },
+        ])
     }
 }
 

@@ -63,7 +63,7 @@ use self::ledger::{LedgerTables, Ledgers};
 use self::names::{TargetName, Targets};
 use self::progress::{Move, ProgressTable};
 use self::quarantine::QuarantineTable;
-use self::refusals::Refusals;
+use self::refusals::{Found, Refusals};
 use self::schemas::{Memory, SchemaTables};
 use self::session::Session;
 use self::sqlstate::Trouble;
@@ -196,7 +196,8 @@ impl Mirror {
         let mut report = CommitReport { stopped: self.stopped.reasons.clone(), ..CommitReport::default() };
         let moves = work::moves(batch, &self.known, &self.stopped);
         // Answers to replays come without a position.
-        if moves.is_empty() && !(batch.spans.is_empty() && !batch.settled.is_empty()) {
+        let answers = batch.spans.is_empty() && !batch.settled.is_empty();
+        if moves.is_empty() && !answers {
             self.refusals.unreported(&mut report);
             return Ok(report);
         }
@@ -250,42 +251,13 @@ impl Mirror {
         if !moves.is_empty() && !self.progress.advance(&session.client, &session.progress, &moves).await? {
             return Err(Failure::Moved);
         }
-        for segment in segments.iter().filter(|segment| !self.refusals.isolates(segment.table)) {
-            let started = Instant::now();
-            let table = report.tables.entry(segment.table.to_string()).or_default();
-            // To leave it out and commit would lose its rows.
-            let Some(writer) = session.table(segment.table, segment.schema) else {
-                let message = format!("table {} was not made ready for its rows", segment.table);
-                return Err(Failure::Sink(SinkError::Retry { class: "session", message }));
-            };
-            let aside = Aside {
-                kept: &self.ledger_tables.kept(),
-                owner: self.ledger_tables.owner(segment.table),
-                name: segment.aside.clone(),
-            };
-            if let Err(trouble) = apply::write_all(writer, &segment.folded, &aside, batch, table).await {
-                session.forget(segment.table);
-                return Err(of_table(trouble, segment.table));
-            }
-            table.duration += started.elapsed();
-            failpoint::hit("mirror.in_transaction");
-        }
+        self.write_whole(session, &segments, batch, &mut report).await?;
+        let found = if isolated {
+            self.write_isolated(session, &conformed, &mut kept, &mut report).await?
+        } else {
+            Found::default()
+        };
         let ledgers = self.store_ledgers(session, &segments).await?;
-        let mut found = refusals::Found::default();
-        if isolated {
-            let starts = work::starts(batch, &self.known, &self.stopped);
-            found = self.refusals.write(session, &conformed, &starts, &mut report).await?;
-            let rows = work::refused_rows(batch, &found.refused, &found.superseded, self.quarantine.lane());
-            let rows = rows.map_err(|place| {
-                let message = format!(
-                    "record {place} was refused, and is not kept as it came: restart to read it again"
-                );
-                Failure::Sink(SinkError::Retry { class: "quarantine", message })
-            })?;
-            let decoded = kept.len();
-            kept.extend(rows);
-            work::drop_repeated(&mut kept, decoded);
-        }
         self.quarantine.insert(&session.client, &kept).await?;
         if let Some((_, rows, missing)) = &mut raw {
             work::without_refused(rows, missing, &found.refused);
@@ -339,6 +311,59 @@ impl Mirror {
             }
         }
         Ok(ledgers)
+    }
+
+    /// Writes the parts of tables that are written as a whole.
+    async fn write_whole(
+        &self,
+        session: &mut Session,
+        segments: &[Segment<'_>],
+        batch: &Batch,
+        report: &mut CommitReport,
+    ) -> Result<(), Failure> {
+        for segment in segments.iter().filter(|segment| !self.refusals.isolates(segment.table)) {
+            let started = Instant::now();
+            let table = report.tables.entry(segment.table.to_string()).or_default();
+            // To leave it out and commit would lose its rows.
+            let Some(writer) = session.table(segment.table, segment.schema) else {
+                let message = format!("table {} was not made ready for its rows", segment.table);
+                return Err(Failure::Sink(SinkError::Retry { class: "session", message }));
+            };
+            let aside = Aside {
+                kept: &self.ledger_tables.kept(),
+                owner: self.ledger_tables.owner(segment.table),
+                name: segment.aside.clone(),
+            };
+            if let Err(trouble) = apply::write_all(writer, &segment.folded, &aside, batch, table).await {
+                session.forget(segment.table);
+                return Err(of_table(trouble, segment.table));
+            }
+            table.duration += started.elapsed();
+            failpoint::hit("mirror.in_transaction");
+        }
+        Ok(())
+    }
+
+    /// Writes the parts of tables that refuse single rows, and adds those rows to what is `kept` in quarantine.
+    async fn write_isolated(
+        &self,
+        session: &mut Session,
+        batch: &Batch,
+        kept: &mut Vec<QuarantineRow>,
+        report: &mut CommitReport,
+    ) -> Result<Found, Failure> {
+        let starts = work::starts(batch, &self.known, &self.stopped);
+        let found = self.refusals.write(session, batch, &starts, report).await?;
+        let rows = work::refused_rows(batch, &found.refused, &found.superseded, self.quarantine.lane());
+        let rows = rows.map_err(|place| {
+            let message =
+                format!("record {place} was refused, and is not kept as it came: restart to read it again");
+            Failure::Sink(SinkError::Retry { class: "quarantine", message })
+        })?;
+        let decoded = kept.len();
+        kept.extend(rows);
+        work::drop_repeated(kept, decoded);
+        Ok(found)
     }
 
     /// The batch with the changes of each table in the one form that its table has here, which is changed before where

@@ -125,7 +125,9 @@ impl QuarantineTable {
         }
         let mut ledger = Ledger::default();
         let found = self.read(client, None).await?;
-        found.iter().for_each(|row| ledger.apply(row));
+        for row in &found {
+            ledger.apply(row);
+        }
         self.rows = found.len() as i64;
         self.ledger = Arc::new(ledger);
         Ok(())
@@ -230,9 +232,6 @@ impl QuarantineTable {
             self.name.sql(),
             names.join(", ")
         );
-        fn each<'a, T>(rows: &'a [QuarantineRow], part: impl Fn(&'a QuarantineRow) -> T) -> Vec<T> {
-            rows.iter().map(part).collect()
-        }
         let payload =
             |row: &'_ QuarantineRow| row.payload.as_ref().map(|payload| headers_to_text(&payload.headers));
         let name = |part: fn(&TableId) -> &str| each(rows, move |row| row.table.as_ref().map(part));
@@ -274,7 +273,14 @@ impl QuarantineTable {
     /// Enters rows that are committed.
     pub(super) fn enter(&mut self, rows: &[QuarantineRow]) {
         let ledger = Arc::make_mut(&mut self.ledger);
-        rows.iter().for_each(|row| ledger.apply(row));
+        for row in rows {
+            ledger.apply(row);
+        }
         self.rows += rows.len() as i64;
     }
+}
+
+/// One value of each row.
+fn each<'a, T>(rows: &'a [QuarantineRow], part: impl Fn(&'a QuarantineRow) -> T) -> Vec<T> {
+    rows.iter().map(part).collect()
 }

@@ -133,7 +133,7 @@ fn texts() -> Vec<Case> {
         case(
             ColumnType::Other("inet".to_owned()),
             text([Some("10.0.0.1"), None, None, None]),
-            [Some("10.0.0.1"), None, None, None],
+            [Some("10.0.0.1/32"), None, None, None],
         ),
         case(
             ColumnType::Binary,

@@ -24,6 +24,9 @@ fn sizes() -> (i64, i64) {
 const WRONG: &str = "amount = \"decimal_text(12,2)\"";
 const RIGHT: &str = "amount = \"decimal(12,2)\"";
 
+/// Portions in which good and bad records take turns.
+const PORTIONS: i64 = 10;
+
 fn plan(name: &'static str) -> Plan {
     Plan {
         schema_blocks: false,
@@ -131,16 +134,26 @@ async fn bad_records_among_good_ones_are_kept_and_replayed_once_their_cause_is_c
     // The snapshot makes the table known in every sink.
     shop.source.execute("INSERT INTO public.readings VALUES (0, 'first', NULL, NULL)", &[]).await.unwrap();
     shop.catch_up().await;
-    let insert = format!(
-        "INSERT INTO public.readings SELECT id, 'n' || id, NULL, CASE WHEN id % 100 = 0 THEN (id % 30000) / 100.0 END
-         FROM generate_series(1, {rows}) id"
-    );
-    shop.source.batch_execute(&insert).await.unwrap();
-    let mut expected: BTreeMap<String, u64> = BTreeMap::new();
     let spoiled: Vec<_> = (0..bad as usize).map(|number| spoiled(&shop, number)).collect();
-    spoiled.iter().for_each(|(code, ..)| *expected.entry((*code).to_owned()).or_default() += 1);
-    let records: Vec<_> = spoiled.into_iter().map(|(_, key, value)| (key, value)).collect();
-    shop.broker().write_all(&shop.topic("readings"), &records);
+    let mut expected: BTreeMap<String, u64> = BTreeMap::new();
+    for (code, ..) in &spoiled {
+        *expected.entry((*code).to_owned()).or_default() += 1;
+    }
+    // In portions, so that bad records lie among good ones, and their share stays below the limit.
+    let mut spoiled = spoiled.into_iter().map(|(_, key, value)| (key, value));
+    for portion in 0..PORTIONS {
+        let insert = format!(
+            "INSERT INTO public.readings SELECT id, 'n' || id, NULL, CASE WHEN id % 100 = 0 THEN (id % 30000) / 100.0 END
+             FROM generate_series({}, {}) id",
+            portion * rows / PORTIONS + 1,
+            (portion + 1) * rows / PORTIONS,
+        );
+        shop.source.batch_execute(&insert).await.unwrap();
+        shop.delivered().await;
+        let records: Vec<_> = spoiled.by_ref().take((bad / PORTIONS) as usize).collect();
+        shop.broker().write_all(&shop.topic("readings"), &records);
+    }
+    assert!(spoiled.next().is_none(), "rows must be a multiple of {}", 100 * PORTIONS);
     let partial = 40;
     partial_updates(&shop, rows + 1, partial).await;
     shop.delivered().await;

@@ -247,13 +247,17 @@ mod tests {
             row(3, Replayed, 7),
         ];
         let mut expected = Ledger::default();
-        rows.iter().for_each(|row| expected.apply(row));
+        for row in &rows {
+            expected.apply(row);
+        }
         let mut random = fastrand::Rng::with_seed(11);
         for round in 0..200 {
             let mut shuffled: Vec<&QuarantineRow> = rows.iter().chain(&rows).collect();
             random.shuffle(&mut shuffled);
             let mut ledger = Ledger::default();
-            shuffled.into_iter().for_each(|row| ledger.apply(row));
+            for row in shuffled {
+                ledger.apply(row);
+            }
             assert_eq!(ledger, expected, "round {round}");
         }
         let states: Vec<_> = expected.records().map(|(_, record)| record.state.word()).collect();

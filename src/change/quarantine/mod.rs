@@ -26,6 +26,19 @@ pub use limit::{Limiter, Limits};
 pub use marks::{KeyChange, Marks, Verdict};
 pub use rows::{QuarantineEvent, QuarantineRow};
 
+/// Under this name behind its topic's stands the position of a partition's replays. `#` is in no topic's name.
+const REPLAYS: &str = "#replay";
+
+/// The partition under which a sink stores how far the replays of `partition` have got.
+pub fn replays_of(partition: &TopicPartition) -> TopicPartition {
+    TopicPartition::new(format!("{}{REPLAYS}", partition.topic), partition.partition)
+}
+
+/// Whether that is the position of replays, and not of a partition that is read.
+pub fn is_of_replays(partition: &TopicPartition) -> bool {
+    partition.topic.ends_with(REPLAYS)
+}
+
 /// Where one record lies in one log.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RecordPlace {

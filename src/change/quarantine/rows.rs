@@ -207,10 +207,10 @@ pub fn from_batch(batch: &RecordBatch) -> Result<Vec<QuarantineRow>, ArrowError>
     let partitions = columns
         .named("partition")?
         .as_primitive_opt::<Int32Type>()
-        .ok_or_else(|| columns.mismatch("partition"))?;
+        .ok_or_else(|| Columns::mismatch("partition"))?;
     let (offsets, replays) = (columns.long("offset")?, columns.long("replay")?);
     let at = columns.time("at")?;
-    let force = columns.named("force")?.as_boolean_opt().ok_or_else(|| columns.mismatch("force"))?;
+    let force = columns.named("force")?.as_boolean_opt().ok_or_else(|| Columns::mismatch("force"))?;
     let payloads = columns.payloads()?;
     let mut rows = Vec::with_capacity(batch.num_rows());
     for row in 0..batch.num_rows() {
@@ -245,28 +245,28 @@ pub fn from_batch(batch: &RecordBatch) -> Result<Vec<QuarantineRow>, ArrowError>
 struct Columns<'a>(&'a RecordBatch);
 
 impl<'a> Columns<'a> {
-    fn mismatch(&self, name: &str) -> ArrowError {
+    fn mismatch(name: &str) -> ArrowError {
         ArrowError::SchemaError(format!("the quarantine has no column {name} of the expected type"))
     }
 
     fn named(&self, name: &str) -> Result<&'a ArrayRef, ArrowError> {
-        self.0.column_by_name(name).ok_or_else(|| self.mismatch(name))
+        self.0.column_by_name(name).ok_or_else(|| Self::mismatch(name))
     }
 
     fn text(&self, name: &str) -> Result<&'a StringArray, ArrowError> {
-        self.named(name)?.as_string_opt().ok_or_else(|| self.mismatch(name))
+        self.named(name)?.as_string_opt().ok_or_else(|| Self::mismatch(name))
     }
 
     fn long(&self, name: &str) -> Result<&'a Int64Array, ArrowError> {
-        self.named(name)?.as_primitive_opt::<Int64Type>().ok_or_else(|| self.mismatch(name))
+        self.named(name)?.as_primitive_opt::<Int64Type>().ok_or_else(|| Self::mismatch(name))
     }
 
     fn time(&self, name: &str) -> Result<&'a TimestampMicrosecondArray, ArrowError> {
-        self.named(name)?.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(|| self.mismatch(name))
+        self.named(name)?.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(|| Self::mismatch(name))
     }
 
     fn bytes(&self, name: &str) -> Result<&'a BinaryArray, ArrowError> {
-        self.named(name)?.as_binary_opt().ok_or_else(|| self.mismatch(name))
+        self.named(name)?.as_binary_opt().ok_or_else(|| Self::mismatch(name))
     }
 
     fn payloads(&self) -> Result<Option<Payloads<'a>>, ArrowError> {

@@ -43,20 +43,26 @@ pub(super) async fn run(settings: &Settings, args: &QuarantineShowArgs) -> Resul
     if let Some(payload) = record.and_then(|record| record.payload)
         && let Value::Object(shown) = &mut shown
     {
-        describe(shown, &payload, args.payload.then_some(found.record.row_key.as_deref()));
+        describe(shown, &payload);
+        if args.payload {
+            shown.insert("row_key".to_owned(), json!(found.record.row_key));
+            content(shown, &payload);
+        }
     }
     print(&shown, args.output)
         .map_err(|error| Failed::failure(format!("the record cannot be printed: {error}")))?;
     Ok(Exit::Success)
 }
 
-/// Adds what the record was made of; its bytes with `content`, which holds the key of its row.
-fn describe(shown: &mut Map<String, Value>, payload: &Payload, content: Option<Option<&str>>) {
+/// Adds what the record was made of.
+fn describe(shown: &mut Map<String, Value>, payload: &Payload) {
     shown.insert("kafka_timestamp".to_owned(), json!(time(payload.timestamp_ms.saturating_mul(1000))));
     shown.insert("key_bytes".to_owned(), json!(payload.key.as_ref().map(Vec::len)));
     shown.insert("value_bytes".to_owned(), json!(payload.value.as_ref().map(Vec::len)));
-    let Some(row_key) = content else { return };
-    shown.insert("row_key".to_owned(), json!(row_key));
+}
+
+/// Adds its bytes.
+fn content(shown: &mut Map<String, Value>, payload: &Payload) {
     shown.insert("key".to_owned(), payload.key.as_deref().map_or(Value::Null, readable));
     shown.insert("value".to_owned(), payload.value.as_deref().map_or(Value::Null, readable));
     let headers = payload.headers.iter().map(

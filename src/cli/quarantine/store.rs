@@ -22,7 +22,7 @@ pub(super) struct Found {
 
 /// The quarantine of one lane.
 pub(super) enum Store {
-    Lake(LakeQuarantine),
+    Lake(Box<LakeQuarantine>),
     Mirror { lane: String, quarantine: MirrorQuarantine },
 }
 
@@ -43,7 +43,7 @@ impl Store {
         let wanted = |name: &str| lane.is_none_or(|lane| lane == name);
         let mut stores = Vec::new();
         if settings.lake.is_on() && wanted("lake") {
-            stores.push(Self::Lake(LakeQuarantine::open(&lake_options(settings)).await?));
+            stores.push(Self::Lake(Box::new(LakeQuarantine::open(&lake_options(settings)).await?)));
         }
         for (name, mirror) in settings.mirrors.iter().filter(|(name, _)| wanted(name)) {
             let quarantine = MirrorQuarantine::open(&mirror_options(settings, name, mirror)).await;

@@ -139,11 +139,16 @@ async fn mirror(what: &str, shop: &Shop, setting: &Setting, client: &Client, sch
     for column in COLUMNS {
         // A hstore is compared as its JSON; without the extension that is what the column has.
         let native = column.ddl == "hstore" && what == "target" && is_hstore(client).await;
-        let shown = if native { "hstore_to_json(h)::text".to_owned() } else { shown(column) };
+        let rule = (column.expected)(setting, column.name);
+        let shown = match (column.ddl, rule.compare) {
+            ("hstore", _) if native => "hstore_to_json(h)::text".to_owned(),
+            ("inet", _) => format!("CASE WHEN {0} IS NOT NULL THEN format('%s', {0}) END", column.name),
+            (_, Compare::Near) => format!("(extract(epoch FROM {}) * 1000000)::bigint::text", column.name),
+            _ => shown(column),
+        };
         let sql = format!("SELECT id, {shown} FROM {schema}.every_type ORDER BY id");
         let rows = client.query(&sql, &[]).await.unwrap_or_else(|error| panic!("{sql}: {}", reason(&error)));
         let found: Vec<(i64, Option<String>)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-        let rule = (column.expected)(setting, column.name);
         differences(&mut text, what, column, rule.compare, &expected(shop, &rule.mirror).await, &found);
     }
     text

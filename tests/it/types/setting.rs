@@ -38,6 +38,8 @@ impl Setting {
             ("binary.handling.mode", self.binary),
             ("interval.handling.mode", self.intervals),
             ("hstore.handling.mode", self.pairs),
+            // What cannot be converted is null, as by default: the rules are about what arrives.
+            ("event.converting.failure.handling.mode", "warn"),
         ];
         if self.source_types {
             settings.push(("column.propagate.source.type", ".*"));
