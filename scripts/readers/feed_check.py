@@ -23,7 +23,8 @@ FEED_COLUMNS = ("_change_type", "_commit_version", "_commit_timestamp")
 
 def rows_of(table, names):
     columns = [canonical(table.column(name)).to_pylist() for name in names]
-    return list(zip(*columns))
+    # As texts: NaN equals nothing, not even itself.
+    return [repr(row) for row in zip(*columns)]
 
 
 def with_deltalake(path, first):

@@ -10,6 +10,7 @@ import argparse
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyarrow
@@ -46,9 +47,10 @@ def about(table):
     return found
 
 
-def versions(table, count):
-    """The latest version and older ones, evenly spread over those that can be read."""
-    known = list(entries(table))
+def versions(table, count, days):
+    """The latest version and older ones, evenly spread over those that can be read and are not older than that."""
+    oldest = time.time() - days * 24 * 3600
+    known = [version for version, path in entries(table).items() if path.stat().st_mtime > oldest]
     if known[0] != 0:
         checkpoints = (int(path.name[:20]) for path in (table / "_delta_log").glob("*.checkpoint*.parquet"))
         first = min(checkpoints)
@@ -107,6 +109,7 @@ def main():
     parser.add_argument("--alluvium", metavar="PROGRAM", help="ask this program too")
     parser.add_argument("--sql", action="append", default=[], metavar="STATEMENT", help="let Spark run this first")
     parser.add_argument("--versions", type=int, default=4, help="how many versions besides the latest (default 4)")
+    parser.add_argument("--days", type=int, default=36500, help="only versions of the last DAYS days")
     arguments = parser.parse_args()
     lake = arguments.lake.resolve()
     spark = spark_session.start()
@@ -116,7 +119,7 @@ def main():
     for table in [lake / name for name in arguments.tables] or tables(lake):
         name = str(table.relative_to(lake))
         report[name] = {"about": about(table), "versions": {}}
-        chosen = versions(table, arguments.versions)
+        chosen = versions(table, arguments.versions, arguments.days)
         for version in chosen:
             latest = version == chosen[0]
             readers = {"spark": with_spark(spark, table, version, latest), "deltalake": with_deltalake(table, version)}

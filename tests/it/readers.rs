@@ -7,6 +7,7 @@ use std::process::Command;
 
 use crate::shop::{Plan, Shop, TABLES};
 use crate::stack::{path_text, project};
+use crate::upkeep::touch;
 use crate::workload::{seed, work};
 
 /// Prints the rows of each table and the sum of a column, of those rows for which a condition holds.
@@ -96,4 +97,27 @@ async fn python_tells_deleted_rows_and_ended_versions_from_the_others() {
         ("orders", "__cdc_offset", "true"),
     ];
     assert_eq!(python(&shop.lake, &tables), expected, "Python (left) and the source (right)");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn python_replays_the_change_data_feed_to_the_tables_themselves() {
+    let mut plan = Plan::new("feed");
+    plan.settings = "[defaults]\nchange_data_feed = true\n\n[[tables]]\nsource = \"public.products\"\n\
+                     write = \"copy-on-write\"\n\n[[tables]]\nsource = \"public.orders\"\ndelete = \"soft\"\n"
+        .to_owned();
+    let shop = plan.open().await;
+    for third in 0..3 {
+        work(&shop, seed(), 2, 200).await;
+        touch(&shop, third).await;
+    }
+    let mut command = Command::new("bash");
+    command
+        .arg(project().join("scripts/stack/python.sh"))
+        .arg(project().join("scripts/readers/feed_check.py"));
+    let output = command.arg(path_text(&shop.lake)).args(TABLES).output().unwrap();
+    let report = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{report}\n{}", String::from_utf8_lossy(&output.stderr));
+    for change in ["insert", "update_preimage", "update_postimage", "delete"] {
+        assert!(report.contains(change), "no {change} took part: {report}");
+    }
 }
