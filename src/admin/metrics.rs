@@ -41,6 +41,8 @@ pub struct Metrics {
     pub clock_skew: IntCounterVec,
     /// When the lane last committed.
     pub last_commit: GaugeVec,
+    /// When the connector sent the newest change or heartbeat that was read.
+    pub source_alive: GaugeVec,
     /// 1 for the state a lane is in.
     pub lane_state: IntGaugeVec,
     /// 1 for a table that has stopped.
@@ -118,6 +120,11 @@ impl Metrics {
             lag: r.gauge("lag_records", "Records behind the end", &["lane", "topic", "partition"])?,
             freshness: r.histogram("freshness_seconds", "From source to sink", LANE, &FRESHNESS_BUCKETS)?,
             clock_skew: r.counter("clock_skew_total", "Changes from our future, counted as fresh", LANE)?,
+            source_alive: r.timestamp(
+                "source_alive_timestamp_seconds",
+                "When the connector sent the newest event that was read",
+                LANE,
+            )?,
             last_commit: r.timestamp(
                 "last_commit_timestamp_seconds",
                 "When the lane last committed",

@@ -132,6 +132,8 @@ fn batch(events: &[Event]) -> ChangeBatch {
         partitions: vec![0; events.len()],
         offsets: (0..events.len() as i64).collect(),
         source_micros: vec![0; events.len()],
+        lsns: vec![0; events.len()],
+        truncates: Vec::new(),
         moves: (!halves.is_empty()).then(|| KeyMoves {
             changes: halves.iter().map(|(at, _)| *at).collect(),
             keys: RecordBatch::try_new(key_schema, vec![others]).unwrap(),

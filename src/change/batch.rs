@@ -8,7 +8,7 @@ use arrow::array::RecordBatch;
 use arrow::buffer::BooleanBuffer;
 
 use super::quarantine::{Originals, Quarantined, Settlement};
-use super::{Span, TableId, TableSchema, TopicPartition};
+use super::{Span, TableId, TableSchema, TopicPartition, Truncate};
 
 /// What an event did to a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -21,6 +21,8 @@ pub enum Operation {
     Delete,
     /// `r`: read by a snapshot.
     Read,
+    /// `t`: the whole table was emptied. Its row is all null; [`ChangeBatch::truncates`] says what it takes away.
+    Truncate,
 }
 
 impl Operation {
@@ -31,12 +33,13 @@ impl Operation {
             Self::Update => "u",
             Self::Delete => "d",
             Self::Read => "r",
+            Self::Truncate => "t",
         }
     }
 
     /// Whether the row exists after it.
     pub fn is_upsert(self) -> bool {
-        self != Self::Delete
+        matches!(self, Self::Create | Self::Update | Self::Read)
     }
 }
 
@@ -67,7 +70,8 @@ pub struct ChangeBatch {
     /// What each change did.
     pub operations: Vec<Operation>,
     /// The row after the change, columns as in [`TableSchema::arrow`]. A delete has its key columns only, taken from
-    /// the record key; its other cells are null and mean nothing.
+    /// the record key; its other cells are null and mean nothing. In a table without key a delete has the whole row as
+    /// it was, and an update is two entries with one offset: the delete of the row before, and the row after.
     pub rows: RecordBatch,
     /// For each column `None`, or a mask of the cells that are absent (null in `rows`, unchanged in the source).
     pub absent: Vec<Option<BooleanBuffer>>,
@@ -79,6 +83,11 @@ pub struct ChangeBatch {
     pub source_micros: Vec<i64>,
     /// Which of the changes are halves of a key change; `None` where none is.
     pub moves: Option<KeyMoves>,
+    /// Place of the change in the source's log (LSN); 0 where the event does not say. It decides nothing but what a
+    /// truncate takes away where partitions leave the order open.
+    pub lsns: Vec<i64>,
+    /// The truncates among the changes, in order; nearly always none.
+    pub truncates: Vec<Truncate>,
 }
 
 impl ChangeBatch {
@@ -114,6 +123,9 @@ pub struct Batch {
     pub duplicates: BTreeMap<TableId, u64>,
     /// Places where the source went on from an earlier point of its log.
     pub regressions: Vec<Regression>,
+    /// The newest time at which the connector is known to have been alive, milliseconds since 1970 UTC: when it sent a
+    /// change or a heartbeat.
+    pub alive_millis: Option<i64>,
     /// By table, how many of its columns are nullable with a default and have never been null since the start: a
     /// converter with `replace.null.with.default` writes the default for each null. Tables with such columns only.
     pub suspect_defaults: BTreeMap<TableId, u64>,
@@ -167,6 +179,10 @@ pub enum RecordErrorKind {
     InvalidValue,
     /// The schema block cannot be understood.
     InvalidSchema,
+    /// The table was truncated, and its policy is to stop then, or the truncate cannot be applied to it.
+    Truncate,
+    /// The table has no key, and its policy is to stop then, or the event does not say which row it means.
+    Keyless,
     /// The change leaves columns absent, and the row that would keep their values is known to be wrong, because an earlier
     /// record of its key is in quarantine.
     BaseQuarantined,
@@ -202,11 +218,18 @@ impl RecordErrorKind {
             Self::MissingKey => "missing_key",
             Self::InvalidValue => "invalid_value",
             Self::InvalidSchema => "invalid_schema",
+            Self::Truncate => "truncate",
+            Self::Keyless => "keyless",
             Self::BaseQuarantined => "base_quarantined",
             Self::ValueRefused => "value_refused",
             Self::ConstraintViolated => "constraint_violated",
             Self::RowTooLarge => "row_too_large",
         }
+    }
+
+    /// Whether the record is good, and it is the table that cannot go on: such a record is never put aside.
+    pub fn stops_table(self) -> bool {
+        matches!(self, Self::Truncate | Self::Keyless)
     }
 }
 

@@ -3,11 +3,14 @@
 //! The last change of a key wins. Absent columns of its row take the newest earlier value within the batch, through
 //! key changes too ([`ancestry`](super::ancestry)); where there is none they stay absent, and the sink keeps what it has
 //! stored. A delete in between cuts that search: the row after it is a replacement and inherits nothing from the row
-//! before.
+//! before. A truncate is a delete of everything: the changes that it takes away are left out
+//! ([`truncate`](super::truncate)), and the sink is told to empty itself first.
 //!
 //! A sink may keep deleted rows ([`DeleteMode::Soft`]). Then a delete is a row as well, all of whose cells but the key
 //! are absent: it takes the last values, of this batch or of the stored row, and never what its event says, which are
 //! values made up by the connector wherever the source logs the key alone.
+//!
+//! Tables without key are counted instead ([`keyless`]), and have no key changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,12 +23,15 @@ use arrow::error::ArrowError;
 use super::ancestry::{Ancestry, Found, Origins, OriginsBuilder, Parent, Trail};
 use super::input::Input;
 use super::ledger::{self, Departed, KeyChange, Ledger, Waiting};
-use super::{Batch, ChangeBatch, DeleteMode, OWN, Operation, TableSchema, UnresolvedRow};
+use super::{Batch, ChangeBatch, DeleteMode, OWN, Operation, TableSchema, Truncated, UnresolvedRow, keyless};
 
 /// Rows with unresolved cells that are named; all of them are counted.
 const NAMED: usize = 20;
 
 /// The final state of each key that a batch touches. A key is either in `rows` or in `deletes`.
+///
+/// Without a key, `deletes` are rows of which one stored instance each goes, and `rows` are added to what is stored,
+/// whether it has equal ones or not; an equal row may be in both, and more than once.
 #[derive(Debug, Clone)]
 pub struct Folded {
     /// The schema that rows and masks follow.
@@ -42,7 +48,12 @@ pub struct Folded {
     pub source_micros: Vec<i64>,
     /// Partition (its index in the batch) and offset of each row's last change.
     pub places: Vec<(u32, i64)>,
-    /// Keys to delete: the key columns only, in key order. Empty where deleted rows are kept.
+    /// Stored rows that go before anything else happens.
+    pub truncated: Option<Truncated>,
+    /// Indexes of the columns that say which row a delete means: those of the key, in key order; without a key all that
+    /// the events have.
+    pub compared: Vec<usize>,
+    /// Keys to delete: the columns of `compared` only, in that order. Empty where deleted rows are kept.
     pub deletes: RecordBatch,
     /// Where deleted rows are kept, the rows that delete what is stored and nothing of this batch: they take the cells
     /// of a stored row even if it is marked as deleted, and where none is stored they are not to be written.
@@ -80,7 +91,12 @@ impl Folded {
 
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.rows.num_rows() == 0 && self.deletes.num_rows() == 0
+        self.rows.num_rows() == 0 && self.deletes.num_rows() == 0 && self.truncated.is_none()
+    }
+
+    /// Whether rows have no key, so that equal ones may be there several times.
+    pub fn is_keyless(&self) -> bool {
+        self.schema.key().is_empty()
     }
 
     /// The ledger after this batch, given where the sink keeps each of the departing rows: `None` where a row was not
@@ -153,9 +169,12 @@ pub fn fold_onto(
     keep: impl Fn(u32, i64) -> bool,
     ledger: &Ledger,
 ) -> Result<Folded, ArrowError> {
+    if schema.key().is_empty() {
+        return fold_keyless(schema, batches, Input::concat(schema, batches, keep, &mut Ledger::default())?);
+    }
     let mut before = ledger.clone();
     before.retain_key(schema);
-    let input = Input::concat(schema, batches, keep, &before)?;
+    let input = Input::concat(schema, batches, keep, &mut before)?;
     let keys = input.keys();
     let waiting: Vec<_> = before.waiting.iter().map(|entry| entry.row.clone()).collect();
     let waiting = if waiting.is_empty() { Vec::new() } else { ledger::columns(schema, &waiting)? };
@@ -179,7 +198,48 @@ pub fn fold_onto(
         .then(|| upserts.iter().map(|&change| fold.ancestry.deletes_what_is_stored(change)).collect());
     folded.departing = fold.departing()?.map(Box::new);
     folded.ledger = fold.ledger(&upserts, &marks)?;
+    folded.truncated = fold.input.truncated;
     Ok(folded)
+}
+
+/// Folds the changes of a table without key.
+fn fold_keyless(
+    schema: &Arc<TableSchema>,
+    batches: &[&ChangeBatch],
+    input: Input<'_>,
+) -> Result<Folded, ArrowError> {
+    let compared = keyless::compared(schema, batches);
+    let cells: Vec<ArrayRef> = compared.iter().map(|&column| Arc::clone(&input.columns[column])).collect();
+    let (upserts, deletes) = keyless::count(&input.operations, &cells)?;
+    let of_mask = |mask: &BooleanBuffer| -> Option<BooleanBuffer> {
+        let mask: BooleanBuffer = upserts.iter().map(|&row| mask.value(row as usize)).collect();
+        (mask.count_set_bits() > 0).then_some(mask)
+    };
+    let absent = input.absent.iter().map(|mask| mask.as_ref().and_then(of_mask)).collect();
+    let taken = |columns: &[ArrayRef], rows: &[u32]| -> Result<Vec<ArrayRef>, ArrowError> {
+        let rows = UInt32Array::from(rows.to_vec());
+        columns.iter().map(|column| take(column, &rows, None)).collect()
+    };
+    let rows = with_rows(schema.arrow().clone(), taken(&input.columns, &upserts)?, upserts.len())?;
+    let of_deletes = Arc::new(schema.arrow().project(&compared)?);
+    let deletes = with_rows(of_deletes, taken(&cells, &deletes)?, deletes.len())?;
+    Ok(Folded {
+        schema: Arc::clone(schema),
+        rows,
+        absent,
+        origins: None,
+        operations: upserts.iter().map(|&index| input.operations[index as usize]).collect(),
+        source_micros: upserts.iter().map(|&index| input.source_micros[index as usize]).collect(),
+        places: upserts.iter().map(|&index| input.places[index as usize]).collect(),
+        truncated: input.truncated,
+        compared,
+        deletes,
+        of_stored: None,
+        changes: input.changes,
+        unresolved: Vec::new(),
+        departing: None,
+        ledger: Ledger::default(),
+    })
 }
 
 /// Cells that were passed on the way to values of folded rows, by what waits for them: row and column.
@@ -247,8 +307,10 @@ impl Fold<'_> {
             places: changes.iter().map(|&index| input.places[index as usize]).collect(),
             rows: with_rows(self.schema.arrow().clone(), columns, changes.len())?,
             deletes: RecordBatch::new_empty(self.key_schema()?),
+            truncated: None,
+            compared: self.schema.key().to_vec(),
             of_stored: None,
-            changes: input.operations.len() - input.waited,
+            changes: input.changes,
             unresolved,
             departing: None,
             ledger: Ledger::default(),

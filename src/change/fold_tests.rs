@@ -79,6 +79,8 @@ pub(super) fn batch(changes: &[Change], first_offset: i64) -> ChangeBatch {
         offsets: (first_offset..).take(changes.len()).collect(),
         source_micros: (first_offset + 1..).take(changes.len()).collect(),
         moves: None,
+        lsns: vec![0; changes.len()],
+        truncates: Vec::new(),
     }
 }
 

@@ -11,7 +11,8 @@ use arrow::compute::{cast, concat, take};
 use arrow::error::ArrowError;
 
 use super::ledger::{self, Half, KeyChange, Ledger, Pairs};
-use super::{ChangeBatch, Operation, TableSchema};
+use super::truncate;
+use super::{ChangeBatch, Operation, TableSchema, Truncated};
 
 /// The changes of a fold.
 pub(super) struct Input<'a> {
@@ -27,17 +28,21 @@ pub(super) struct Input<'a> {
     /// The other key of each half: key columns, in key order.
     pub(super) others: Vec<ArrayRef>,
     pub(super) pairs: Pairs,
+    /// Changes that count, those that a truncate took away among them.
+    pub(super) changes: usize,
+    pub(super) truncated: Option<Truncated>,
 }
 
 /// A batch with the indexes of its changes that count; `None`: all of them.
 type Kept<'a> = (&'a ChangeBatch, Option<UInt32Array>);
 
 impl<'a> Input<'a> {
+    /// A truncate takes away what `ledger` has of key changes before it.
     pub(super) fn concat(
         schema: &'a Arc<TableSchema>,
         batches: &[&ChangeBatch],
         keep: impl Fn(u32, i64) -> bool,
-        ledger: &Ledger,
+        ledger: &mut Ledger,
     ) -> Result<Self, ArrowError> {
         let mut input = Self {
             schema,
@@ -50,16 +55,24 @@ impl<'a> Input<'a> {
             halves: Vec::new(),
             others: Vec::new(),
             pairs: Pairs::default(),
+            changes: 0,
+            truncated: None,
         };
-        let mut kept: Vec<Kept<'_>> = Vec::with_capacity(batches.len());
+        let mut left: Vec<truncate::Kept<'_>> = Vec::with_capacity(batches.len());
         for batch in batches {
-            let indices: Vec<u32> = (0..batch.len())
-                .filter(|&row| keep(batch.partitions[row], batch.offsets[row]))
-                .map(|row| row as u32)
-                .collect();
-            let all = indices.len() == batch.len();
-            kept.push((*batch, (!all).then(|| UInt32Array::from(indices))));
+            let counts = |row: &usize| keep(batch.partitions[*row], batch.offsets[*row]);
+            left.push((*batch, (0..batch.len()).filter(counts).map(|row| row as u32).collect()));
         }
+        input.changes = left.iter().map(|(_, rows)| rows.len()).sum();
+        if let Some((truncated, limit)) = truncate::cut(&mut left) {
+            input.truncated = Some(truncated);
+            ledger.forget(limit);
+        }
+        let kept = left.into_iter().map(|(batch, rows)| {
+            let all = rows.len() == batch.len();
+            (batch, (!all).then(|| UInt32Array::from(rows)))
+        });
+        let kept: Vec<Kept<'_>> = kept.collect();
         input.find_halves(&kept)?;
         input.pairs = ledger::pair(&input.halves, ledger);
         let waited = input.wait(ledger)?;

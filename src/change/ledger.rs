@@ -112,6 +112,14 @@ impl Ledger {
         }
     }
 
+    /// Forgets the key changes that lie no further in the source's log than `limit`, or of which that is not known: the
+    /// table was truncated there.
+    pub(super) fn forget(&mut self, limit: i64) {
+        let later = |change: &KeyChange| change.lsn.is_some_and(|lsn| lsn > limit);
+        self.departed.retain(|entry| later(&entry.change));
+        self.waiting.retain(|entry| later(&entry.change));
+    }
+
     /// Drops what does not fit the table's key.
     pub(super) fn retain_key(&mut self, schema: &TableSchema) {
         let fits = |key: &KeyText| {

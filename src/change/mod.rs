@@ -14,13 +14,18 @@ mod ancestry;
 mod ancestry_tests;
 mod batch;
 mod convert;
+#[cfg(test)]
+mod convert_tests;
 mod evolution;
 #[cfg(test)]
 mod evolution_tests;
 pub mod fold;
 #[cfg(test)]
 mod fold_tests;
+#[cfg(test)]
+mod fold_whole_tests;
 mod input;
+mod keyless;
 mod ledger;
 mod lineage;
 mod linked;
@@ -34,6 +39,7 @@ mod resolution;
 mod sink;
 mod table;
 mod text_form;
+mod truncate;
 pub mod versions;
 #[cfg(test)]
 mod versions_tests;
@@ -59,4 +65,5 @@ pub use sink::{
     UnresolvedRow, Written,
 };
 pub use table::{Column, ColumnType, Shape, TableId, TableSchema};
+pub use truncate::{Truncate, TruncateReach, Truncated};
 pub use versions::Versions;

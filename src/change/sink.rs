@@ -205,6 +205,8 @@ pub struct TableReport {
     pub upserted: u64,
     /// Keys deleted, after folding.
     pub deleted: u64,
+    /// Whether a truncate emptied the table.
+    pub truncated: bool,
     /// Rows appended (raw table).
     pub appended: u64,
     /// Cells that were absent and whose row did not exist: stored as null.

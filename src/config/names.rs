@@ -134,6 +134,22 @@ pub(super) fn placeholder(text: &str) -> Result<(), String> {
     }
 }
 
+/// What names of metadata fields begin with.
+pub(super) fn prefix(text: &str) -> Result<(), String> {
+    if text.is_empty() {
+        return Err("is empty: fields of events could not be told from columns".to_owned());
+    }
+    Ok(())
+}
+
+/// A table of the source as `schema.table`, or a regular expression of such names.
+pub(super) fn source_or_pattern(text: &str) -> Result<(), String> {
+    if text.starts_with('^') {
+        return Regex::new(text).map(|_| ()).map_err(|_| format!("`{text}` is not a regular expression"));
+    }
+    source_table(text)
+}
+
 /// Address of Kafka Connect, or empty.
 pub(super) fn connect_url(url: &str) -> Result<(), String> {
     if url.is_empty() {

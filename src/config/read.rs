@@ -90,12 +90,22 @@ fn debezium(reader: &mut Reader<'_>, root: &mut Section) -> Option<Debezium> {
     let decimal_handling_mode = reader.take(&mut section, "decimal_handling_mode");
     let time_precision_mode = reader.take(&mut section, "time_precision_mode");
     let binary_handling_mode = reader.take(&mut section, "binary_handling_mode");
+    let flattened_prefix = checked(reader, &mut section, "flattened_prefix", names::prefix);
+    let topics: Vec<String> = reader.take(&mut section, "flattened_topics").unwrap_or_default();
+    let path = section.key("flattened_topics");
+    for (index, topic) in topics.iter().enumerate() {
+        if let Err(message) = names::topic(topic) {
+            reader.problem(&format!("{path}[{index}]"), message);
+        }
+    }
     reader.finish(&section);
     Some(Debezium {
         unavailable_value_placeholder: unavailable_value_placeholder?,
         decimal_handling_mode: decimal_handling_mode?,
         time_precision_mode: time_precision_mode?,
         binary_handling_mode: binary_handling_mode?,
+        flattened_prefix: flattened_prefix?,
+        flattened_topics: topics,
     })
 }
 
@@ -228,8 +238,16 @@ fn tables(reader: &mut Reader<'_>, root: &mut Section, defaults: &TablePolicy) -
             let source = checked(reader, &mut section, "source", names::source_table);
             let policy = policy(reader, &mut section, defaults);
             let types = reader.map(&mut section, "types", |_, raw| TypeName::from_setting(raw));
+            let sources: Vec<String> =
+                reader.take_or(&mut section, "sources", Vec::new()).unwrap_or_default();
+            let path = section.key("sources");
+            for (index, name) in sources.iter().enumerate() {
+                if let Err(message) = names::source_or_pattern(name) {
+                    reader.problem(&format!("{path}[{index}]"), message);
+                }
+            }
             reader.finish(&section);
-            Some(Table { source: source?, policy: policy?, types: types? })
+            Some(Table { source: source?, sources, policy: policy?, types: types? })
         })
         .collect();
     read.into_iter().collect()

@@ -13,7 +13,7 @@ use serde::{Serialize, Serializer};
 use super::{ByteSize, DatabaseUrl, Options, TypeName};
 use crate::change::policy::Choice;
 use crate::change::{Policies, TablePolicy};
-use crate::debezium::{Binary, ConfiguredType, Decimals, Modes, Times};
+use crate::debezium::{Binary, ConfiguredType, Decimals, Modes, Routes, Times};
 
 /// Everything that can be set. Serializes as the effective settings, with secrets redacted.
 #[derive(Debug, Clone, Serialize)]
@@ -56,6 +56,19 @@ impl Settings {
     pub fn policies(&self) -> Policies {
         let of = |table: &Table| (table.source.clone(), table.policy.clone());
         Policies { defaults: self.defaults.clone(), tables: self.tables.iter().map(of).collect() }
+    }
+
+    /// Tables that take the rows of other tables of the source. Patterns were checked when the settings were read.
+    pub fn routes(&self) -> Routes {
+        let mut routes = Routes::default();
+        for table in &self.tables {
+            for source in &table.sources {
+                if let Err(error) = routes.add(source, &table.source) {
+                    tracing::error!(%error, source, "not a route");
+                }
+            }
+        }
+        routes
     }
 
     /// Configured types by `schema.table` and column.
@@ -106,6 +119,10 @@ impl Choice for OnDataLoss {
 pub struct Debezium {
     /// Its `unavailable.value.placeholder`.
     pub unavailable_value_placeholder: String,
+    /// What names of metadata fields begin with in flattened events.
+    pub flattened_prefix: String,
+    /// Topics of flattened events that do not show it.
+    pub flattened_topics: Vec<String>,
     /// Its `decimal.handling.mode`.
     pub decimal_handling_mode: Decimals,
     /// Its `time.precision.mode`.
@@ -217,6 +234,8 @@ pub struct Source {
 pub struct Table {
     /// `schema.table` in the source.
     pub source: String,
+    /// Other tables of the source whose rows go there as well.
+    pub sources: Vec<String>,
     /// What is declared for it, with the defaults where it says nothing.
     #[serde(flatten)]
     pub policy: TablePolicy,

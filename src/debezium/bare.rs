@@ -20,7 +20,8 @@ use crate::change::{Column, ColumnType, RecordErrorKind, TableId, TableSchema};
 use super::cell::compact;
 use super::configured::ConfiguredType;
 use super::fault::{Decoded, Fault};
-use super::key::KeyNames;
+use super::flattened;
+use super::key::{KeyNames, is_of_router};
 use super::modes::Modes;
 use super::placeholder::Placeholder;
 use super::row::Layout;
@@ -34,6 +35,8 @@ pub(super) struct TypeSources<'a> {
     pub(super) known: Option<&'a TableSchema>,
     pub(super) modes: Modes,
     pub(super) placeholder: &'a Placeholder,
+    /// In flattened events, what the names of fields begin with that are no columns.
+    pub(super) metadata_prefix: Option<&'a Arc<str>>,
 }
 
 /// A layout, and the columns whose type was taken from a value.
@@ -44,7 +47,7 @@ pub(super) struct Guessed {
 
 /// The layout of `before` (if there is one) with the columns that `row` adds, and the key `key_names`.
 pub(super) fn layout(
-    table: &TableId,
+    (source, table): (&TableId, &TableId),
     slot: usize,
     before: Option<&Layout>,
     key_names: &KeyNames,
@@ -56,7 +59,9 @@ pub(super) fn layout(
     let mut wires = before.map(|layout| layout.wires.clone()).unwrap_or_default();
     let mut from_values = Vec::new();
     for (name, value) in &members.0 {
-        if columns.iter().any(|column| column.name.as_ref() == name) {
+        let no_column = is_of_router(name)
+            || types.metadata_prefix.is_some_and(|prefix| flattened::is_metadata(name, prefix));
+        if no_column || columns.iter().any(|column| column.name.as_ref() == name) {
             continue;
         }
         let name: Arc<str> = Arc::from(name.as_ref());
@@ -79,11 +84,13 @@ pub(super) fn layout(
     let schema = Arc::new(TableSchema::new(columns, key));
     let layout = Layout {
         table: table.clone(),
+        source: source.clone(),
         slot,
         schema,
         wires,
         key_names: Arc::clone(key_names),
         placeholders: Vec::new(),
+        metadata_prefix: types.metadata_prefix.cloned(),
     };
     Ok(Guessed { layout, from_values })
 }

@@ -80,6 +80,16 @@ impl ConnectSchema {
         self.connect_type.is_empty()
     }
 
+    /// Whether it is a struct.
+    pub(super) fn is_struct(&self) -> bool {
+        self.connect_type == "struct"
+    }
+
+    /// Names of the struct's fields.
+    pub(super) fn field_names(&self) -> impl Iterator<Item = &str> {
+        self.fields.iter().flatten().filter_map(|field| field.field.as_deref())
+    }
+
     /// The struct's field of that name.
     pub(super) fn member(&self, name: &str) -> Option<&Self> {
         self.fields.iter().flatten().find(|field| field.field.as_deref() == Some(name))

@@ -4,65 +4,55 @@
 //! its own, with a raw row, of the table that the topic's newest row belonged to. Where the decoder has not seen the
 //! record before it (the first of a partition after a start) it cannot tell the two apart: then the delete is
 //! applied, because deleting twice is harmless and deleting never is not, but no raw row is made, because the delete
-//! before it may have one already.
+//! before it may have one already. Where no row of the topic was seen yet, its table is the one that the topic's name
+//! ends with, if the sink has it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::error::ArrowError;
-use serde_json::value::RawValue;
 
 use crate::change::{
     Batch, Operation, RecordError, RecordErrorKind, Regression, TableId, TopicIdentity, TopicPartition,
 };
 
 use super::aside::Aside;
-use super::bare::{self, TypeSources};
 use super::envelope::{self, Source};
 use super::fault::{Decoded, Fault};
-use super::key::RecordKey;
-use super::modes::Modes;
 use super::order::Seen;
 use super::partitions::{Partitions, Predecessor};
 use super::placeholder::Placeholder;
 use super::raw_rows::{RawRow, RawRows};
 use super::record::{DecoderOptions, KnownSchemas, Outcome, RecordRef};
-use super::refine::Refinements;
 use super::row::{Layout, RowFault};
 use super::tables::{Change, Tables};
-use super::topic::{Opened, Topic, names, table_of};
+use super::topic::{Opened, Topic};
+use super::truncate::Drained;
 
 /// Decodes records into a running batch.
 pub struct Decoder {
-    options: DecoderOptions,
-    placeholder: Placeholder,
-    known: Box<dyn KnownSchemas>,
+    pub(super) options: DecoderOptions,
+    pub(super) placeholder: Placeholder,
+    pub(super) known: Box<dyn KnownSchemas>,
     pub(super) topics: Vec<Topic>,
     topic_index: HashMap<Arc<str>, usize>,
-    partitions: Partitions,
+    pub(super) partitions: Partitions,
     pub(super) tables: Tables,
     raw: RawRows,
-    counts: Counts,
+    pub(super) counts: Counts,
     pub(super) aside: Aside,
 }
 
 /// Figures of the running batch.
 #[derive(Debug, Default)]
-struct Counts {
+pub(super) struct Counts {
     changes: usize,
     records: u64,
     bytes: u64,
-    newest_source_micros: Option<i64>,
+    pub(super) newest_source_micros: Option<i64>,
+    alive_millis: Option<i64>,
     duplicates: BTreeMap<TableId, u64>,
     regressions: Vec<Regression>,
-}
-
-/// The row part of an event, once its kind is known.
-struct RowEvent<'a> {
-    operation: Operation,
-    text: &'a str,
-    key: &'a RecordKey<'a>,
-    source: &'a Source<'a>,
 }
 
 impl Decoder {
@@ -86,8 +76,8 @@ impl Decoder {
     /// next span of the partition begins there, and what came before is forgotten.
     pub fn begin_partition(&mut self, partition: TopicPartition, position: i64) {
         let topic = Arc::clone(&partition.topic);
-        let (topics, index, modes) = (&mut self.topics, &mut self.topic_index, self.options.modes);
-        self.partitions.begin(partition, position, || topic_of(topics, index, &topic, modes));
+        let (topics, index, options) = (&mut self.topics, &mut self.topic_index, &self.options);
+        self.partitions.begin(partition, position, || topic_of(topics, index, &topic, options));
     }
 
     /// Says that no record of `partition` lies before `next` but those that were given: the running batch ends there.
@@ -101,23 +91,49 @@ impl Decoder {
     /// # Errors
     /// Where the record cannot become a change: it has then left nothing behind, and the batch ends before it.
     pub fn push(&mut self, record: RecordRef<'_>, identity: &TopicIdentity) -> Result<Outcome, RecordError> {
-        self.aside.begin(&record, identity);
-        let at = self.locate(&record);
-        let outcome = self.decode(&record, at).map_err(|fault| RecordError {
+        self.take(&record, identity, None)
+    }
+
+    /// Decodes a record of which [`Self::push`] said [`Outcome::Truncate`], now that its topic's other partitions have
+    /// been read up to where they ended when it came.
+    ///
+    /// # Errors
+    /// As [`Self::push`].
+    pub fn truncate(
+        &mut self,
+        record: RecordRef<'_>,
+        identity: &TopicIdentity,
+        drained: Drained,
+    ) -> Result<Outcome, RecordError> {
+        self.take(&record, identity, Some(drained))
+    }
+
+    fn take(
+        &mut self,
+        record: &RecordRef<'_>,
+        identity: &TopicIdentity,
+        drained: Option<Drained>,
+    ) -> Result<Outcome, RecordError> {
+        self.aside.begin(record, identity);
+        let at = self.locate(record);
+        let outcome = self.decode(record, at, drained).map_err(|fault| RecordError {
             partition: TopicPartition::new(Arc::clone(record.topic), record.partition),
             offset: record.offset,
             kind: fault.kind,
             detail: fault.detail,
         })?;
+        if matches!(outcome, Outcome::Truncate { .. }) {
+            return Ok(outcome);
+        }
         let deleted = record.key.filter(|_| outcome == Outcome::Change(Operation::Delete));
-        self.accept(&record, identity, deleted);
+        self.accept(record, identity, deleted);
         self.counts.changes += usize::from(matches!(outcome, Outcome::Change(_)));
         Ok(outcome)
     }
 
     fn locate(&mut self, record: &RecordRef<'_>) -> usize {
-        let (topics, index, modes) = (&mut self.topics, &mut self.topic_index, self.options.modes);
-        self.partitions.locate(record, || topic_of(topics, index, record.topic, modes))
+        let (topics, index, options) = (&mut self.topics, &mut self.topic_index, &self.options);
+        self.partitions.locate(record, || topic_of(topics, index, record.topic, options))
     }
 
     /// Index of the topic of a record.
@@ -174,6 +190,7 @@ impl Decoder {
             newest_source_micros: counts.newest_source_micros,
             duplicates: counts.duplicates,
             regressions: counts.regressions,
+            alive_millis: counts.alive_millis,
             quarantined,
             settled,
             originals: None,
@@ -181,10 +198,11 @@ impl Decoder {
         })
     }
 
-    fn decode(&mut self, record: &RecordRef<'_>, at: usize) -> Decoded<Outcome> {
+    fn decode(&mut self, record: &RecordRef<'_>, at: usize, drained: Option<Drained>) -> Decoded<Outcome> {
         let topic = self.partitions.topic(at);
         let known = topic_at(&mut self.topics, topic)?;
         if known.heartbeats {
+            self.alive(record.value.and_then(heartbeat_millis));
             return Ok(Outcome::Filtered("heartbeat"));
         }
         let opened = match record.value {
@@ -192,10 +210,13 @@ impl Decoder {
             None => None,
         };
         let Some(opened) = opened else { return self.tombstone(record, at, topic) };
+        self.alive(opened.envelope.ts_ms.0);
         let Some(code) = opened.envelope.op.as_ref() else {
             let name = opened.schema.as_ref().and_then(|schema| schema.name.as_deref());
             return envelope::purpose(name, opened.payload).map(Outcome::Filtered).ok_or_else(|| {
-                Fault::new(RecordErrorKind::NotAnEvent, "the value has no `op`: it is not a Debezium event")
+                let detail = "the value has no `op`: it is not a Debezium event; if it is a flattened one without metadata fields, \
+                              name its topic in debezium.flattened_topics";
+                Fault::new(RecordErrorKind::NotAnEvent, detail)
             });
         };
         let operation = match code.as_str() {
@@ -204,10 +225,7 @@ impl Decoder {
             "d" => Operation::Delete,
             "r" => Operation::Read,
             "m" => return self.message(record, topic, &opened),
-            "t" => {
-                let detail = "truncate (`t`) is not supported; set skipped.operations=t in the connector";
-                return Err(Fault::new(RecordErrorKind::UnknownOperation, detail));
-            }
+            "t" => return self.truncated(record, at, &opened, drained),
             _ => {
                 let detail = "`op` is none of c, u, d, r, t, m";
                 return Err(Fault::new(RecordErrorKind::UnknownOperation, detail));
@@ -216,78 +234,8 @@ impl Decoder {
         self.row(record, at, topic, operation, &opened)
     }
 
-    fn row(
-        &mut self,
-        record: &RecordRef<'_>,
-        at: usize,
-        topic: usize,
-        operation: Operation,
-        opened: &Opened<'_>,
-    ) -> Decoded<Outcome> {
-        let known = topic_at(&mut self.topics, topic)?;
-        let source =
-            opened.envelope.source.as_ref().filter(|source| source.table.is_some()).ok_or_else(|| {
-                Fault::new(RecordErrorKind::NotAnEvent, "the value does not name its table in `source.table`")
-            })?;
-        let key = record.key.map(|key| known.keys.read(key)).transpose()?.flatten().ok_or_else(|| {
-            let detail = format!(
-                "the record has no key: {} needs a primary key, or message.key.columns in the connector",
-                table_of(source)
-            );
-            Fault::new(RecordErrorKind::MissingKey, detail)
-        })?;
-        let after = opened.envelope.after.map(RawValue::get);
-        let text = match (operation, after) {
-            (Operation::Delete, _) => key.text,
-            (_, Some(after)) => after,
-            (_, None) => {
-                let detail = format!("operation `{}` has no `after`", operation.code());
-                return Err(Fault::new(RecordErrorKind::NotAnEvent, detail));
-            }
-        };
-        let micros = source.micros();
-        let change = Change {
-            operation,
-            partition: self.partitions.in_batch(at),
-            offset: record.offset,
-            source_micros: micros.unwrap_or(0),
-        };
-        let layout = if let Some(schema) = &opened.schema {
-            let refinements = Refinements { known: self.known.as_ref(), configured: &self.options.types };
-            let layout = known.layout(schema, &key.names, source, &mut self.tables, refinements)?;
-            self.tables.push(&layout, text, change, &self.placeholder).map_err(RowFault::strict)?;
-            layout
-        } else {
-            self.push_bare(topic, &RowEvent { operation, text, key: &key, source }, change)?
-        };
-        let other_key = match operation {
-            Operation::Create => record.old_key,
-            Operation::Delete => record.new_key,
-            _ => None,
-        };
-        self.moved(topic, other_key, source.lsn.0, &layout);
-        self.judge(record, topic, operation, key.text, &layout)?;
-        let raw = RawRow {
-            operation: operation.code(),
-            key: Some(key.text),
-            before: opened.envelope.before.map(RawValue::get),
-            after,
-            ..raw_row(record, Some(source))
-        };
-        self.push_raw(&raw, Some(&layout))?;
-        self.counts.newest_source_micros = self.counts.newest_source_micros.max(micros);
-        if operation != Operation::Read {
-            self.watch_order(record, at, operation, source, &layout.table);
-        }
-        let known = topic_at(&mut self.topics, topic)?;
-        if !known.newest.as_ref().is_some_and(|newest| Arc::ptr_eq(newest, &layout)) {
-            known.newest = Some(layout);
-        }
-        Ok(Outcome::Change(operation))
-    }
-
     /// Counts what the order of the source says of an accepted change.
-    fn watch_order(
+    pub(super) fn watch_order(
         &mut self,
         record: &RecordRef<'_>,
         at: usize,
@@ -296,7 +244,7 @@ impl Decoder {
         table: &TableId,
     ) {
         let Some(order) = self.partitions.order(at) else { return };
-        match order.look(source.sequence, source.micros(), operation, record.key) {
+        match order.look(source.pair(), source.micros(), operation, record.key) {
             Seen::New => {}
             Seen::Again => match self.counts.duplicates.get_mut(table) {
                 Some(count) => *count += 1,
@@ -310,7 +258,13 @@ impl Decoder {
     }
 
     /// Notes that the newest change of `layout`'s table is half of a key change, where its header says so.
-    fn moved(&mut self, topic: usize, other_key: Option<&[u8]>, lsn: Option<i64>, layout: &Layout) {
+    pub(super) fn moved(
+        &mut self,
+        topic: usize,
+        other_key: Option<&[u8]>,
+        lsn: Option<i64>,
+        layout: &Layout,
+    ) {
         let Some((header, topic)) = other_key.zip(self.topics.get_mut(topic)) else { return };
         if let Ok(Some(key)) = topic.keys.read(header)
             && key.names == layout.key_names
@@ -319,47 +273,9 @@ impl Decoder {
         }
     }
 
-    /// Appends a row without schema block, with the columns that it is the first to have.
-    fn push_bare(&mut self, topic: usize, event: &RowEvent<'_>, change: Change) -> Decoded<Arc<Layout>> {
-        let newest = self.topics.get(topic).and_then(|topic| topic.newest.as_ref());
-        let slot = match newest {
-            Some(newest) if names(event.source, &newest.table) => newest.slot,
-            _ => self.tables.slot_of(&table_of(event.source)),
-        };
-        let before = self.tables.get(slot).and_then(|slot| slot.bare.clone());
-        if let Some(layout) = before.as_ref().filter(|layout| layout.key_names == event.key.names) {
-            match self.tables.push(layout, event.text, change, &self.placeholder) {
-                Ok(()) => return Ok(Arc::clone(layout)),
-                Err(RowFault::UnknownColumn(_)) if event.operation.is_upsert() => {}
-                Err(fault) => return Err(fault.strict()),
-            }
-        }
-        let table = table_of(event.source);
-        let known = self.known.schema(&table);
-        let modes = self.options.modes;
-        let source = self.options.source.as_ref().and_then(|source| source.of(&table, modes));
-        let types = TypeSources {
-            configured: self.options.types.get(&table.to_string()),
-            source: source.as_ref(),
-            known: known.as_deref(),
-            modes,
-            placeholder: &self.placeholder,
-        };
-        let guessed = bare::layout(&table, slot, before.as_deref(), &event.key.names, event.text, types)?;
-        let layout = Arc::new(guessed.layout);
-        self.tables.push(&layout, event.text, change, &self.placeholder).map_err(RowFault::strict)?;
-        if let Some(slot) = self.tables.get_mut(slot) {
-            slot.bare = Some(Arc::clone(&layout));
-            if !guessed.from_values.is_empty() && !slot.warned {
-                slot.warned = true;
-                tracing::warn!(
-                    table = %slot.id,
-                    columns = %guessed.from_values.join(","),
-                    "events carry no schema and no types are configured: column types are taken from values"
-                );
-            }
-        }
-        Ok(layout)
+    /// Notes that the connector was alive at that time.
+    fn alive(&mut self, millis: Option<i64>) {
+        self.counts.alive_millis = self.counts.alive_millis.max(millis);
     }
 
     fn tombstone(&mut self, record: &RecordRef<'_>, at: usize, topic: usize) -> Decoded<Outcome> {
@@ -369,10 +285,11 @@ impl Decoder {
             return Ok(Outcome::Filtered("tombstone"));
         }
         let known = topic_at(&mut self.topics, topic)?;
-        let Some(layout) = known.newest.clone() else {
+        let Some(key) = known.keys.read(bytes)? else { return Ok(Outcome::Filtered("empty")) };
+        let newest = known.newest.clone();
+        let Some(layout) = newest.or_else(|| self.layout_of_topic(topic, &key.names)) else {
             return Ok(Outcome::Filtered("tombstone_unknown_table"));
         };
-        let Some(key) = known.keys.read(bytes)? else { return Ok(Outcome::Filtered("empty")) };
         if key.names != layout.key_names {
             let detail =
                 format!("the key of the tombstone has other fields than the key of {}", layout.table);
@@ -380,15 +297,15 @@ impl Decoder {
         }
         let operation = Operation::Delete;
         let partition = self.partitions.in_batch(at);
-        let change = Change { operation, partition, offset: record.offset, source_micros: 0 };
+        let change = Change { operation, partition, offset: record.offset, source_micros: 0, lsn: 0 };
         self.tables.push(&layout, key.text, change, &self.placeholder).map_err(RowFault::strict)?;
         self.moved(topic, record.new_key, None, &layout);
         self.judge(record, topic, operation, key.text, &layout)?;
         if predecessor == Predecessor::Other {
             let raw = RawRow {
                 operation: operation.code(),
-                source_schema: Some(&layout.table.schema),
-                source_table: Some(&layout.table.table),
+                source_schema: Some(&layout.source.schema),
+                source_table: Some(&layout.source.table),
                 key: Some(key.text),
                 ..raw_row(record, None)
             };
@@ -411,7 +328,7 @@ impl Decoder {
     }
 
     /// Appends the raw row of the newest change of `layout`'s table, or takes that change back.
-    fn push_raw(&mut self, row: &RawRow<'_>, layout: Option<&Layout>) -> Decoded<()> {
+    pub(super) fn push_raw(&mut self, row: &RawRow<'_>, layout: Option<&Layout>) -> Decoded<()> {
         if !self.options.raw {
             return Ok(());
         }
@@ -437,7 +354,7 @@ impl Decoder {
 }
 
 /// A raw row with what record and source block say.
-fn raw_row<'a>(record: &RecordRef<'a>, source: Option<&'a Source<'a>>) -> RawRow<'a> {
+pub(super) fn raw_row<'a>(record: &RecordRef<'a>, source: Option<&'a Source<'a>>) -> RawRow<'a> {
     let text = |text: Option<&'a envelope::Text<'a>>| text.map(envelope::Text::as_str);
     RawRow {
         topic: record.topic,
@@ -454,7 +371,18 @@ fn raw_row<'a>(record: &RecordRef<'a>, source: Option<&'a Source<'a>>) -> RawRow
     }
 }
 
-fn topic_at(topics: &mut [Topic], index: usize) -> Decoded<&mut Topic> {
+/// When the connector sent a heartbeat; nothing depends on it, so what is no heartbeat has no time.
+fn heartbeat_millis(value: &[u8]) -> Option<i64> {
+    #[derive(serde::Deserialize)]
+    struct Beat {
+        ts_ms: Option<i64>,
+        payload: Option<Box<Beat>>,
+    }
+    let beat: Beat = serde_json::from_slice(value).ok()?;
+    beat.payload.map_or(beat.ts_ms, |payload| payload.ts_ms)
+}
+
+pub(super) fn topic_at(topics: &mut [Topic], index: usize) -> Decoded<&mut Topic> {
     topics.get_mut(index).ok_or_else(|| Fault::new(RecordErrorKind::NotAnEvent, "the decoder lost its topic"))
 }
 
@@ -462,12 +390,12 @@ fn topic_of(
     topics: &mut Vec<Topic>,
     index: &mut HashMap<Arc<str>, usize>,
     name: &Arc<str>,
-    modes: Modes,
+    options: &DecoderOptions,
 ) -> usize {
     if let Some(&topic) = index.get(name) {
         return topic;
     }
-    topics.push(Topic::new(name, modes));
+    topics.push(Topic::new(name, options.modes, &options.flattened));
     index.insert(Arc::clone(name), topics.len() - 1);
     topics.len() - 1
 }

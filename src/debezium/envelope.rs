@@ -24,6 +24,9 @@ pub(super) struct Envelope<'a> {
     pub(super) source: Option<Source<'a>>,
     #[serde(borrow, default)]
     pub(super) op: Option<Text<'a>>,
+    /// When the connector sent it; of a heartbeat the only member.
+    #[serde(default)]
+    pub(super) ts_ms: Integer,
 }
 
 /// Where an event comes from. Absent and null members are `None`.
@@ -36,17 +39,17 @@ pub(super) struct Source<'a> {
     #[serde(borrow, default)]
     pub(super) table: Option<Text<'a>>,
     #[serde(default)]
-    ts_ms: Integer,
+    pub(super) ts_ms: Integer,
     #[serde(default)]
-    ts_us: Integer,
+    pub(super) ts_us: Integer,
     #[serde(default)]
     pub(super) lsn: Integer,
+    #[serde(borrow, default)]
+    pub(super) sequence: Option<&'a RawValue>,
     #[serde(rename = "txId", default)]
     pub(super) tx_id: Integer,
     #[serde(borrow, default)]
     pub(super) snapshot: Option<Text<'a>>,
-    #[serde(default)]
-    pub(super) sequence: Sequence,
 }
 
 /// An object or null: by itself serde would read an array as the members of a struct in their order, too.
@@ -75,6 +78,24 @@ impl Source<'_> {
     pub(super) fn micros(&self) -> Option<i64> {
         self.ts_us.0.or_else(|| self.ts_ms.0?.checked_mul(1000))
     }
+
+    /// The pair that orders streamed changes, if the event has all of it.
+    pub(super) fn pair(&self) -> Sequence {
+        self.sequence.and_then(|text| serde_json::from_str(text.get()).ok()).unwrap_or_default()
+    }
+
+    /// Place in the source's log; 0 where the event does not say. Rows of an incremental snapshot have no `lsn`, but the
+    /// `sequence` says where the stream stood when they were sent: `["<last commit>","<event>"]`, either may be null.
+    pub(super) fn order(&self) -> i64 {
+        self.lsn.0.or_else(|| last_of(self.sequence?.get())).unwrap_or(0)
+    }
+}
+
+/// The newest place that a `sequence` names; it is a JSON text in a JSON string.
+fn last_of(sequence: &str) -> Option<i64> {
+    let text: String = serde_json::from_str(sequence).ok()?;
+    let [commit, event]: [Option<String>; 2] = serde_json::from_str(&text).ok()?;
+    event.or(commit)?.parse().ok()
 }
 
 /// A string, borrowed from the record where it has no escapes; a boolean counts as its text, because `snapshot` was

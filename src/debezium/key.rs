@@ -21,6 +21,12 @@ const MOST_NAME_LISTS: usize = 8;
 /// Names of a key's fields, in order.
 pub(super) type KeyNames = Arc<[Arc<str>]>;
 
+/// Whether a key's field was put there by Debezium's `ByLogicalTableRouter`, to keep apart equal keys of the tables that
+/// it sends into one topic. It is no column; rows are told apart by the table that their event names.
+pub(super) fn is_of_router(name: &str) -> bool {
+    name.starts_with("__dbz__")
+}
+
 /// A key with at least one field.
 #[derive(Debug)]
 pub(super) struct RecordKey<'a> {
@@ -34,9 +40,15 @@ pub(super) struct RecordKey<'a> {
 pub(super) struct Keys {
     blocks: Blocks<()>,
     lists: Vec<KeyNames>,
+    none: Option<KeyNames>,
 }
 
 impl Keys {
+    /// The key of a table without one.
+    pub(super) fn none(&mut self) -> KeyNames {
+        Arc::clone(self.none.get_or_insert_with(|| Arc::from([])))
+    }
+
     /// Reads a key; `None` where it is null.
     pub(super) fn read<'a>(&mut self, key: &'a [u8]) -> Decoded<Option<RecordKey<'a>>> {
         if let Some((payload, ())) = self.blocks.find(key) {
@@ -136,6 +148,9 @@ impl<'de> Visitor<'de> for NamesSeed<'_> {
         let mut other: Option<Vec<String>> = None;
         while let Some(name) = map.next_key_seed(NameSeed)? {
             let _: IgnoredAny = map.next_value()?;
+            if is_of_router(&name) {
+                continue;
+            }
             let before = self.0.get(..matched).unwrap_or_default();
             if before.iter().any(|known| known.as_ref() == name)
                 || other.iter().flatten().any(|known| *known == name)

@@ -36,6 +36,27 @@ struct State {
     after_delete: bool,
     deleted_key: Vec<u8>,
     order: Order,
+    log: LogPlace,
+}
+
+/// How far in the source's log the changes of a partition have come; 0 where none of them said.
+#[derive(Debug, Clone, Copy, Default)]
+struct LogPlace {
+    /// The first that was seen since the partition's position was set: those before are no newer.
+    first: i64,
+    newest: i64,
+    /// The newest that earlier batches have, if they were seen.
+    stored: Option<i64>,
+}
+
+impl LogPlace {
+    /// Whether an earlier batch may hold a change that is newer than `lsn`.
+    fn may_have_stored_newer(self, lsn: i64) -> bool {
+        match self.stored {
+            Some(stored) => stored == 0 || stored > lsn,
+            None => self.first == 0 || self.first > lsn,
+        }
+    }
 }
 
 /// All partitions that this decoder has seen.
@@ -78,6 +99,7 @@ impl Partitions {
             after_delete: false,
             deleted_key: Vec::new(),
             order: Order::default(),
+            log: LogPlace::default(),
         });
         index
     }
@@ -95,12 +117,31 @@ impl Partitions {
             state.seen = false;
             state.after_delete = false;
             state.order = Order::default();
+            state.log = LogPlace::default();
         }
     }
 
     /// Where the partition stands in the source's order.
     pub(super) fn order(&mut self, at: usize) -> Option<&mut Order> {
         self.states.get_mut(at).map(|state| &mut state.order)
+    }
+
+    /// Notes where in the source's log the newest change of a partition lies.
+    pub(super) fn note_lsn(&mut self, at: usize, lsn: i64) {
+        let Some(state) = self.states.get_mut(at).filter(|_| lsn > 0) else { return };
+        if state.log.first == 0 {
+            state.log.first = lsn;
+        }
+        state.log.newest = state.log.newest.max(lsn);
+    }
+
+    /// Whether earlier batches may hold changes from other partitions of the topic that are newer than `lsn`.
+    pub(super) fn newer_was_stored(&self, at: usize, lsn: i64) -> bool {
+        let Some(topic) = self.states.get(at).map(|state| state.topic) else { return true };
+        let others =
+            self.states.iter().enumerate().filter(|(other, state)| *other != at && state.topic == topic);
+        let mut others = others.map(|(_, state)| state.log);
+        lsn <= 0 || others.any(|order| order.may_have_stored_newer(lsn))
     }
 
     /// The index that the partition has in the running batch, or will have once a record of it is accepted.
@@ -166,6 +207,9 @@ impl Partitions {
         for at in self.batch.drain(..) {
             let Some(state) = self.states.get_mut(at) else { continue };
             state.in_batch = None;
+            if state.log.newest > 0 {
+                state.log.stored = Some(state.log.newest);
+            }
             partitions.push(state.partition.clone());
             if let Some(span) = state.span.take() {
                 spans.insert(state.partition.clone(), span);

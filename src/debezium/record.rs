@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::change::{Operation, TableId, TableSchema};
+use crate::change::{Operation, Policies, TableId, TableSchema};
 
 use super::configured::ConfiguredType;
+use super::flattened::FlattenedOptions;
 use super::modes::Modes;
 use super::placeholder::DEFAULT_PLACEHOLDER;
+use super::routes::Routes;
 
 /// One Kafka record, borrowed from the client.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +41,12 @@ pub struct DecoderOptions {
     pub placeholder: String,
     /// Types of columns in events without schema block, by `schema.table` and column name.
     pub types: HashMap<String, HashMap<String, ConfiguredType>>,
+    /// What is done about truncates and about tables without key.
+    pub policies: Policies,
+    /// How flattened events are recognised.
+    pub flattened: FlattenedOptions,
+    /// Tables that take the rows of several tables of the source.
+    pub routes: Routes,
     /// The connector's settings, where events do not say how values are written.
     pub modes: Modes,
     /// Who knows the types of the source's columns, for events without schema block.
@@ -58,6 +66,9 @@ impl Default for DecoderOptions {
             raw: true,
             placeholder: DEFAULT_PLACEHOLDER.to_owned(),
             types: HashMap::new(),
+            policies: Policies::default(),
+            flattened: FlattenedOptions::default(),
+            routes: Routes::default(),
             modes: Modes::default(),
             source: None,
         }
@@ -82,8 +93,17 @@ impl<F: Fn(&TableId) -> Option<Arc<TableSchema>> + Send> KnownSchemas for F {
 pub enum Outcome {
     /// A change of a row.
     Change(Operation),
-    /// Not a change, by the named rule: `tombstone` (after the delete of its key), `tombstone_unknown_table` (no row of
-    /// its topic was seen yet), `empty` (neither key nor value), `heartbeat`, `transaction`, `schema_change`,
-    /// `notification`, or `message` (a logical decoding message; it has a raw row).
+    /// A truncate that is to be applied. Nothing was taken of it: it is to be given to
+    /// [`Decoder::truncate`](super::Decoder::truncate) once its topic's other partitions have been read up to here.
+    Truncate {
+        /// Its place in the source's log; 0 where the event does not say.
+        lsn: i64,
+    },
+    /// Not a change, by the named rule; the raw table has a row for those marked with *.
+    ///
+    /// `tombstone` (after the delete of its key), `tombstone_unknown_table` (nothing is known of its table), `empty`
+    /// (neither key nor value), `heartbeat`, `transaction`, `schema_change`, `notification`, `message`* (a logical
+    /// decoding message), `truncate_ignored`* (as its table's policy says), `truncate_unknown_table`* (there is no row
+    /// to take), `keyless_delete`* (of a table to which rows are only added).
     Filtered(&'static str),
 }

@@ -6,20 +6,25 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
 use crate::change::{RecordErrorKind, TableId, TableSchema};
 
 use super::cell::Cell;
 use super::columns::Column;
 use super::fault::{Decoded, Fault};
+use super::flattened;
+use super::key::is_of_router;
 use super::placeholder::Placeholder;
 use super::wire::Wire;
 
 /// How the rows of one table are written: a decoder compiled for one schema.
 #[derive(Debug)]
 pub(super) struct Layout {
+    /// The table that rows go to.
     pub(super) table: TableId,
+    /// The table that events name.
+    pub(super) source: TableId,
     /// Index of the table in [`super::tables::Tables`].
     pub(super) slot: usize,
     pub(super) schema: Arc<TableSchema>,
@@ -29,6 +34,16 @@ pub(super) struct Layout {
     pub(super) key_names: Arc<[Arc<str>]>,
     /// The placeholder of each column whose schema names one; empty where none does.
     pub(super) placeholders: Vec<Option<Arc<Placeholder>>>,
+    /// In flattened events, what the names of fields begin with that are no columns.
+    pub(super) metadata_prefix: Option<Arc<str>>,
+}
+
+impl Layout {
+    /// Whether a member of a row is no column, and not missed.
+    pub(super) fn leaves_out(&self, name: &str) -> bool {
+        is_of_router(name)
+            || self.metadata_prefix.as_ref().is_some_and(|prefix| flattened::is_metadata(name, prefix))
+    }
 }
 
 /// Growing rows of one schema. All columns have the same length between calls.
@@ -49,6 +64,17 @@ impl Rows {
         let last = self.len.checked_sub(1);
         let absent = move |column: &Column| last.is_some_and(|last| column.is_absent(last));
         self.columns.iter().enumerate().filter(move |(_, column)| absent(column)).map(|(index, _)| index)
+    }
+
+    /// Appends a row of nulls.
+    pub(super) fn push_nulls(&mut self) {
+        self.columns.iter_mut().for_each(Column::push_null);
+        self.len += 1;
+    }
+
+    /// Rows.
+    pub(super) fn len(&self) -> usize {
+        self.len
     }
 
     /// Takes the newest row back.
@@ -176,6 +202,10 @@ impl<'de> Visitor<'de> for Row<'_> {
         while let Some(name) = map.next_key_seed(Name { schema: &self.layout.schema, expected })? {
             let index = match name {
                 Found::Column(index) => index,
+                Found::Unknown(name) if self.layout.leaves_out(&name) => {
+                    map.next_value::<IgnoredAny>()?;
+                    continue;
+                }
                 Found::Unknown(name) => {
                     *self.at = At::UnknownColumn(name);
                     return Err(A::Error::custom("unknown column"));

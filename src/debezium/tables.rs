@@ -9,7 +9,9 @@ use std::sync::Arc;
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::error::ArrowError;
 
-use crate::change::{ChangeBatch, KeyMoves, Operation, RecordErrorKind, TableId, TableSchema};
+use crate::change::{
+    ChangeBatch, KeyMoves, Operation, RecordErrorKind, TableId, TableSchema, Truncate, TruncateReach,
+};
 
 use super::fault::Fault;
 use super::placeholder::Placeholder;
@@ -23,6 +25,8 @@ pub(super) struct Change {
     pub(super) partition: u32,
     pub(super) offset: i64,
     pub(super) source_micros: i64,
+    /// 0 where the event does not say.
+    pub(super) lsn: i64,
 }
 
 #[derive(Debug)]
@@ -31,6 +35,7 @@ struct Segment {
     schema: Arc<TableSchema>,
     rows: Rows,
     changes: Vec<Change>,
+    truncates: Vec<Truncate>,
     moves: Option<Moves>,
 }
 
@@ -53,6 +58,17 @@ impl Moves {
 }
 
 impl Segment {
+    fn new(layout: &Layout) -> Self {
+        Self {
+            table: layout.table.clone(),
+            schema: Arc::clone(&layout.schema),
+            rows: Rows::new(&layout.schema),
+            changes: Vec::new(),
+            truncates: Vec::new(),
+            moves: None,
+        }
+    }
+
     fn finish(self) -> Result<ChangeBatch, ArrowError> {
         let mut columns = Vec::with_capacity(self.rows.columns.len());
         let mut absent = Vec::with_capacity(self.rows.columns.len());
@@ -74,8 +90,14 @@ impl Segment {
             offsets: self.changes.iter().map(|change| change.offset).collect(),
             source_micros: self.changes.iter().map(|change| change.source_micros).collect(),
             moves,
+            lsns: self.changes.iter().map(|change| change.lsn).collect(),
+            truncates: self.truncates,
         })
     }
+}
+
+fn lost() -> Fault {
+    Fault::new(RecordErrorKind::InvalidSchema, "the decoder lost its table")
 }
 
 /// A table that events have named.
@@ -84,6 +106,8 @@ pub(super) struct Slot {
     pub(super) id: TableId,
     /// The layout of events without schema block.
     pub(super) bare: Option<Arc<Layout>>,
+    /// The layout of the newest row, with schema block or without.
+    pub(super) newest: Option<Arc<Layout>>,
     /// Whether it was said that types were taken from values.
     pub(super) warned: bool,
     suspects: Suspects,
@@ -109,6 +133,7 @@ impl Tables {
         self.slots.push(Slot {
             id: id.clone(),
             bare: None,
+            newest: None,
             warned: false,
             suspects: Suspects::default(),
             open: None,
@@ -132,10 +157,7 @@ impl Tables {
         change: Change,
         placeholder: &Placeholder,
     ) -> Result<(), RowFault> {
-        let Some(slot) = self.slots.get_mut(layout.slot) else {
-            let fault = Fault::new(RecordErrorKind::InvalidSchema, "the decoder lost its table");
-            return Err(RowFault::Record(fault));
-        };
+        let Some(slot) = self.slots.get_mut(layout.slot) else { return Err(RowFault::Record(lost())) };
         if let Some(open) = &mut slot.open
             && (Arc::ptr_eq(&open.schema, &layout.schema) || open.schema == layout.schema)
         {
@@ -143,15 +165,9 @@ impl Tables {
             open.changes.push(change);
             return Ok(());
         }
-        let mut rows = Rows::new(&layout.schema);
-        rows.push(text, layout, placeholder)?;
-        let segment = Segment {
-            table: layout.table.clone(),
-            schema: Arc::clone(&layout.schema),
-            rows,
-            changes: vec![change],
-            moves: None,
-        };
+        let mut segment = Segment::new(layout);
+        segment.rows.push(text, layout, placeholder)?;
+        segment.changes.push(change);
         self.closed.extend(slot.open.replace(segment));
         Ok(())
     }
@@ -183,18 +199,47 @@ impl Tables {
         }
     }
 
+    /// Appends a truncate.
+    pub(super) fn truncate(
+        &mut self,
+        layout: &Layout,
+        change: Change,
+        reach: TruncateReach,
+    ) -> Result<(), Fault> {
+        let slot = self.slots.get_mut(layout.slot).ok_or_else(lost)?;
+        if slot.open.as_ref().is_none_or(|open| open.schema != layout.schema) {
+            self.closed.extend(slot.open.replace(Segment::new(layout)));
+        }
+        let open = slot.open.as_mut().ok_or_else(lost)?;
+        open.truncates.push(Truncate { row: open.changes.len(), reach });
+        open.rows.push_nulls();
+        open.changes.push(change);
+        Ok(())
+    }
+
+    /// Whether the running batch has changes of a table with another schema than the newest.
+    pub(super) fn has_closed(&self, slot: usize) -> bool {
+        let id = self.slots.get(slot).map(|slot| &slot.id);
+        self.closed.iter().any(|segment| Some(&segment.table) == id && !segment.changes.is_empty())
+    }
+
     /// Takes the newest change of a table back.
     pub(super) fn undo(&mut self, slot: usize) {
-        if let Some(open) = self.slots.get_mut(slot).and_then(|slot| slot.open.as_mut()) {
-            open.rows.undo();
-            open.changes.pop();
-            let left = open.changes.len() as u32;
-            if let Some(moves) = &mut open.moves
-                && moves.changes.pop_if(|change| *change == left).is_some()
-            {
-                moves.keys.undo();
-                moves.lsns.pop();
-            }
+        let Some(slot) = self.slots.get_mut(slot) else { return };
+        let Some(open) = &mut slot.open else { return };
+        open.rows.undo();
+        open.changes.pop();
+        let left = open.changes.len() as u32;
+        if let Some(moves) = &mut open.moves
+            && moves.changes.pop_if(|change| *change == left).is_some()
+        {
+            moves.keys.undo();
+            moves.lsns.pop();
+        }
+        open.truncates.retain(|truncate| truncate.row < open.rows.len());
+        // The change before it may have been the last with another schema.
+        if open.changes.is_empty() && self.closed.last().is_some_and(|last| last.table == slot.id) {
+            slot.open = self.closed.pop();
         }
     }
 

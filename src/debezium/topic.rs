@@ -9,12 +9,14 @@ use crate::change::{TableId, TableSchema};
 use super::bare::key_indexes;
 use super::block::{Blocks, Wrapped, begins_with_schema};
 use super::connect::{ConnectSchema, Described};
-use super::envelope::{Envelope, Source, or_empty};
+use super::envelope::{Envelope, Integer, Source, Text, or_empty};
 use super::fault::{Decoded, Fault};
+use super::flattened::{self, FlattenedOptions};
 use super::key::{KeyNames, Keys};
 use super::modes::Modes;
 use super::placeholder::Placeholder;
 use super::refine::{Refinements, refined};
+use super::routes::Routes;
 use super::row::Layout;
 use super::tables::Tables;
 
@@ -27,6 +29,8 @@ pub(super) struct ValueSchema {
     pub(super) name: Option<String>,
     row: Option<Described>,
     placeholders: Vec<Option<Arc<Placeholder>>>,
+    /// Whether it describes the row alone, without envelope.
+    flattened: bool,
     /// Columns whose nulls may have been written as their default.
     suspects: Vec<Arc<str>>,
 }
@@ -37,13 +41,20 @@ pub(super) struct Opened<'a> {
     pub(super) envelope: Envelope<'a>,
     pub(super) payload: &'a str,
     pub(super) schema: Option<Arc<ValueSchema>>,
+    /// Whether it was a row without envelope; then the envelope is what the row's metadata fields and the topic say.
+    pub(super) flattened: bool,
 }
 
 /// One topic.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Topic {
     /// Whether the name says that it holds heartbeats.
     pub(super) heartbeats: bool,
+    name: Arc<str>,
+    /// Whether the settings say that its events are flattened.
+    flattened: bool,
+    /// What the names of metadata fields of flattened events begin with.
+    prefix: Arc<str>,
     pub(super) keys: Keys,
     /// The layout of the newest row, for tombstones, which do not name their table.
     pub(super) newest: Option<Arc<Layout>>,
@@ -54,8 +65,28 @@ pub(super) struct Topic {
 
 impl Topic {
     /// The topic of that name, written by a connector with these settings.
-    pub(super) fn new(name: &str, modes: Modes) -> Self {
-        Self { heartbeats: name.contains("__debezium-heartbeat"), modes, ..Self::default() }
+    pub(super) fn new(name: &Arc<str>, modes: Modes, options: &FlattenedOptions) -> Self {
+        Self {
+            modes,
+            heartbeats: name.contains("__debezium-heartbeat"),
+            name: Arc::clone(name),
+            flattened: options.topics.matches(name),
+            prefix: Arc::clone(&options.prefix),
+            keys: Keys::default(),
+            newest: None,
+            values: Blocks::default(),
+            layouts: Vec::new(),
+        }
+    }
+
+    /// Schema and table that the topic's name ends with.
+    pub(super) fn table(&self) -> (&str, &str) {
+        flattened::table_of_topic(&self.name)
+    }
+
+    /// What the names of fields begin with that are no columns, in flattened events.
+    pub(super) fn metadata_prefix(&self, opened: &Opened<'_>) -> Option<Arc<str>> {
+        opened.flattened.then(|| Arc::clone(&self.prefix))
     }
 
     /// Reads a value up to its rows; `None` where it, or its payload, is null.
@@ -63,8 +94,8 @@ impl Topic {
         if let Some((payload, schema)) = self.values.find(value) {
             let payload = std::str::from_utf8(payload).map_err(|_| Fault::not_utf8("value"))?;
             // A failure here is looked at again with the whole value.
-            if let Ok(envelope) = parse(payload) {
-                return Ok(Some(Opened { envelope, payload, schema: Some(schema) }));
+            if let Ok(opened) = self.with_schema(payload, schema) {
+                return Ok(Some(opened));
             }
         }
         let text = std::str::from_utf8(value).map_err(|_| Fault::not_utf8("value"))?;
@@ -74,50 +105,114 @@ impl Topic {
         if text.trim_ascii() == "null" {
             return Ok(None);
         }
-        let envelope: Envelope<'_> = parse(text)?;
         // The order of `schema` and `payload` is not promised by producers other than Kafka Connect.
-        if envelope.op.is_none() && envelope.source.is_none() && text.contains("\"payload\"") {
+        if text.contains("\"payload\"")
+            && let Ok(Wrapped { schema: Some(_), payload: Some(_) }) = serde_json::from_str(text)
+        {
             return self.open_wrapped(text);
         }
-        Ok(Some(Opened { envelope, payload: text, schema: None }))
+        self.open_bare(text).map(Some)
     }
 
     fn open_wrapped<'a>(&mut self, text: &'a str) -> Decoded<Option<Opened<'a>>> {
         let wrapped: Wrapped<'a> =
             serde_json::from_str(text).map_err(|error| Fault::json("value", &error))?;
         let Some(payload) = wrapped.payload.map(RawValue::get) else { return Ok(None) };
-        let envelope = parse(payload)?;
-        let Some(block) = wrapped.schema else {
-            return Ok(Some(Opened { envelope, payload, schema: None }));
-        };
+        let Some(block) = wrapped.schema else { return self.open_bare(payload).map(Some) };
         let block = ConnectSchema::parse("value", block.get())?;
+        let schema = Arc::new(self.value_schema(block)?);
+        let opened = self.with_schema(payload, Arc::clone(&schema))?;
+        self.values.learn(text.as_bytes(), payload, schema);
+        Ok(Some(opened))
+    }
+
+    fn value_schema(&self, block: ConnectSchema) -> Decoded<ValueSchema> {
         let after = block.member("after");
-        let row = after.map(|after| after.columns(self.modes)).transpose()?;
-        let placeholders = after.map(ConnectSchema::placeholders).unwrap_or_default();
-        let suspects = after.map(ConnectSchema::nullable_with_default).unwrap_or_default();
-        let schema = Arc::new(ValueSchema { name: block.name, row, placeholders, suspects });
-        self.values.learn(text.as_bytes(), payload, Arc::clone(&schema));
-        Ok(Some(Opened { envelope, payload, schema: Some(schema) }))
+        let enveloped = block.member("op").is_some() && after.is_some_and(ConnectSchema::is_struct);
+        let of_row = || {
+            let named = block.name.as_deref().is_some_and(|name| name.ends_with(".Value"));
+            let metadata = |name: &str| flattened::is_metadata(name, &self.prefix);
+            named || self.flattened || block.field_names().any(metadata)
+        };
+        let flattened = !enveloped && block.is_struct() && of_row();
+        let of_rows = if flattened { Some(&block) } else { after };
+        let suspects = of_rows.map(ConnectSchema::nullable_with_default).unwrap_or_default();
+        let row = match after {
+            _ if flattened => Some(without_metadata(block.columns(self.modes)?, &self.prefix)),
+            after => after.map(|after| after.columns(self.modes)).transpose()?,
+        };
+        let mut placeholders = of_rows.map(ConnectSchema::placeholders).unwrap_or_default();
+        if flattened {
+            let mut names = block.field_names();
+            placeholders
+                .retain(|_| names.next().is_none_or(|name| !flattened::is_metadata(name, &self.prefix)));
+        }
+        Ok(ValueSchema { name: block.name, row, placeholders, flattened, suspects })
+    }
+
+    fn with_schema<'a>(&self, payload: &'a str, schema: Arc<ValueSchema>) -> Decoded<Opened<'a>> {
+        if schema.flattened {
+            let metadata = flattened::metadata(payload, &self.prefix)?;
+            return self.flat(payload, Some(schema), metadata);
+        }
+        Ok(Opened { envelope: parse(payload)?, payload, schema: Some(schema), flattened: false })
+    }
+
+    fn open_bare<'a>(&self, text: &'a str) -> Decoded<Opened<'a>> {
+        let envelope = parse(text);
+        let is_event = envelope.as_ref().is_ok_and(|event| event.op.is_some() && event.source.is_some());
+        if !is_event && let Ok(metadata) = flattened::metadata(text, &self.prefix) {
+            let other = || super::envelope::purpose(None, text).is_some();
+            if self.flattened || (metadata.any && !other()) {
+                return self.flat(text, None, metadata);
+            }
+        }
+        Ok(Opened { envelope: envelope?, payload: text, schema: None, flattened: false })
+    }
+
+    /// A row without envelope as if it had one.
+    fn flat<'a>(
+        &self,
+        payload: &'a str,
+        schema: Option<Arc<ValueSchema>>,
+        metadata: flattened::Metadata<'a>,
+    ) -> Decoded<Opened<'a>> {
+        let row: &RawValue = serde_json::from_str(payload).map_err(|error| Fault::json("value", &error))?;
+        if !is_object(payload) {
+            return Err(Fault::no_object("value"));
+        }
+        let flattened::Metadata { op, deleted, mut source, .. } = metadata;
+        let (schema_name, table) = self.table();
+        let named = |name: &str| Some(Text(name.to_owned().into()));
+        source.table = source.table.take().or_else(|| named(table));
+        source.schema = source.schema.take().or_else(|| named(schema_name));
+        let op = if deleted { "d" } else { op.as_ref().map_or("u", Text::as_str) };
+        let (before, after) = if op == "d" { (Some(row), None) } else { (None, Some(row)) };
+        let op = named(op);
+        let envelope = Envelope { before, after, source: Some(source), op, ts_ms: Integer::default() };
+        Ok(Opened { envelope, payload, schema, flattened: true })
     }
 
     /// The layout of a table's rows as a schema block describes them.
     pub(super) fn layout(
         &mut self,
+        opened: &Opened<'_>,
         schema: &Arc<ValueSchema>,
         key_names: &KeyNames,
-        source: &Source<'_>,
+        (source, routes): (&Source<'_>, &Routes),
         tables: &mut Tables,
         refinements: Refinements<'_>,
     ) -> Decoded<Arc<Layout>> {
         let known = self.layouts.iter().find(|(of, layout)| {
             Arc::ptr_eq(of, schema)
                 && Arc::ptr_eq(&layout.key_names, key_names)
-                && names(source, &layout.table)
+                && names(source, &layout.source)
         });
         if let Some((_, layout)) = known {
             return Ok(Arc::clone(layout));
         }
-        let table = table_of(source);
+        let source = table_of(source);
+        let table = routes.of(&source).unwrap_or_else(|| source.clone());
         let Some(described) = &schema.row else {
             return Err(Fault::new(
                 crate::change::RecordErrorKind::InvalidSchema,
@@ -131,15 +226,28 @@ impl Topic {
         let layout = Arc::new(Layout {
             slot,
             table,
+            source,
             schema: Arc::new(TableSchema::new(columns, key)),
             wires,
             key_names: Arc::clone(key_names),
             placeholders: schema.placeholders.clone(),
+            metadata_prefix: self.metadata_prefix(opened),
         });
         self.layouts.insert(0, (Arc::clone(schema), Arc::clone(&layout)));
         self.layouts.truncate(MOST_LAYOUTS);
         Ok(layout)
     }
+}
+
+/// The columns that are not metadata fields.
+fn without_metadata(mut described: Described, prefix: &str) -> Described {
+    let is_column: Vec<bool> =
+        described.columns.iter().map(|column| !flattened::is_metadata(&column.name, prefix)).collect();
+    let mut keep = is_column.iter().copied().cycle();
+    described.columns.retain(|_| keep.next().unwrap_or(true));
+    described.wires.retain(|_| keep.next().unwrap_or(true));
+    described.once_text.retain(|_| keep.next().unwrap_or(true));
+    described
 }
 
 /// The table that an event names.

@@ -56,13 +56,14 @@ impl Poller {
     }
 
     /// Pauses and resumes partitions so that they are as they should be: all paused while held, those of stopped
-    /// topics always. IMPORTANT: only what was paused is ever resumed; the client starts a partition that was not over
+    /// topics always, and those that the lane holds. IMPORTANT: only what was paused is ever resumed; the client starts a partition that was not over
     /// from an old position.
     pub(super) fn apply_pauses(&mut self) -> Result<(), Stop> {
         let stopped = lock(&self.shared.stopped_topics).clone();
+        let waiting = lock(&self.shared.held).clone();
         let (mut pause, mut resume) = (TopicPartitionList::new(), TopicPartitionList::new());
         for (partition, assigned) in &mut self.assigned {
-            let wanted = self.held || stopped.contains(&*partition.topic);
+            let wanted = self.held || stopped.contains(&*partition.topic) || waiting.contains(partition);
             if wanted != assigned.paused {
                 assigned.paused = wanted;
                 let list = if wanted { &mut pause } else { &mut resume };

@@ -64,6 +64,22 @@ impl Consumer {
         self.shared.topics_changed.store(true, Ordering::Release);
     }
 
+    /// Stops reading a partition, or goes on with it. Records that were read before may still come.
+    pub fn hold(&self, partition: &TopicPartition, hold: bool) {
+        let mut held = lock(&self.shared.held);
+        if hold {
+            held.insert(partition.clone());
+        } else {
+            held.remove(partition);
+        }
+        self.shared.topics_changed.store(true, Ordering::Release);
+    }
+
+    /// Asks for [`Event::Drained`](super::Event::Drained) once all that the partitions of a topic hold now was read.
+    pub fn drain(&self, topic: &Arc<str>, question: u64) {
+        lock(&self.shared.drains).push((Arc::clone(topic), question));
+    }
+
     /// Commits positions (next offsets) to Kafka in the background, for lag tools only.
     pub fn commit_positions(&self, positions: &[(TopicPartition, i64)]) {
         lock(&self.shared.commits).extend(positions.iter().cloned());
@@ -115,6 +131,10 @@ pub(super) struct Shared {
     pub(super) stop: AtomicBool,
     pub(super) topics_changed: AtomicBool,
     pub(super) stopped_topics: Mutex<BTreeSet<String>>,
+    /// Partitions that the lane does not want to go on now.
+    pub(super) held: Mutex<BTreeSet<TopicPartition>>,
+    /// Topics whose ends the lane asks for.
+    pub(super) drains: Mutex<Vec<(Arc<str>, u64)>>,
     pub(super) commits: Mutex<BTreeMap<TopicPartition, i64>>,
     pub(super) lags: Mutex<BTreeMap<TopicPartition, Lag>>,
     errors: Mutex<BTreeMap<&'static str, u64>>,

@@ -1,6 +1,7 @@
 //! What a consumer tells its lane, and what it asks.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
 use super::{Chunk, ConsumerError};
@@ -48,6 +49,18 @@ pub enum Event {
     },
     /// Everything that was on Kafka when the first assignment came has been read; sent once.
     CaughtUp,
+    /// What a lane asked for by [`Consumer::drain`](super::Consumer::drain): all that the topic's partitions held when it
+    /// asked stands before this event, but for those that the lane holds.
+    Drained {
+        /// The topic.
+        topic: Arc<str>,
+        /// The number of the question.
+        question: u64,
+        /// How many partitions the topic has.
+        partitions: usize,
+        /// Partitions that are not read here: then nothing was waited for.
+        elsewhere: Vec<i32>,
+    },
     /// Nothing was read for a second; sent once until records come again.
     Idle {
         /// The next offset of each assigned partition, behind what is never delivered: markers of transactions and

@@ -18,6 +18,7 @@ mod chunk;
 mod consumer;
 mod context;
 mod cursor;
+mod drain;
 mod error;
 mod event;
 mod faults;

@@ -17,6 +17,7 @@ use super::caught_up::CaughtUp;
 use super::consumer::{Lag, Shared, lock};
 use super::context::Context;
 use super::cursor::Cursor;
+use super::drain::Drain;
 use super::faults::{Fault, Quiet, Refusals};
 use super::identity::Identities;
 use super::native::cached_watermarks;
@@ -106,6 +107,7 @@ pub(super) struct Poller {
     /// Whether the lane was told of the silence since then.
     pub(super) idle: bool,
     pub(super) caught_up: CaughtUp,
+    pub(super) drains: Vec<Drain>,
     subscription: Subscription,
     refusals: Refusals,
     quiet: Quiet,
@@ -140,6 +142,7 @@ impl Poller {
             idle: false,
             subscription,
             caught_up: CaughtUp::new(now),
+            drains: Vec::new(),
             refusals: Refusals::default(),
             quiet: Quiet::default(),
             next_chores: now,
@@ -170,6 +173,9 @@ impl Poller {
             return Err(Stop::Asked);
         }
         self.answer_rebalances()?;
+        if self.shared.topics_changed.swap(false, Ordering::AcqRel) {
+            self.apply_pauses()?;
+        }
         let now = Instant::now();
         if now >= self.next_chores {
             self.chores(now)?;
@@ -255,15 +261,13 @@ impl Poller {
     /// What is due now and then; nothing here waits long.
     fn chores(&mut self, now: Instant) -> Result<(), Stop> {
         self.next_chores = now + CHORES;
-        if self.shared.topics_changed.swap(false, Ordering::AcqRel) {
-            self.apply_pauses()?;
-        }
         if now >= self.next_commit {
             self.next_commit = now + COMMIT_INTERVAL;
             self.commit();
         }
         self.compare_topic_ids(now)?;
         let positions = self.read_positions();
+        self.drain(&positions)?;
         self.tell_caught_up(&positions, now)?;
         self.note_lags(&positions);
         self.tell_idle(positions, now)

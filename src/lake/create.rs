@@ -19,7 +19,7 @@ use super::mor::changes::CHANGE_DATA_FEED;
 use super::properties;
 use super::schema::{self, DeltaSchema, KEY, PIPELINE, SOURCE};
 use super::shape::Shape;
-use crate::change::{Lineage, TableId, TablePolicy, TableSchema, WriteMode};
+use crate::change::{Keyless, Lineage, TableId, TablePolicy, TableSchema, WriteMode};
 
 /// Property of tables whose rows are deleted by vectors.
 pub(super) const DELETION_VECTORS: &str = "delta.enableDeletionVectors";
@@ -76,10 +76,10 @@ pub(super) async fn current_table(
     policy: &TablePolicy,
     writer: &str,
 ) -> Result<(), LakeError> {
-    if schema.key().is_empty() {
+    if schema.key().is_empty() && policy.keyless == Keyless::Stop {
         return Err(LakeError::Refused(format!(
-            "table {table} has no key in its events; give it a primary key or REPLICA IDENTITY USING INDEX in the source, or set \
-             message.key.columns in the connector"
+            "table {table} has no key in its events; give it a primary key or REPLICA IDENTITY USING INDEX in the source, set \
+             message.key.columns in the connector, or keyless = \"match_row\" or \"append\" here"
         )));
     }
     let delta = schema::current(table, schema, Shape::wanted(policy))?;

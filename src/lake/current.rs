@@ -24,8 +24,8 @@ use super::soft;
 use super::table::{ATTEMPTS, Advance, Table, Writer, txns};
 use super::upsert;
 use crate::change::{
-    Batch, ChangeBatch, Described, Folded, Ledger, Lineage, TableId, TablePolicy, TableReport, TableSchema,
-    fold_onto,
+    Batch, ChangeBatch, DeleteMode, Described, Folded, Ledger, Lineage, TableId, TablePolicy, TableReport,
+    TableSchema, fold_onto,
 };
 
 /// A table that gets no rows stores its positions this often, while its topics bring records for others.
@@ -156,6 +156,7 @@ impl CurrentTable {
         }
         self.refresh(writer, &advances).await?;
         self.check_mode()?;
+        self.check_truncates(batch, changes, writer)?;
         let mut schema_changes = Vec::new();
         for _ in 0..ATTEMPTS {
             let advances = self.advances(batch, writer);
@@ -174,7 +175,7 @@ impl CurrentTable {
                 if let Some((report, resolved)) = added {
                     self.stored = Some(Instant::now());
                     let duration = started.elapsed();
-                    let report = TableReport { duration, schema_changes, ..report };
+                    let report = TableReport { schema_changes, duration, ..report };
                     return Ok((report, conflicts + resolved));
                 }
                 conflicts += 1;
@@ -193,6 +194,7 @@ impl CurrentTable {
                 let report = TableReport {
                     upserted: folded.upserted() as u64,
                     deleted: folded.deleted() as u64,
+                    truncated: folded.truncated.is_some(),
                     unresolved_absent: folded.unresolved.len() as u64 + done.unresolved_absent,
                     unresolved: folded.named(batch, &unresolved),
                     unknown_deletes: done.unknown_deletes,
@@ -281,6 +283,36 @@ impl CurrentTable {
         }
     }
 
+    /// Refuses truncates of tables that keep what is deleted: all of their rows would have to be written anew.
+    fn check_truncates(
+        &self,
+        batch: &Batch,
+        changes: &[&ChangeBatch],
+        writer: &Writer,
+    ) -> Result<(), LakeError> {
+        let keeps =
+            self.shape.history || (self.shape.keeps_deleted && self.policy.delete == DeleteMode::Soft);
+        let missing = self.missing(batch, writer);
+        let is_missing = |changes: &ChangeBatch, row: usize| {
+            changes
+                .partitions
+                .get(row)
+                .zip(changes.offsets.get(row))
+                .is_some_and(|(at, offset)| missing(*at, *offset))
+        };
+        let truncated = changes
+            .iter()
+            .any(|changes| changes.truncates.iter().any(|truncate| is_missing(changes, truncate.row)));
+        if !keeps || !truncated {
+            return Ok(());
+        }
+        Err(LakeError::Refused(format!(
+            "table {} was truncated in the source, and keeps deleted rows here, of which a truncate names none; set on_truncate = \
+             \"ignore\" for it to leave them as they are",
+            self.id
+        )))
+    }
+
     fn fold(&self, batch: &Batch, changes: &[&ChangeBatch], writer: &Writer) -> Result<Folded, LakeError> {
         let ledger = Ledger::from_text(self.table.state.ledger());
         fold_onto(self.policy.delete, &self.schema, changes, self.missing(batch, writer), &ledger)
@@ -329,7 +361,32 @@ impl CurrentTable {
                 self.obstacle = obstacle;
             }
         }
+        if folded.is_keyless() || folded.truncated.is_some() {
+            return self.rewrite(folded, advances, writer).await;
+        }
         self.merge(folded, advances, writer, merge_memory).await
+    }
+
+    /// Writes touched files anew: what the library's MERGE, which compares keys, cannot do.
+    async fn rewrite(
+        &mut self,
+        folded: &Folded,
+        advances: &[Advance],
+        writer: &Writer,
+    ) -> Result<Upserted, LakeError> {
+        if let Some(reason) = mor::foreign_demand(&self.table.state, &self.schema) {
+            let what = if folded.is_keyless() { "has no key" } else { "was truncated in the source" };
+            return Err(LakeError::Refused(format!(
+                "table {} {what}, and its files cannot be written anew here: {reason}. Undo that, or move the table's folder away \
+                 and rebuild it",
+                self.id
+            )));
+        }
+        self.snapshot = None;
+        let rows = (folded, self.shape);
+        let upserted = mor::rewrite::upsert(&mut self.table, rows, advances, writer).await;
+        self.read_schema()?;
+        upserted
     }
 
     /// Merges by the library, as the next version.

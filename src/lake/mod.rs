@@ -434,6 +434,9 @@ impl Lake {
         if folder == self.options.quarantine_table {
             return Err(location::collision(id, "of the quarantine", &folder));
         }
+        if folder == self.options.schema_changes_table {
+            return Err(location::collision(id, "of the record of schema changes", &folder));
+        }
         let first = changes
             .first()
             .ok_or_else(|| LakeError::Refused(format!("table {id} has no schema in its events")))?;
@@ -482,7 +485,10 @@ impl Lake {
 
 impl Sink for Lake {
     async fn load(&mut self) -> Result<Progress, SinkError> {
-        Ok(self.load_tables().await?)
+        let progress = self.load_tables().await?;
+        // What a former process could not copy any more.
+        self.record_schema_changes().await?;
+        Ok(progress)
     }
 
     async fn reload(&mut self) -> Result<Progress, SinkError> {

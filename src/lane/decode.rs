@@ -9,18 +9,19 @@
 //! before it, and records of the topic that are already on their way are dropped unread; they stay in Kafka.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use super::barrier::Barrier;
 use super::originals::KeptChunks;
 use super::refuse::Refusals;
 use crate::change::{Batch, RecordError, Span, TopicIdentity, TopicPartition};
-use crate::debezium::{Decoder, Outcome, RecordRef};
-use crate::kafka::{Assignment, Chunk, ConsumerError, Event, Events};
+use crate::debezium::{Decoder, Drained, Outcome, RecordRef};
+use crate::kafka::{Assignment, Chunk, Consumer, ConsumerError, Event, Events, Record};
 
 /// When a batch closes.
 #[derive(Debug, Clone, Copy)]
@@ -57,8 +58,36 @@ pub(super) enum Staged {
     Broken(String),
 }
 
-/// Stops a topic's records at their source.
-pub(super) type PauseTopic = Box<dyn Fn(&str) + Send>;
+/// What the stage asks of the consumer.
+pub(super) trait Reading: Send {
+    /// Stops a topic's records at their source, for good.
+    fn pause_topic(&self, topic: &str);
+    /// Stops a partition's records, or lets them go on.
+    fn hold(&self, partition: &TopicPartition, hold: bool);
+    /// Asks for [`Event::Drained`].
+    fn drain(&self, topic: &Arc<str>, question: u64);
+}
+
+/// Not an owner: a decoding thread that ends late must not be the one who closes the consumer, unseen.
+impl Reading for Weak<Consumer> {
+    fn pause_topic(&self, topic: &str) {
+        if let Some(consumer) = self.upgrade() {
+            consumer.pause_topic(topic);
+        }
+    }
+
+    fn hold(&self, partition: &TopicPartition, hold: bool) {
+        if let Some(consumer) = self.upgrade() {
+            consumer.hold(partition, hold);
+        }
+    }
+
+    fn drain(&self, topic: &Arc<str>, question: u64) {
+        if let Some(consumer) = self.upgrade() {
+            consumer.drain(topic, question);
+        }
+    }
+}
 
 pub(super) struct DecodeStage {
     pub(super) decoder: Decoder,
@@ -69,7 +98,10 @@ pub(super) struct DecodeStage {
     staged: mpsc::Sender<Staged>,
     committer: Arc<Semaphore>,
     runtime: Handle,
-    pub(super) pause_topic: PauseTopic,
+    pub(super) reading: Box<dyn Reading>,
+    pub(super) barrier: Barrier,
+    /// Whether the end was reached while a truncate waits: it is behind that.
+    caught_up: bool,
     identities: HashMap<TopicPartition, TopicIdentity>,
     pub(super) stopped_topics: HashSet<Arc<str>>,
     filtered: HashMap<&'static str, u64>,
@@ -91,7 +123,7 @@ impl DecodeStage {
         staged: mpsc::Sender<Staged>,
         committer: Arc<Semaphore>,
         runtime: Handle,
-        pause_topic: PauseTopic,
+        reading: Box<dyn Reading>,
     ) -> Self {
         Self {
             decoder,
@@ -101,7 +133,9 @@ impl DecodeStage {
             staged,
             committer,
             runtime,
-            pause_topic,
+            reading,
+            barrier: Barrier::default(),
+            caught_up: false,
             identities: HashMap::new(),
             stopped_topics: HashSet::new(),
             filtered: HashMap::new(),
@@ -142,6 +176,7 @@ impl DecodeStage {
                 // A partition may start over in another log (`on_data_loss = "continue"`): one batch never holds both.
                 self.close()?;
                 let cut: BTreeMap<TopicPartition, Span> = partitions.iter().filter_map(new_cut).collect();
+                self.let_go(partitions.iter().map(|assigned| &assigned.partition));
                 for assigned in &partitions {
                     self.identities.insert(assigned.partition.clone(), assigned.identity.clone());
                     self.decoder.begin_partition(assigned.partition.clone(), assigned.start);
@@ -154,11 +189,15 @@ impl DecodeStage {
                 // Also where the partitions are lost: what is decoded may still be committed, because the sink
                 // compares positions and refuses it where the new owner was faster.
                 self.close()?;
+                self.let_go(partitions.iter());
                 self.send(Staged::Revoked { partitions, done })
             }
             Event::CaughtUp => {
-                self.close()?;
-                self.send(Staged::CaughtUp)
+                self.caught_up = true;
+                self.tell_caught_up()
+            }
+            Event::Drained { topic, question, partitions, elsewhere } => {
+                self.drained(&topic, question, partitions, &elsewhere)
             }
             Event::Idle { positions } => {
                 self.reach(&positions);
@@ -177,6 +216,7 @@ impl DecodeStage {
         for (partition, next) in positions {
             let Some(identity) = self.identities.get(partition) else { continue };
             if !self.stopped_topics.contains(&partition.topic)
+                && !self.barrier.holds(&partition.topic, partition.partition)
                 && self.decoder.reach(partition, *next, identity)
             {
                 self.opened.get_or_insert_with(Instant::now);
@@ -190,42 +230,64 @@ impl DecodeStage {
         // Records come in runs of one partition: its identity is looked up once a run.
         let mut run: Option<(TopicPartition, TopicIdentity)> = None;
         for record in chunk.iter() {
-            if !self.stopped_topics.is_empty() && self.stopped_topics.contains(record.topic) {
-                continue;
-            }
-            self.opened.get_or_insert_with(Instant::now);
-            let same_run = |(at, _): &&(TopicPartition, TopicIdentity)| {
-                at.partition == record.partition && Arc::ptr_eq(&at.topic, record.topic)
-            };
-            let identity = match run.as_ref().filter(same_run) {
-                Some((_, identity)) => identity.clone(),
-                None => self.begin_run(&mut run, record.topic, record.partition),
-            };
-            let reference = RecordRef {
-                topic: record.topic,
-                partition: record.partition,
-                offset: record.offset,
-                timestamp_ms: record.timestamp_ms,
-                key: record.key,
-                value: record.value,
-                new_key: record.new_key,
-                old_key: record.old_key,
-            };
-            let outcome = self.decoder.push(reference, &identity);
-            self.inside_key_change = record.new_key.is_some();
-            match outcome {
-                Ok(Outcome::Change(_)) => self.refusals.limiter.good(),
-                Ok(Outcome::Filtered(reason)) => {
-                    self.refusals.limiter.good();
-                    *self.filtered.entry(reason).or_default() += 1;
-                }
-                Err(error) => self.refuse(error, &reference, &record, &identity)?,
-            }
-            self.keep(chunk);
-            self.close_if_full()?;
+            self.decode_record(&record, chunk, &mut run, None)?;
         }
         self.decoding += started.elapsed().saturating_sub(self.waiting.saturating_sub(waited));
         Ok(())
+    }
+
+    /// Decodes one record of a chunk; with `drained` a truncate whose topic was read to its end.
+    pub(super) fn decode_record(
+        &mut self,
+        record: &Record<'_>,
+        chunk: &Arc<Chunk>,
+        run: &mut Option<(TopicPartition, TopicIdentity)>,
+        drained: Option<Drained>,
+    ) -> Result<(), CommitterGone> {
+        if !self.stopped_topics.is_empty() && self.stopped_topics.contains(record.topic) {
+            return Ok(());
+        }
+        if self.barrier.holds(record.topic, record.partition) {
+            self.barrier.keep(record);
+            return Ok(());
+        }
+        let same_run = |(at, _): &&(TopicPartition, TopicIdentity)| {
+            at.partition == record.partition && Arc::ptr_eq(&at.topic, record.topic)
+        };
+        let identity = match run.as_ref().filter(same_run) {
+            Some((_, identity)) => identity.clone(),
+            None => self.begin_run(run, record.topic, record.partition),
+        };
+        let reference = RecordRef {
+            topic: record.topic,
+            partition: record.partition,
+            offset: record.offset,
+            timestamp_ms: record.timestamp_ms,
+            key: record.key,
+            value: record.value,
+            new_key: record.new_key,
+            old_key: record.old_key,
+        };
+        let outcome = match drained {
+            None => self.decoder.push(reference, &identity),
+            Some(drained) => self.decoder.truncate(reference, &identity, drained),
+        };
+        if let Ok(Outcome::Truncate { lsn }) = outcome {
+            self.wait_for_topic(record, lsn);
+            return Ok(());
+        }
+        self.opened.get_or_insert_with(Instant::now);
+        self.inside_key_change = record.new_key.is_some();
+        match outcome {
+            Ok(Outcome::Change(_) | Outcome::Truncate { .. }) => self.refusals.limiter.good(),
+            Ok(Outcome::Filtered(reason)) => {
+                self.refusals.limiter.good();
+                *self.filtered.entry(reason).or_default() += 1;
+            }
+            Err(error) => self.refuse(error, &reference, record, &identity)?,
+        }
+        self.keep(chunk);
+        self.close_if_full()
     }
 
     fn begin_run(
@@ -268,6 +330,16 @@ impl DecodeStage {
         } else {
             Ok(())
         }
+    }
+
+    /// Says that the end was reached, once no truncate waits any more.
+    pub(super) fn tell_caught_up(&mut self) -> Result<(), CommitterGone> {
+        if !self.caught_up || !self.barrier.is_empty() {
+            return Ok(());
+        }
+        self.caught_up = false;
+        self.close()?;
+        self.send(Staged::CaughtUp)
     }
 
     /// Closes the batch, waiting for the committing stage.

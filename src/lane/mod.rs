@@ -9,6 +9,7 @@
 
 mod attempt;
 mod backoff;
+mod barrier;
 mod decode;
 mod observe;
 mod originals;
@@ -223,8 +224,6 @@ impl<S: Sink> Lane<S> {
             limiter: Limiter::new(self.options.quarantine, self.quarantined),
             keep_originals: self.options.keep_originals,
         };
-        // Not an owner: a decoding thread that ends late must not be the one who closes the consumer, unseen.
-        let pausing = Arc::downgrade(consumer);
         let stage = DecodeStage::new(
             decoder,
             refusals,
@@ -232,11 +231,7 @@ impl<S: Sink> Lane<S> {
             sender,
             Arc::new(Semaphore::new(1)),
             tokio::runtime::Handle::current(),
-            Box::new(move |topic| {
-                if let Some(consumer) = pausing.upgrade() {
-                    consumer.pause_topic(topic);
-                }
-            }),
+            Box::new(Arc::downgrade(consumer)),
         );
         let thread = std::thread::spawn(move || stage.run(&events));
         (staged, thread)

@@ -8,8 +8,8 @@ use crate::admin::metrics::Metrics;
 use crate::admin::status::{LaneBoard, LaneState, PartitionState, UnresolvedPlace, now};
 use crate::change::quarantine::Ledger;
 use crate::change::{
-    Batch, CommitReport, Operation, RecordError, RefusedChange, Regression, SinkFigures, TableId,
-    TopicPartition,
+    Batch, ChangeBatch, CommitReport, Operation, RecordError, RefusedChange, Regression, SinkFigures,
+    TableId, TopicPartition,
 };
 use crate::kafka::Lag;
 
@@ -102,6 +102,10 @@ impl Observer {
         }
         self.order(batch);
         self.metrics.bytes.with_label_values(&[&self.lane]).inc_by(batch.bytes);
+        if let Some(millis) = batch.alive_millis {
+            let alive = self.metrics.source_alive.with_label_values(&[&self.lane]);
+            alive.set(alive.get().max(millis as f64 / 1e3));
+        }
         self.metrics.batch_rows.with_label_values(&[&self.lane]).observe(batch.records as f64);
         for (table, columns) in &batch.suspect_defaults {
             let labels = [self.lane.as_str(), &table.to_string()];
@@ -207,13 +211,24 @@ impl Observer {
     fn operations(&self, batch: &Batch, report: &CommitReport) {
         for changes in batch.changes.iter().filter(|changes| !report.stopped.contains_key(&changes.table)) {
             let table = changes.table.to_string();
-            for operation in [Operation::Create, Operation::Update, Operation::Delete, Operation::Read] {
+            for operation in [
+                Operation::Create,
+                Operation::Update,
+                Operation::Delete,
+                Operation::Read,
+                Operation::Truncate,
+            ] {
+                // An update without key is two changes of one record, the first of which deletes the row before.
+                let is_record = |row: usize| operation != Operation::Delete || !is_first_half(changes, row);
                 let count = changes
                     .operations
                     .iter()
                     .zip(changes.offsets.iter().zip(&changes.partitions))
-                    .filter(|(each, place)| {
-                        **each == operation && !is_refused(batch, report, &changes.table, *place)
+                    .enumerate()
+                    .filter(|(row, (each, place))| {
+                        **each == operation
+                            && is_record(*row)
+                            && !is_refused(batch, report, &changes.table, *place)
                     })
                     .count();
                 if count > 0 {
@@ -303,6 +318,12 @@ impl Observer {
             self.metrics.lag.with_label_values(&[&self.lane, partition.topic.as_ref(), &number]).set(behind);
         }
     }
+}
+
+/// Whether a change is the first of two that one record has made.
+fn is_first_half(changes: &ChangeBatch, row: usize) -> bool {
+    let place = |row: usize| changes.offsets.get(row).zip(changes.partitions.get(row));
+    place(row).is_some() && place(row) == place(row + 1)
 }
 
 /// Whether the sink refused the change of `table` at this offset and index of a partition.

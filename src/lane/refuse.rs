@@ -27,6 +27,10 @@ impl DecodeStage {
         record: &Record<'_>,
         identity: &TopicIdentity,
     ) -> Result<(), CommitterGone> {
+        // Nothing is wrong with the record where it is the table that cannot go on.
+        if error.kind.stops_table() {
+            return self.stop_topic(error);
+        }
         let table = self.decoder.table_named_by(reference);
         if self.refusals.policies.on_error(table.as_ref(), record.topic) == OnError::Stop {
             return self.stop_topic(error);
@@ -47,9 +51,10 @@ impl DecodeStage {
         Ok(())
     }
 
-    fn stop_topic(&mut self, error: RecordError) -> Result<(), CommitterGone> {
+    pub(super) fn stop_topic(&mut self, error: RecordError) -> Result<(), CommitterGone> {
         let topic = Arc::clone(&error.partition.topic);
-        (self.pause_topic)(&topic);
+        self.reading.pause_topic(&topic);
+        self.forget_truncates(&topic);
         self.stopped_topics.insert(topic);
         self.inside_key_change = false;
         self.close()?;

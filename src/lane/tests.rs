@@ -50,6 +50,15 @@ impl Sink for Remembering {
     }
 }
 
+/// A consumer that is not asked for anything.
+struct Still;
+
+impl decode::Reading for Still {
+    fn pause_topic(&self, _: &str) {}
+    fn hold(&self, _: &TopicPartition, _: bool) {}
+    fn drain(&self, _: &Arc<str>, _: u64) {}
+}
+
 fn lane() -> Lane<Remembering> {
     let options = LaneOptions {
         name: "test".to_owned(),
@@ -93,7 +102,7 @@ fn stage(runtime: &tokio::runtime::Runtime, on_error: OnError) -> (DecodeStage, 
         sender,
         Arc::new(Semaphore::new(1)),
         runtime.handle().clone(),
-        Box::new(|_| {}),
+        Box::new(Still),
     );
     let assignment =
         Assignment { partition: TopicPartition::new("t", 0), identity: TopicIdentity::unknown(), start: 5 };

@@ -1,6 +1,6 @@
 //! Writing one table's part, and the raw rows, inside the batch's transaction.
 //!
-//! Deletes come before upserts, so that a row may take over a unique value of one that is gone.
+//! What a truncate takes goes first. Deletes come before upserts, so that a row may take over a unique value of one that is gone.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -70,6 +70,12 @@ pub(super) async fn write_all(
     batch: &Batch,
     report: &mut TableReport,
 ) -> Result<(), Trouble> {
+    // Before anything is looked up: no row takes values of those that a truncate takes away.
+    if let Some(truncated) = folded.truncated {
+        let statements = Statements::new(&writer.prepared.plan, folded.schema.columns().len());
+        writer.client.batch_execute(&statements.empty(truncated)).await?;
+        report.truncated = true;
+    }
     if let Some(departing) = &folded.departing {
         keep_aside(&mut writer, &departing.rows, aside).await?;
     }
@@ -90,28 +96,40 @@ pub(super) async fn write(
     let mut unresolved = folded.unresolved.clone();
     unresolved.retain(|(row, _)| rows_of_part.contains(row));
     let absent = Absent::of(folded);
-    let fields = absent.fields();
+    let fields = if folded.is_keyless() { Vec::new() } else { absent.fields() };
     let Writer { client, buffer, transaction, prepared } = writer;
     let source_columns = folded.schema.columns().len();
     let statements = Statements::new(&prepared.plan, source_columns);
+    let unknown_before = report.unknown_deletes;
     let deletes = part.deletes.len();
     if deletes > 0 {
-        let encoder = key_encoder(&prepared.plan.columns, &prepared.plan.key, &folded.deletes)?;
+        let encoder = delete_encoder(&statements, folded)?;
         prepared.keys.fill(client, transaction, &encoder, part.deletes.iter().copied(), buffer).await?;
-        client.batch_execute(&statements.delete(&prepared.keys.name)).await?;
+        if folded.is_keyless() {
+            let deleted = client.simple_query(&statements.delete_rows(&prepared.keys.name)).await?;
+            report.unknown_deletes += (deletes as u64).saturating_sub(affected(&deleted));
+        } else {
+            client.batch_execute(&statements.delete(&prepared.keys.name)).await?;
+        }
     }
     let rows = part.rows.len();
     if rows > 0 {
         let encoder = row_encoder(&statements, source_columns, folded, &absent)?;
         prepared.rows.fill(client, transaction, &encoder, part.rows.iter().copied(), buffer).await?;
-        if !fields.is_empty() {
+        if folded.is_keyless() {
+            // Without a key there is no stored row to keep cells of.
+            for (column, mask) in folded.absent.iter().enumerate() {
+                let Some(mask) = mask else { continue };
+                unresolved.extend(part.rows.iter().filter(|&&row| mask.value(row)).map(|&row| (row, column)));
+            }
+        } else if !fields.is_empty() {
             let found = client.simple_query(&statements.unresolved(&prepared.rows.name, origins)).await?;
             unresolved.extend(cells(&found));
         }
         client.batch_execute(&statements.upsert(&prepared.rows.name, &fields, origins)).await?;
     }
     report.upserted += rows as u64;
-    report.deleted += deletes as u64;
+    report.deleted += (deletes as u64).saturating_sub(report.unknown_deletes - unknown_before);
     report.unresolved_absent += unresolved.len() as u64;
     report.unresolved.extend(folded.named(batch, &unresolved));
     Ok(())
@@ -202,14 +220,14 @@ impl StagedOrigins {
     }
 }
 
-fn key_encoder<'a>(
-    columns: &'a [PlannedColumn],
-    key: &[usize],
-    deletes: &'a RecordBatch,
-) -> Result<RowEncoder<'a>, Trouble> {
+/// The columns that say which rows are deleted.
+fn delete_encoder<'a>(statements: &Statements<'a>, folded: &'a Folded) -> Result<RowEncoder<'a>, Trouble> {
     let mut encoder = RowEncoder::default();
-    for (column, array) in key.iter().filter_map(|&at| columns.get(at)).zip(deletes.columns()) {
-        encoder.column(&column.name, &column.wire, column.limit, array)?;
+    for column in statements.compared() {
+        let at = folded.compared.iter().position(|&field| field == column.field);
+        if let Some(array) = at.and_then(|at| folded.deletes.columns().get(at)) {
+            encoder.column(&column.name, &column.wire, column.limit, array)?;
+        }
     }
     Ok(encoder)
 }
@@ -238,6 +256,15 @@ fn cells(messages: &[SimpleQueryMessage]) -> impl Iterator<Item = (usize, usize)
         SimpleQueryMessage::Row(row) => Some((row.get(0)?.parse().ok()?, row.get(1)?.parse().ok()?)),
         _ => None,
     })
+}
+
+/// Rows that a statement says it has changed.
+fn affected(messages: &[SimpleQueryMessage]) -> u64 {
+    let rows = |message: &SimpleQueryMessage| match message {
+        SimpleQueryMessage::CommandComplete(rows) => Some(*rows),
+        _ => None,
+    };
+    messages.iter().filter_map(rows).sum()
 }
 
 /// Appends the raw rows whose indexes are given.

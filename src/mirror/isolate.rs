@@ -82,6 +82,14 @@ impl<'a> Isolating<'a> {
         session: &mut Session,
         runs: &[Vec<&'a ChangeBatch>],
     ) -> Result<(), Isolation> {
+        // Only by its key can a change be left out and applied alone; without one, or with a truncate between the changes
+        // of a key, the table stops instead.
+        let changes = || runs.iter().flatten();
+        if changes().any(|changes| changes.schema.key().is_empty() || !changes.truncates.is_empty()) {
+            let reason = "a row was refused, and it cannot be told which: the table has no key, or was truncated in the same batch; the \
+                          database's log names the row";
+            return Err(Trouble::Table { reason: reason.to_owned(), target: None }.into());
+        }
         for run in runs {
             let Some(first) = run.first() else { continue };
             self.write_run(session, &first.schema, run).await?;

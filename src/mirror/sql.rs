@@ -2,6 +2,13 @@
 //!
 //! They are sent as text each time and never prepared: a prepared statement without parameters keeps the plan of its
 //! first run, which, made for a table of ten rows, would scan one of ten million.
+//!
+//! A truncate is a DELETE. TRUNCATE would lock out readers until the batch commits, show an empty table to those whose
+//! snapshot is older, need a right of its own, and fail at foreign keys or go on to other tables. What it saves is time
+//! and dead rows, once.
+//!
+//! Rows of a table without key are found by their text, all columns together: every type has one, while not every type
+//! can be compared. Equal rows are numbered, and as many of them go, by their place, as are staged.
 
 use std::borrow::Cow;
 
@@ -9,6 +16,7 @@ use super::absent::{ABSENT, ORIGINS, ROW};
 use super::ledger::literal;
 use super::names::{quoted, quoted_list};
 use super::plan::{METADATA, Plan, PlannedColumn};
+use crate::change::Truncated;
 
 /// The staged column with the number of a list of keys.
 const LIST: &str = "__list";
@@ -41,6 +49,14 @@ impl<'a> Statements<'a> {
         plan.key.iter().filter_map(move |&at| plan.columns.get(at))
     }
 
+    /// The columns that say which row a delete means: those of the key, or, without one, all of the source.
+    pub(super) fn compared(&self) -> impl Iterator<Item = &'a PlannedColumn> + use<'a> {
+        let (plan, source_columns) = (self.plan, self.source_columns);
+        let whole_rows = plan.key.is_empty();
+        let of_source = plan.columns.iter().filter(move |column| whole_rows && column.field < source_columns);
+        self.keys().chain(of_source)
+    }
+
     /// The staging table for rows.
     pub(super) fn create_rows(&self, stage: &str) -> String {
         let mut columns: Vec<String> =
@@ -52,7 +68,7 @@ impl<'a> Statements<'a> {
     /// The staging table for the keys of deleted rows.
     pub(super) fn create_keys(&self, stage: &str) -> String {
         let columns: Vec<String> =
-            self.keys().map(|column| format!("{} {}", staged_name(column), column.wire.sql())).collect();
+            self.compared().map(|column| format!("{} {}", staged_name(column), column.wire.sql())).collect();
         format!("CREATE TEMP TABLE {stage} ({}) ON COMMIT DELETE ROWS", columns.join(", "))
     }
 
@@ -124,12 +140,47 @@ impl<'a> Statements<'a> {
         plan.columns.iter().filter(is_absent)
     }
 
+    /// Removes the rows that a truncate takes.
+    pub(super) fn empty(&self, truncated: Truncated) -> String {
+        let all = format!("DELETE FROM {}", self.plan.target.sql());
+        let Truncated::Before(micros) = truncated else { return all };
+        let time = self.plan.columns.iter().find(|column| column.field == self.source_columns + 1);
+        // Without the column nothing says which rows are newer.
+        let Some(time) = time else { return all };
+        let (seconds, micros) = (micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000));
+        let limit = format!("('epoch'::timestamptz + interval '{seconds} seconds {micros} microseconds')");
+        let limit = match &time.cast {
+            Some(cast) => format!("{limit}::{cast}"),
+            None => limit,
+        };
+        let name = quoted(&time.name);
+        format!("{all} WHERE {name} IS NULL OR {name} < {limit}")
+    }
+
+    /// Removes one stored row for each staged one that is equal to it.
+    pub(super) fn delete_rows(&self, stage: &str) -> String {
+        let target = self.plan.target.sql();
+        let stored: Vec<String> =
+            self.compared().map(|column| format!("t.{}", quoted(&column.name))).collect();
+        let staged: Vec<String> = self.compared().map(staged_value).collect();
+        format!(
+            "WITH wanted AS (SELECT ROW({staged})::text AS content, count(*) AS instances FROM pg_temp.{stage} s GROUP BY 1), \
+             numbered AS (SELECT t.tableoid AS part, t.ctid AS place, w.instances, \
+             row_number() OVER (PARTITION BY w.content) AS instance \
+             FROM {target} t JOIN wanted w ON w.content = ROW({stored})::text) \
+             DELETE FROM {target} t USING numbered n \
+             WHERE t.tableoid = n.part AND t.ctid = n.place AND n.instance <= n.instances",
+            staged = staged.join(", "),
+            stored = stored.join(", "),
+        )
+    }
+
     /// Removes the rows whose keys are staged.
     pub(super) fn delete(&self, stage: &str) -> String {
         format!("DELETE FROM {} t USING pg_temp.{stage} s WHERE {}", self.plan.target.sql(), self.same_key())
     }
 
-    /// Inserts or updates from the staged rows. The fields in `absent` keep the stored value where a row says so: that
+    /// Inserts or updates from the staged rows; without a key, inserts. The fields in `absent` keep the stored value where a row says so: that
     /// of its own key, or the one that was kept of `origins`.
     pub(super) fn upsert(&self, stage: &str, absent: &[i16], origins: Option<&str>) -> String {
         let values: Vec<String> =
@@ -142,19 +193,24 @@ impl<'a> Statements<'a> {
             .filter(|column| column.settable)
             .map(|column| format!("{0} = EXCLUDED.{0}", quoted(&column.name)))
             .collect();
-        let action = if updates.is_empty() {
-            "NOTHING".to_owned()
-        } else {
-            format!("UPDATE SET {}", updates.join(", "))
+        let conflict = match (self.plan.key.is_empty(), updates.is_empty()) {
+            (true, _) => String::new(),
+            (false, true) => format!(" ON CONFLICT ({}) DO NOTHING", self.key_list()),
+            (false, false) => {
+                format!(" ON CONFLICT ({}) DO UPDATE SET {}", self.key_list(), updates.join(", "))
+            }
         };
         format!(
-            "INSERT INTO {} ({}){} SELECT {} FROM pg_temp.{stage} s{stored} ON CONFLICT ({}) DO {action}",
+            "INSERT INTO {} ({}){} SELECT {} FROM pg_temp.{stage} s{stored}{conflict}",
             self.plan.target.sql(),
             quoted_list(self.plan.columns.iter().map(|column| column.name.as_str())),
             if self.plan.overriding { " OVERRIDING SYSTEM VALUE" } else { "" },
             values.join(", "),
-            quoted_list(self.keys().map(|column| column.name.as_str())),
         )
+    }
+
+    fn key_list(&self) -> String {
+        quoted_list(self.keys().map(|column| column.name.as_str()))
     }
 
     /// A column of a staged row, taken from what is stored where the row says so.
@@ -325,6 +381,39 @@ mod tests {
         ] {
             assert!(sql.contains(part), "{part} is not in {sql}");
         }
+    }
+
+    #[test]
+    fn without_a_key_as_many_equal_rows_go_as_are_staged_and_rows_are_inserted() {
+        let mut plan = plan();
+        plan.key.clear();
+        let statements = Statements::new(&plan, 2);
+        assert_eq!(
+            statements.create_keys("keys_1"),
+            r#"CREATE TEMP TABLE keys_1 ("id" integer, "kind" text) ON COMMIT DELETE ROWS"#
+        );
+        let sql = statements.delete_rows("keys_1");
+        for part in [
+            r#"SELECT ROW(s."id", s."kind"::public.kind)::text AS content, count(*) AS instances"#,
+            r#"JOIN wanted w ON w.content = ROW(t."id", t."kind")::text)"#,
+            "t.ctid = n.place AND n.instance <= n.instances",
+        ] {
+            assert!(sql.contains(part), "{part} is not in {sql}");
+        }
+        let insert = statements.upsert("rows_1", &[], None);
+        assert!(insert.ends_with("FROM pg_temp.rows_1 s"), "{insert}");
+    }
+
+    #[test]
+    fn a_truncate_deletes_all_rows_or_those_committed_before_it() {
+        let mut plan = plan();
+        plan.columns.push(column(3, "__cdc_timestamp", Wire::Timestamptz, None, true));
+        let statements = Statements::new(&plan, 2);
+        assert_eq!(statements.empty(Truncated::All), r#"DELETE FROM "public"."t""#);
+        assert_eq!(
+            statements.empty(Truncated::Before(-1)),
+            r#"DELETE FROM "public"."t" WHERE "__cdc_timestamp" IS NULL OR "__cdc_timestamp" < ('epoch'::timestamptz + interval '-1 seconds 999999 microseconds')"#
+        );
     }
 
     #[test]

@@ -139,13 +139,6 @@ pub(super) fn segments<'a>(
     let mut segments: Vec<Segment<'a>> = Vec::with_capacity(runs.len());
     for run in runs {
         let Some(first) = run.first() else { continue };
-        if first.schema.key().is_empty() && run.iter().any(|change| kept(change, &keep)) {
-            let reason = format!(
-                "table {} has no key, so its rows cannot be told apart: give the source table a primary key",
-                first.table
-            );
-            return Err((first.table.clone(), ArrowError::SchemaError(reason)));
-        }
         let before = segments.iter().rev().find(|segment| *segment.table == first.table);
         let before = before.map(|segment| segment.ledger.clone());
         let before = before.unwrap_or_else(|| {
@@ -160,10 +153,6 @@ pub(super) fn segments<'a>(
         }
     }
     Ok(segments)
-}
-
-fn kept(change: &ChangeBatch, keep: impl Fn(u32, i64) -> bool) -> bool {
-    change.partitions.iter().zip(&change.offsets).any(|(&partition, &offset)| keep(partition, offset))
 }
 
 /// Rows for the quarantine: its records behind the known positions, and what is new about records that are there.

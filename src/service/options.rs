@@ -3,7 +3,7 @@
 use super::Mode;
 use crate::change::quarantine::Limits;
 use crate::config::{Mirror as MirrorSettings, OnDataLoss as OnDataLossSetting, Settings};
-use crate::debezium::DecoderOptions;
+use crate::debezium::{DecoderOptions, FlattenedOptions, TopicNames};
 use crate::kafka::{ConsumerOptions, OnDataLoss};
 use crate::lake::{LakeOptions, UpsertOptions};
 use crate::lane::{BatchLimits, LaneOptions};
@@ -60,6 +60,12 @@ pub(super) fn lane(settings: &Settings, name: &str, raw: bool, mode: &Mode) -> L
             types: settings.column_types(),
             modes: settings.debezium.modes(),
             source: settings.source.url.as_ref().and_then(|url| SourceCatalog::types(url.reveal())),
+            policies: settings.policies(),
+            flattened: FlattenedOptions {
+                prefix: settings.debezium.flattened_prefix.as_str().into(),
+                topics: TopicNames::new(&settings.debezium.flattened_topics).unwrap_or_default(),
+            },
+            routes: settings.routes(),
         },
         batch: BatchLimits {
             max_delay: settings.batch.max_delay,

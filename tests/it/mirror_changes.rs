@@ -90,6 +90,8 @@ pub fn changes(
         offsets: (first_offset..first_offset + rows as i64).collect(),
         source_micros: vec![NEW_YEAR; rows],
         moves: None,
+        lsns: vec![0; rows],
+        truncates: Vec::new(),
     }
 }
 

@@ -39,7 +39,7 @@ fn exists(name: &str) -> bool {
     let inside = parts.strip_suffix(&["tests"]).unwrap_or(&parts);
     [&parts[..], inside].into_iter().filter_map(|modules| file(&root, modules)).any(|file| {
         let text = std::fs::read_to_string(&file).unwrap();
-        text.contains(&format!("fn {test}("))
+        text.contains(&format!("fn {test}(")) || text.contains(&format!("mod {test} {{"))
     })
 }
 

@@ -11,6 +11,7 @@ mod mutate;
 mod recorded;
 mod rows;
 mod suspects;
+mod whole;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -13,6 +13,7 @@ fn apply(copy: &mut [BTreeMap<Key, Row>; 4], change: RowChange) {
         Operation::Update | Operation::Delete => {
             assert!(known, "changed before it was there: {change:?}");
         }
+        Operation::Truncate => panic!("the shop empties no table: {change:?}"),
     }
     match change.after {
         Some(row) => rows.insert(change.key, row),

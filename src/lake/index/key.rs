@@ -31,6 +31,15 @@ impl IndexKey {
         Self([hash.h1, hash.h2])
     }
 
+    /// The key as bytes, to derive other keys from.
+    pub fn bytes(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        let (low, high) = bytes.split_at_mut(8);
+        low.copy_from_slice(&self.0[0].to_le_bytes());
+        high.copy_from_slice(&self.0[1].to_le_bytes());
+        bytes
+    }
+
     pub(super) fn from_words(words: Words) -> Self {
         Self(words)
     }

@@ -59,6 +59,8 @@ pub(super) struct Compacted {
     rows: u64,
     /// Whether rows of it were deleted while it was written.
     deleted_meanwhile: bool,
+    /// How the keys were made.
+    codec: KeyCodec,
 }
 
 impl MergeOnRead {
@@ -78,11 +80,18 @@ impl MergeOnRead {
             Some(finished) => finished.join(table.log.table()).await?,
             None => {
                 let chosen = due(&table.state, schema, pressure);
-                if chosen.is_empty() || self.conflict == Some(table.state.version()) {
+                // Which columns tell rows apart without a key, the newest events say.
+                let unknown = schema.key().is_empty() && self.locator.is_none();
+                if chosen.is_empty() || unknown || self.conflict == Some(table.state.version()) {
                     return Ok(false);
                 }
                 let (bytes, sources) = sources(table, &mut self.vectors, &chosen).await?;
-                let work = rewrite(table, (Arc::clone(schema), shape), sources, writer.id.clone());
+                let work = rewrite(
+                    table,
+                    (Arc::clone(schema), shape, self.codec(schema)),
+                    sources,
+                    writer.id.clone(),
+                );
                 if bytes > AT_ONCE {
                     self.compacting = Some(Background::start(work));
                     return Ok(false);
@@ -102,7 +111,8 @@ impl MergeOnRead {
         mut compacted: Compacted,
     ) -> Result<bool, LakeError> {
         let version = table.state.version();
-        self.follow(table, (schema, shape), &data_files(table)).await?;
+        let codec = self.codec(schema);
+        self.follow(table, (&codec, shape), &data_files(table)).await?;
         let landed = commit(table, &mut compacted, writer).await?;
         let gone: Vec<String> = compacted.sources.into_iter().map(|source| source.path).collect();
         match &landed {
@@ -110,19 +120,24 @@ impl MergeOnRead {
                 self.conflict = Some(version);
                 return Ok(false);
             }
-            Landed::Next(entry) if !compacted.deleted_meanwhile => self.index_follows(&OwnCommit {
-                version: table.state.version(),
-                entry,
-                written: compacted.add.as_ref().map(|add| add.path.as_str()),
-                upserted: &compacted.keys,
-                deleted: &Keys::default(),
-                gone: &gone,
-            }),
+            Landed::Next(entry) if !compacted.deleted_meanwhile && compacted.codec == codec => self
+                .index_follows(&OwnCommit {
+                    version: table.state.version(),
+                    entry,
+                    written: compacted.add.as_ref().map(|add| add.path.as_str()),
+                    upserted: &compacted.keys,
+                    deleted: &Keys::default(),
+                    cuts: &[],
+                    emptied: false,
+                    gone: &gone,
+                }),
             // Rows that were deleted meanwhile are somewhere else by now, or nowhere. The index follows with the next
             // batch, which reads the commit from the log.
             Landed::Next(_) | Landed::Behind => {}
         }
-        gone.iter().for_each(|path| self.vectors.forget(path));
+        for path in &gone {
+            self.vectors.forget(path);
+        }
         Ok(true)
     }
 }
@@ -138,7 +153,9 @@ pub(in crate::lake) async fn step_without_index(
         return Ok(Step::Nothing);
     }
     let (_, sources) = sources(table, &mut Vectors::new(0), &chosen).await?;
-    let work = rewrite(table, (Arc::clone(schema), shape), sources, writer.id.clone());
+    let all: Vec<usize> = (0..schema.columns().len()).collect();
+    let codec = KeyCodec::new(schema, &all);
+    let work = rewrite(table, (Arc::clone(schema), shape, codec), sources, writer.id.clone());
     let mut compacted = work.await?;
     Ok(commit(table, &mut compacted, writer).await?.step(chosen.len()))
 }
@@ -194,7 +211,7 @@ async fn commit(table: &mut Table, compacted: &mut Compacted, writer: &Writer) -
 /// Writes the live rows of some files as one, in their order; it does not need the table while it does so.
 fn rewrite(
     table: &Table,
-    schema: (Arc<TableSchema>, Shape),
+    (schema, shape, codec): (Arc<TableSchema>, Shape, KeyCodec),
     sources: Vec<Source>,
     writer: String,
 ) -> impl Future<Output = Result<Compacted, LakeError>> + Send + use<> {
@@ -207,8 +224,9 @@ fn rewrite(
         keys: Vec::new(),
         rows: 0,
         deleted_meanwhile: false,
+        codec,
     };
-    compacted.write(schema)
+    compacted.write((schema, shape))
 }
 
 impl Compacted {
@@ -217,7 +235,7 @@ impl Compacted {
         let table = Arc::clone(&self.files.table);
         let refused =
             |error: ArrowError| LakeError::Refused(format!("table {table} cannot be compacted: {error}"));
-        let (columns, codec) = (shape.stored(&schema), KeyCodec::new(&schema));
+        let columns = shape.stored(&schema);
         let mut out = RowWriter::new(&columns).map_err(refused)?;
         let mut bounds: Vec<Vec<ArrayRef>> = vec![Vec::new(); schema.key().len()];
         for source in &mut self.sources {
@@ -231,7 +249,7 @@ impl Compacted {
                 first += rows;
                 let of_key: Vec<ArrayRef> =
                     schema.key().iter().filter_map(|&index| batch.columns().get(index).cloned()).collect();
-                let of_rows = codec.encode(&of_key).map_err(refused)?;
+                let of_rows = self.codec.encode(&self.codec.columns_of(&batch)).map_err(refused)?;
                 self.keys.push(match current_flags(&batch, shape) {
                     Some(flags) => of_rows.only(flags),
                     None => of_rows,
@@ -321,7 +339,11 @@ fn current_flags(rows: &RecordBatch, shape: Shape) -> Option<&BooleanArray> {
 }
 
 /// The rows of a batch that are not deleted; `first` is the ordinal of its first row.
-fn live(batch: &RecordBatch, first: u64, deleted: &RoaringTreemap) -> Result<RecordBatch, ArrowError> {
+pub(super) fn live(
+    batch: &RecordBatch,
+    first: u64,
+    deleted: &RoaringTreemap,
+) -> Result<RecordBatch, ArrowError> {
     let rows = batch.num_rows() as u64;
     if deleted.range_cardinality(first..first + rows) == 0 {
         return Ok(batch.clone());

@@ -19,7 +19,7 @@ use futures::{FutureExt, StreamExt, TryStreamExt};
 use super::files::DataFiles;
 use super::keys::{KeyCodec, Keys};
 use super::locate::OwnCommit;
-use super::plan::{self, Plan, READERS};
+use super::plan::{self, Emptied, Plan, READERS};
 use super::{Done, MergeOnRead, Upserted, changes};
 use crate::change::Versions;
 use crate::change::versions::Completed;
@@ -65,7 +65,8 @@ impl MergeOnRead {
         advances: &[Advance],
         writer: &Writer,
     ) -> Result<Upserted, LakeError> {
-        let keys = KeyCodec::new(&versions.schema).encode(versions.keys.columns());
+        let codec = KeyCodec::new(&versions.schema, versions.schema.key());
+        let keys = codec.encode(versions.keys.columns());
         let addition = Addition {
             versions,
             partitions,
@@ -76,7 +77,7 @@ impl MergeOnRead {
             files: DataFiles { table: table.log.table().into(), store: table.log.files() },
         };
         for attempt in 0..ATTEMPTS {
-            self.follow(table, (&versions.schema, SHAPE), &addition.files).await?;
+            self.follow(table, (&codec, SHAPE), &addition.files).await?;
             let prepared = self.prepare_versions(table, &addition, advances, writer).await?;
             let committed = |done| Upserted::Committed { done, conflicts: u64::from(attempt) };
             if table.commit(prepared.entry.clone()).await? == Outcome::Committed {
@@ -88,6 +89,8 @@ impl MergeOnRead {
                     written: prepared.written.as_ref().map(|add| add.path.as_str()),
                     upserted: std::slice::from_ref(&prepared.written_keys),
                     deleted: &prepared.gone,
+                    cuts: &[],
+                    emptied: false,
                     gone: &gone,
                 });
                 return Ok(committed(prepared.done));
@@ -114,7 +117,16 @@ impl MergeOnRead {
         let mut plan = match &self.locator {
             Some(locator) if !table.state.files().is_empty() => {
                 let places = locator.locate(&addition.keys)?;
-                plan::resolve(table, locator, &mut self.vectors, &*addition.files.store, &places, &[]).await?
+                let nothing = Emptied::new();
+                plan::resolve(
+                    table,
+                    locator,
+                    &mut self.vectors,
+                    &*addition.files.store,
+                    (&places, &[]),
+                    &nothing,
+                )
+                .await?
             }
             _ => Plan::default(),
         };

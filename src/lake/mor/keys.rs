@@ -4,8 +4,12 @@
 //! has (other writers store text as views, times as nanoseconds). Where all key columns have a fixed width and together
 //! at most sixteen bytes, their bytes are the key; else each value of variable width has its length before it. A key
 //! with a null in it equals no other, so it has no bytes.
+//!
+//! In a table without key the whole row is its key. Then nulls are left out and each value has its column's name before
+//! it, in the order of the names: a row from before a column was added has the same bytes as one in which it is null.
+//! Values of one kind have one form whatever their width, so that a column may be widened.
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, new_null_array};
 use arrow::compute::cast;
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Field, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
@@ -13,7 +17,7 @@ use arrow::datatypes::{
 };
 use arrow::error::ArrowError;
 
-use crate::change::TableSchema;
+use crate::change::{Column, TableSchema};
 use crate::lake::schema::type_name;
 
 /// Bytes that the index stores as they are.
@@ -23,7 +27,8 @@ const EXACT: usize = 16;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct KeyCodec {
     columns: Vec<(String, DataType)>,
-    types: Vec<String>,
+    description: Vec<String>,
+    whole_rows: bool,
 }
 
 /// The keys of a batch of rows, one behind the other.
@@ -75,33 +80,62 @@ impl Keys {
 }
 
 impl KeyCodec {
-    pub(super) fn new(schema: &TableSchema) -> Self {
-        let columns = || schema.key().iter().filter_map(|&index| schema.columns().get(index));
-        Self {
-            columns: columns().map(|column| (column.name.to_string(), column.column_type.arrow())).collect(),
-            types: columns()
-                .map(|column| format!("{} {}", column.name, type_name(&column.column_type)))
-                .collect(),
-        }
+    /// How rows of `schema` are told apart; `compared` are the columns that say so where it has no key.
+    pub(super) fn new(schema: &TableSchema, compared: &[usize]) -> Self {
+        let whole_rows = schema.key().is_empty();
+        let mut columns: Vec<&Column> = if whole_rows { compared } else { schema.key() }
+            .iter()
+            .filter_map(|&index| schema.columns().get(index))
+            .collect();
+        let description = if whole_rows {
+            columns.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+            let left_out = schema.columns().iter().filter(|column| !columns.contains(column));
+            std::iter::once("*".to_owned())
+                .chain(left_out.map(|column| format!("-{}", column.name)))
+                .collect()
+        } else {
+            let of_key = |column: &&Column| format!("{} {}", column.name, type_name(&column.column_type));
+            columns.iter().map(of_key).collect()
+        };
+        let columns =
+            columns.iter().map(|column| (column.name.to_string(), column.column_type.arrow())).collect();
+        Self { columns, description, whole_rows }
     }
 
-    /// The key columns, in key order.
+    /// Whether several rows may have the same key.
+    pub(super) fn whole_rows(&self) -> bool {
+        self.whole_rows
+    }
+
+    /// The columns that this needs of `batch`, in their order; one that is not there is null.
+    pub(super) fn columns_of(&self, batch: &RecordBatch) -> Vec<ArrayRef> {
+        let column = |(name, data_type): &(String, DataType)| match batch.column_by_name(name) {
+            Some(column) => ArrayRef::clone(column),
+            None => new_null_array(data_type, batch.num_rows()),
+        };
+        self.columns.iter().map(column).collect()
+    }
+
+    /// The columns that [`Self::encode`] takes, in its order.
     pub(super) fn fields(&self) -> impl Iterator<Item = Field> {
         self.columns.iter().map(|(name, data_type)| Field::new(name, data_type.clone(), true))
     }
 
     /// Names and types, for the index's identity.
     pub(super) fn description(&self) -> Vec<String> {
-        self.types.clone()
+        self.description.clone()
     }
 
     /// Whether all keys have one width, and fit into the index as they are.
     pub(super) fn is_exact(&self) -> bool {
+        if self.whole_rows {
+            return false;
+        }
         let widths: Option<usize> = self.columns.iter().map(|(_, data_type)| width(data_type)).sum();
         widths.is_some_and(|bytes| bytes <= EXACT)
     }
 
-    /// The keys of rows given by their key columns, in key order.
+    /// The keys of rows given by the columns of [`Self::fields`].
     pub(super) fn encode(&self, columns: &[ArrayRef]) -> Result<Keys, ArrowError> {
         let rows = columns.first().map_or(0, Array::len);
         let mut cells = Vec::with_capacity(columns.len());
@@ -115,7 +149,14 @@ impl KeyCodec {
         let cells = cells.iter().map(Cells::of).collect::<Result<Vec<_>, _>>()?;
         let mut keys = Keys { bytes: Vec::with_capacity(rows * EXACT), ends: Vec::with_capacity(rows) };
         for row in 0..rows {
-            let whole = cells.iter().all(|cells| cells.append(row, &mut keys.bytes));
+            let whole = if self.whole_rows {
+                for (cells, (name, _)) in cells.iter().zip(&self.columns) {
+                    cells.append_named(row, name, &mut keys.bytes);
+                }
+                true
+            } else {
+                cells.iter().all(|cells| cells.append(row, &mut keys.bytes))
+            };
             keys.ends.push((keys.bytes.len(), whole));
         }
         Ok(keys)
@@ -194,6 +235,41 @@ impl<'a> Cells<'a> {
     }
 }
 
+impl Cells<'_> {
+    /// Appends name and value of a column in a row, or nothing where it is null.
+    fn append_named(&self, row: usize, name: &str, to: &mut Vec<u8>) {
+        let mut tagged = |kind: u8, value: &[u8]| {
+            counted(name.as_bytes(), to);
+            to.push(kind);
+            counted(value, to);
+        };
+        let integer = |value: i64| value.to_le_bytes();
+        match self {
+            Self::Boolean(cells) if cells.is_valid(row) => tagged(b'b', &[u8::from(cells.value(row))]),
+            Self::Int16(cells) if cells.is_valid(row) => tagged(b'i', &integer(cells.value(row).into())),
+            Self::Int32(cells) if cells.is_valid(row) => tagged(b'i', &integer(cells.value(row).into())),
+            Self::Int64(cells) if cells.is_valid(row) => tagged(b'i', &integer(cells.value(row))),
+            Self::Float32(cells) if cells.is_valid(row) => {
+                tagged(b'f', &f64::from(cells.value(row)).to_le_bytes());
+            }
+            Self::Float64(cells) if cells.is_valid(row) => tagged(b'f', &cells.value(row).to_le_bytes()),
+            Self::Date(cells) if cells.is_valid(row) => tagged(b'd', &integer(cells.value(row).into())),
+            Self::Time(cells) if cells.is_valid(row) => tagged(b't', &integer(cells.value(row))),
+            Self::Decimal(cells) if cells.is_valid(row) => {
+                let (mut digits, mut scale) = (cells.value(row), i64::from(cells.scale()));
+                while digits != 0 && digits % 10 == 0 {
+                    (digits, scale) = (digits / 10, scale - 1);
+                }
+                let scale = if digits == 0 { 0 } else { scale };
+                tagged(b'n', &[digits.to_le_bytes().as_slice(), &integer(scale)].concat());
+            }
+            Self::Text(cells) if cells.is_valid(row) => tagged(b's', cells.value(row).as_bytes()),
+            Self::Binary(cells) if cells.is_valid(row) => tagged(b'x', cells.value(row)),
+            _ => {}
+        }
+    }
+}
+
 fn counted(value: &[u8], to: &mut Vec<u8>) {
     to.extend_from_slice(&(value.len() as u64).to_le_bytes());
     to.extend_from_slice(value);
@@ -217,7 +293,20 @@ mod tests {
         };
         let columns: Vec<_> = types.iter().enumerate().map(column).collect();
         let key = (0..columns.len()).collect();
-        KeyCodec::new(&TableSchema::new(columns, key))
+        KeyCodec::new(&TableSchema::new(columns, key), &[])
+    }
+
+    fn rows(names: &[(&str, ColumnType)], columns: &[ArrayRef]) -> Vec<Option<Vec<u8>>> {
+        let column = |(name, column_type): &(&str, ColumnType)| Column {
+            name: (*name).into(),
+            column_type: column_type.clone(),
+            nullable: true,
+        };
+        let schema = TableSchema::new(names.iter().map(column).collect(), Vec::new());
+        let all: Vec<usize> = (0..names.len()).collect();
+        let codec = KeyCodec::new(&schema, &all);
+        let batch = RecordBatch::try_new(Arc::clone(schema.arrow()), columns.to_vec()).unwrap();
+        keys(&codec, &codec.columns_of(&batch))
     }
 
     fn keys(codec: &KeyCodec, columns: &[ArrayRef]) -> Vec<Option<Vec<u8>>> {
@@ -253,6 +342,37 @@ mod tests {
         let column: [ArrayRef; 1] = [Arc::new(Int64Array::from(vec![Some(1), None, Some(3)]))];
         let expected = [Some(1_i64), None, Some(3)].map(|id| id.map(|id| id.to_le_bytes().to_vec()));
         assert_eq!(keys(&codec, &column), expected);
+    }
+
+    #[test]
+    fn a_row_is_the_same_whatever_the_order_of_its_columns_and_with_nulls_in_added_ones() {
+        let a: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), None, None]));
+        let b: ArrayRef = Arc::new(StringArray::from(vec![None, Some("x"), None]));
+        let one = rows(&[("b", ColumnType::Text), ("a", ColumnType::Int64)], &[b.clone(), a.clone()]);
+        assert_eq!(one, rows(&[("a", ColumnType::Int64), ("b", ColumnType::Text)], &[a.clone(), b.clone()]));
+        let nulls = new_null_array(&DataType::Utf8, 3);
+        let wider = [("a", ColumnType::Int64), ("added", ColumnType::Text), ("b", ColumnType::Text)];
+        assert_eq!(one, rows(&wider, &[a, nulls, b]));
+        assert_eq!(one.iter().collect::<std::collections::HashSet<_>>().len(), 3, "{one:?}");
+    }
+
+    #[test]
+    fn a_row_is_the_same_in_wider_columns_and_another_in_another_column() {
+        let narrow: ArrayRef = Arc::new(arrow::array::Int32Array::from(vec![7]));
+        let wide: ArrayRef = Arc::new(Int64Array::from(vec![7]));
+        let decimal = |value: i128, precision, scale| -> ArrayRef {
+            let cells = arrow::array::Decimal128Array::from(vec![value]);
+            Arc::new(cells.with_precision_and_scale(precision, scale).unwrap())
+        };
+        let of = |precision, scale| ColumnType::Decimal { precision, scale };
+        assert_eq!(
+            rows(&[("a", ColumnType::Int32), ("n", of(5, 2))], &[narrow, decimal(150, 5, 2)]),
+            rows(&[("a", ColumnType::Int64), ("n", of(9, 4))], &[wide.clone(), decimal(15_000, 9, 4)])
+        );
+        assert_ne!(
+            rows(&[("a", ColumnType::Int64)], &[wide.clone()]),
+            rows(&[("b", ColumnType::Int64)], &[wide])
+        );
     }
 
     #[test]

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use super::files::DataFiles;
 use super::home::Home;
 use super::keys::{KeyCodec, Keys};
-use super::vectors;
+use super::{stacks, vectors};
 use crate::lake::action::{DeletionVector, Line};
 use crate::lake::error::LakeError;
 use crate::lake::index::{IndexIdentity, KeyIndex, RowAddress};
@@ -44,6 +44,8 @@ pub(super) struct Locator {
     index: Option<KeyIndex>,
     identity: IndexIdentity,
     codec: Arc<KeyCodec>,
+    /// Where the next stale address of a stack is looked for.
+    cursor: u32,
     /// Whether rows are versions: only the current one of a key has an address.
     versions: bool,
     /// Whether the entry of the index's version was compared.
@@ -108,7 +110,7 @@ impl Locator {
             }
         };
         let (codec, versions) = (Arc::new(codec), shape.history);
-        Ok(Self { index: Some(index), identity, codec, versions, verified: false, home })
+        Ok(Self { index: Some(index), identity, codec, cursor: 0, versions, verified: false, home })
     }
 
     /// Whether it is the index of what `identity` describes.
@@ -210,6 +212,7 @@ impl Locator {
     ) -> Result<(), LakeError> {
         let columns = self.key_columns();
         let codec = Arc::clone(&self.codec);
+        let (whole_rows, mut cursor) = (codec.whole_rows(), self.cursor);
         let index = self.index_mut()?;
         let mut numbered = Vec::with_capacity(added.len());
         for (path, vector) in added {
@@ -239,13 +242,15 @@ impl Locator {
                     let Some(key) = key else { continue };
                     if !located.deleted.contains(u64::from(row)) {
                         let address = RowAddress { file: located.file, row };
-                        index.put(index.key(key), address).map_err(|error| failed(&files.table, &error))?;
+                        enter(index, key, address, whole_rows.then_some(&mut cursor))
+                            .map_err(|error| failed(&files.table, &error))?;
                     }
                 }
             }
             Ok(())
         };
         tokio::try_join!(reading, writing)?;
+        self.cursor = cursor;
         Ok(())
     }
 
@@ -267,20 +272,29 @@ impl Locator {
 
     /// Applies a commit of this instance.
     pub(super) fn apply(&mut self, commit: &OwnCommit<'_>) -> std::io::Result<()> {
+        if commit.emptied {
+            // An index is made faster than millions of entries are removed, and is as small as the table.
+            self.index = None;
+            self.index = Some(KeyIndex::create(self.home.folder(), &self.identity)?);
+        }
+        let whole_rows = self.codec.whole_rows();
         let Some(index) = &mut self.index else { return Ok(()) };
+        for (row, height) in commit.cuts {
+            stacks::cut(index, row, *height)?;
+        }
+        for path in commit.gone {
+            index.forget_file(path)?;
+        }
         if let Some(path) = commit.written {
             let file = index.file_number(path)?;
             for (row, key) in (0..).zip(commit.upserted.iter().flat_map(Keys::iter)) {
                 if let Some(key) = key {
-                    index.put(index.key(key), RowAddress { file, row })?;
+                    enter(index, key, RowAddress { file, row }, whole_rows.then_some(&mut self.cursor))?;
                 }
             }
         }
-        for key in commit.deleted.iter().flatten() {
+        for key in commit.deleted.iter().flatten().filter(|_| !whole_rows) {
             index.remove(index.key(key));
-        }
-        for path in commit.gone {
-            index.forget_file(path)?;
         }
         index.set_version(commit.version as i64, Some(commit.entry))
     }
@@ -302,12 +316,30 @@ impl Locator {
         index.set_version(version as i64, Some(entry))
     }
 
-    fn index(&self) -> Result<&KeyIndex, LakeError> {
+    /// Whether the whole row is its key.
+    pub(super) fn has_whole_rows(&self) -> bool {
+        self.codec.whole_rows()
+    }
+
+    pub(super) fn index(&self) -> Result<&KeyIndex, LakeError> {
         self.index.as_ref().ok_or_else(missing)
     }
 
     fn index_mut(&mut self) -> Result<&mut KeyIndex, LakeError> {
         self.index.as_mut().ok_or_else(missing)
+    }
+}
+
+/// Enters the address of a row: the only one of its key, or (with `cursor`) one more on the stack of equal rows.
+fn enter(
+    index: &mut KeyIndex,
+    key: &[u8],
+    address: RowAddress,
+    cursor: Option<&mut u32>,
+) -> std::io::Result<()> {
+    match cursor {
+        None => index.put(index.key(key), address),
+        Some(cursor) => stacks::push(index, key, address, cursor),
     }
 }
 
@@ -319,6 +351,10 @@ pub(super) struct OwnCommit<'a> {
     /// Keys of the rows of `written`, in their order.
     pub(super) upserted: &'a [Keys],
     pub(super) deleted: &'a Keys,
+    /// In a table without key, rows whose stacks of addresses are cut to a height.
+    pub(super) cuts: &'a [(Box<[u8]>, u32)],
+    /// Whether nothing is left of what was there before.
+    pub(super) emptied: bool,
     /// Data files that are no longer part of the table.
     pub(super) gone: &'a [String],
 }

@@ -21,6 +21,9 @@ mod keys;
 mod locate;
 mod plan;
 pub(super) mod reader;
+pub(super) mod rewrite;
+mod scan;
+mod stacks;
 mod vectors;
 
 use std::path::PathBuf;
@@ -34,7 +37,7 @@ pub(super) use self::files::{DataFiles, RowWriter, bounds, writer_properties};
 use self::home::Home;
 use self::keys::{KeyCodec, Keys};
 use self::locate::{Locator, OwnCommit, identity};
-use self::plan::Plan;
+use self::plan::{Emptied, Plan};
 use self::vectors::Vectors;
 pub(super) use self::vectors::{path as vector_path, read as read_vector};
 use super::action::{Add, Entry};
@@ -46,7 +49,7 @@ use super::now_millis;
 use super::shape::Shape;
 use super::state::TableState;
 use super::table::{ATTEMPTS, Advance, Table, Writer, txns};
-use crate::change::{Folded, Policies, TableId, TablePolicy, TableSchema, WriteMode};
+use crate::change::{Folded, Ledger, Policies, TableId, TablePolicy, TableSchema, Truncated, WriteMode};
 use crate::failpoint;
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
@@ -133,6 +136,8 @@ pub(super) struct MergeOnRead {
     index_root: PathBuf,
     locator: Option<Locator>,
     vectors: Vectors,
+    /// Names of columns that tell rows of a table without key apart; `None` until a batch has said so: all.
+    compared: Option<Vec<String>>,
     /// The version at which compaction met another writer.
     conflict: Option<u64>,
     /// A large step of compaction that is being read and written.
@@ -158,14 +163,33 @@ struct Upsert<'a> {
     has_feed: bool,
 }
 
-/// A commit that is ready for its attempt.
-struct Prepared {
-    entry: Bytes,
-    plan: Plan,
-    done: Done,
-}
+impl<'a> Upsert<'a> {
+    fn new(
+        table: &Table,
+        (folded, shape): (&'a Folded, Shape),
+        advances: &'a [Advance],
+        codec: &KeyCodec,
+    ) -> Result<Self, LakeError> {
+        let refused = |error| LakeError::Refused(format!("keys of table {}: {error}", table.log.table()));
+        let keys = |rows: &RecordBatch| codec.encode(&codec.columns_of(rows)).map_err(refused);
+        Ok(Self {
+            folded,
+            shape,
+            advances,
+            upserted: keys(&folded.rows)?,
+            deleted: keys(&folded.deletes)?,
+            origins: keys_of_origins(codec, Some(folded)).map_err(refused)?,
+            departing: keys_of_origins(codec, folded.departing.as_deref().map(|departing| &departing.rows))
+                .map_err(refused)?,
+            files: DataFiles { table: table.log.table().into(), store: table.log.files() },
+            written: None,
+            written_keys: None,
+            change: None,
+            // What a commit without a file of changes removes and adds is its change, as readers see it.
+            has_feed: folded.truncated.is_none() && changes::has_feed(table.state.metadata()),
+        })
+    }
 
-impl Upsert<'_> {
     /// Writes the rows, without deletes of rows that are not there; returns how many those are.
     async fn write(&mut self, columns: Vec<ArrayRef>, plan: &Plan) -> Result<usize, LakeError> {
         let refused = |error: ArrowError| {
@@ -184,8 +208,8 @@ impl Upsert<'_> {
             rows = filter_record_batch(&rows, &keep).map_err(refused)?;
             let mut next = 0..;
             places = keep.iter().map(|keep| keep.unwrap_or(false).then(|| next.next()).flatten()).collect();
-            let of_key = self.folded.schema.key().iter().filter_map(|&key| rows.columns().get(key).cloned());
-            let keys = KeyCodec::new(&self.folded.schema).encode(&of_key.collect::<Vec<_>>());
+            let codec = KeyCodec::new(&self.folded.schema, &self.folded.compared);
+            let keys = codec.encode(&codec.columns_of(&rows));
             self.written_keys = Some(keys.map_err(refused)?);
         }
         let unknown = all - rows.num_rows();
@@ -199,12 +223,22 @@ impl Upsert<'_> {
     }
 }
 
+/// A commit that is ready for its attempt.
+struct Prepared {
+    entry: Bytes,
+    plan: Plan,
+    /// In a table without key, the stacks of addresses that the batch cuts.
+    cuts: Vec<(Box<[u8]>, u32)>,
+    done: Done,
+}
+
 impl MergeOnRead {
     fn new(index_root: PathBuf, vector_memory: usize) -> Self {
         Self {
             index_root,
             locator: None,
             vectors: Vectors::new(vector_memory),
+            compared: None,
             conflict: None,
             compacting: None,
         }
@@ -213,6 +247,7 @@ impl MergeOnRead {
     /// Takes over what was kept for the same table, to be compared with the log as if it had just been opened.
     pub(super) fn take_over(&mut self, old: Self) {
         self.locator = old.locator;
+        self.compared = old.compared;
         self.vectors = old.vectors;
         if let Some(locator) = &mut self.locator {
             locator.distrust();
@@ -227,31 +262,12 @@ impl MergeOnRead {
         advances: &[Advance],
         writer: &Writer,
     ) -> Result<Upserted, LakeError> {
-        let codec = KeyCodec::new(&folded.schema);
-        let refused = |error| LakeError::Refused(format!("keys of table {}: {error}", table.log.table()));
-        let of_rows: Vec<_> = folded
-            .schema
-            .key()
-            .iter()
-            .filter_map(|&index| folded.rows.columns().get(index).cloned())
-            .collect();
-        let mut upsert = Upsert {
-            folded,
-            shape,
-            advances,
-            upserted: codec.encode(&of_rows).map_err(refused)?,
-            deleted: codec.encode(folded.deletes.columns()).map_err(refused)?,
-            origins: keys_of_origins(&codec, Some(folded)).map_err(refused)?,
-            departing: keys_of_origins(&codec, folded.departing.as_deref().map(|departing| &departing.rows))
-                .map_err(refused)?,
-            files: DataFiles { table: table.log.table().into(), store: table.log.files() },
-            written: None,
-            written_keys: None,
-            change: None,
-            has_feed: changes::has_feed(table.state.metadata()),
-        };
+        let names = |&column: &usize| Some(folded.schema.columns().get(column)?.name.to_string());
+        self.compared = folded.is_keyless().then(|| folded.compared.iter().filter_map(names).collect());
+        let codec = KeyCodec::new(&folded.schema, &folded.compared);
+        let mut upsert = Upsert::new(table, (folded, shape), advances, &codec)?;
         for attempt in 0..ATTEMPTS {
-            self.follow(table, (&folded.schema, shape), &upsert.files).await?;
+            self.follow(table, (&codec, shape), &upsert.files).await?;
             let prepared = self.prepare(table, &mut upsert, writer).await?;
             let committed = |done| Upserted::Committed { done, conflicts: u64::from(attempt) };
             if table.commit(prepared.entry.clone()).await? == Outcome::Committed {
@@ -271,23 +287,38 @@ impl MergeOnRead {
         Err(LakeError::Busy { table: table.log.table().to_owned(), attempts: ATTEMPTS })
     }
 
+    /// How rows of `schema` are told apart.
+    fn codec(&self, schema: &TableSchema) -> KeyCodec {
+        let compared: Vec<usize> = match &self.compared {
+            Some(names) => names.iter().filter_map(|name| schema.index_of(name)).collect(),
+            None => (0..schema.columns().len()).collect(),
+        };
+        KeyCodec::new(schema, &compared)
+    }
+
     /// Brings the index to the table's version before all files are rewritten, row by row at their places.
     pub(super) async fn before_rewrite(
         &mut self,
         table: &Table,
-        kept: (&TableSchema, Shape),
+        (schema, shape): (&TableSchema, Shape),
     ) -> Result<(), LakeError> {
         let files = DataFiles { table: table.log.table().into(), store: table.log.files() };
-        self.follow(table, kept, &files).await
+        let codec = self.codec(schema);
+        self.follow(table, (&codec, shape), &files).await
     }
 
     /// Lets the index follow a commit by which other files took the places of files, with the same rows. The index of
-    /// another key is none of these; it is built anew.
+    /// another key is none of these; it is built anew. Where the whole row is the key, its bytes may have changed: then
+    /// the commit is read from the log.
     pub(super) fn rewritten(&mut self, version: u64, entry: &[u8], files: &[(String, Option<String>)]) {
         for (from, _) in files {
             self.vectors.forget(from);
         }
         let Some(locator) = &mut self.locator else { return };
+        if locator.has_whole_rows() {
+            self.locator = None;
+            return;
+        }
         if let Err(error) = locator.rewritten(version, entry, files) {
             tracing::warn!(%error, "the key index could not follow a rewrite; it is opened again");
             self.locator = None;
@@ -298,48 +329,20 @@ impl MergeOnRead {
     async fn follow(
         &mut self,
         table: &Table,
-        (schema, shape): (&TableSchema, Shape),
+        (codec, shape): (&KeyCodec, Shape),
         files: &DataFiles,
     ) -> Result<(), LakeError> {
-        let codec = KeyCodec::new(schema);
-        let identity = identity(&table.state, &codec);
+        let identity = identity(&table.state, codec);
         let mut locator = match self.locator.take().filter(|locator| locator.is_of(&identity)) {
             Some(locator) => locator,
             None => Home::acquire(&self.index_root, table.log.table())
-                .and_then(|home| Locator::open(home, identity, codec, shape))
+                .and_then(|home| Locator::open(home, identity, codec.clone(), shape))
                 .map_err(|error| locate::failed(table.log.table(), &error))?,
         };
         // After an error it is opened again, and what it misses is read from the log.
         locator.follow(table, files).await?;
         self.locator = Some(locator);
         Ok(())
-    }
-
-    /// Finds the places of everything that the batch needs of the table: what it replaces, and the origins of cells of its
-    /// rows and of the departing ones.
-    async fn resolve(
-        &mut self,
-        table: &Table,
-        upsert: &Upsert<'_>,
-    ) -> Result<(Plan, OriginPlaces, OriginPlaces), LakeError> {
-        let (mut plan, mut origins, mut departing) = <(Plan, OriginPlaces, OriginPlaces)>::default();
-        if let Some(locator) = self.locator.as_ref().filter(|_| !table.state.files().is_empty()) {
-            let (vectors, store) = (&mut self.vectors, &*upsert.files.store);
-            let upserted = locator.locate(&upsert.upserted)?;
-            let deleted = locator.locate(&upsert.deleted)?;
-            plan = plan::resolve(table, locator, vectors, store, &upserted, &deleted).await?;
-            for (places, keys) in [(&mut origins, &upsert.origins), (&mut departing, &upsert.departing)] {
-                let addresses = locator.locate(keys)?;
-                places.stored = plan::live_places(table, locator, vectors, store, &addresses).await?;
-            }
-        }
-        let rows_departing = upsert.folded.departing.as_ref().map(|departing| &departing.rows);
-        for (places, folded) in [(&mut origins, Some(upsert.folded)), (&mut departing, rows_departing)] {
-            if let Some(of_rows) = folded.and_then(|folded| folded.origins.as_ref()) {
-                places.kept = upsert.files.places_aside(&of_rows.kept).await?;
-            }
-        }
-        Ok((plan, origins, departing))
     }
 
     /// Writes what the commit needs, against the version at which table and index stand.
@@ -349,18 +352,9 @@ impl MergeOnRead {
         upsert: &mut Upsert<'_>,
         writer: &Writer,
     ) -> Result<Prepared, LakeError> {
-        let (plan, origins, departing) = self.resolve(table, upsert).await?;
+        let (plan, cuts, origins, departing) = self.find(table, upsert).await?;
         let shape = upsert.shape;
-        let ledger = match &upsert.folded.departing {
-            None => upsert.folded.ledger_with(std::iter::empty()),
-            Some(rows) => {
-                let files = &upsert.files;
-                let cells =
-                    with_stored_cells((&rows.rows, shape), &Plan::default(), &departing, files).await?;
-                let kept = files.keep_aside(rows, cells.columns, &cells.unresolved).await?;
-                upsert.folded.ledger_with(kept.into_iter())
-            }
-        };
+        let ledger = ledger_after(upsert, &departing).await?;
         let Cells { columns, depends, unresolved } =
             with_stored_cells((upsert.folded, shape), &plan, &origins, &upsert.files).await?;
         let mut unknown_deletes = upsert.folded.deletes.num_rows() - plan.without_successor();
@@ -383,7 +377,39 @@ impl MergeOnRead {
             unresolved,
             unknown_deletes: unknown_deletes as u64,
         };
-        Ok(Prepared { entry, plan, done })
+        Ok(Prepared { entry, plan, cuts, done })
+    }
+
+    /// The rows that go, as the index and the table's truncate say, in a table without key the stacks that they are taken
+    /// from, and the places of the origins of cells of the batch's rows and of the departing ones.
+    async fn find(
+        &mut self,
+        table: &Table,
+        upsert: &Upsert<'_>,
+    ) -> Result<(Plan, Vec<(Box<[u8]>, u32)>, OriginPlaces, OriginPlaces), LakeError> {
+        let (mut origins, mut departing) = kept_aside(upsert).await?;
+        let Some(locator) = self.locator.as_ref().filter(|_| !table.state.files().is_empty()) else {
+            return Ok((Plan::default(), Vec::new(), origins, departing));
+        };
+        let emptied = match upsert.folded.truncated {
+            Some(Truncated::All) => return Ok((Plan::everything(table), Vec::new(), origins, departing)),
+            Some(truncated) => scan::emptied(table, &upsert.files, truncated).await?,
+            None => Emptied::new(),
+        };
+        let (vectors, store) = (&mut self.vectors, &*upsert.files.store);
+        if upsert.folded.is_keyless() {
+            let found = stacks::find(table, locator, vectors, store, &upsert.deleted, &emptied).await?;
+            let rows: Vec<_> = found.addresses.iter().copied().map(Some).collect();
+            let plan = plan::resolve(table, locator, vectors, store, (&[], &rows), &emptied).await?;
+            return Ok((plan, found.cuts, origins, departing));
+        }
+        let (upserted, deleted) = (locator.locate(&upsert.upserted)?, locator.locate(&upsert.deleted)?);
+        let plan = plan::resolve(table, locator, vectors, store, (&upserted, &deleted), &emptied).await?;
+        for (places, keys) in [(&mut origins, &upsert.origins), (&mut departing, &upsert.departing)] {
+            let addresses = locator.locate(keys)?;
+            places.stored = plan::live_places(table, locator, vectors, store, &addresses, &emptied).await?;
+        }
+        Ok((plan, Vec::new(), origins, departing))
     }
 
     /// Lets index and vectors follow a commit. The batch is in the table whatever happens here.
@@ -395,6 +421,8 @@ impl MergeOnRead {
             written: upsert.written.as_ref().map(|add| add.path.as_str()),
             upserted: std::slice::from_ref(upsert.written_keys.as_ref().unwrap_or(&upsert.upserted)),
             deleted: &upsert.deleted,
+            cuts: &prepared.cuts,
+            emptied: upsert.folded.truncated == Some(Truncated::All),
             gone: &gone,
         });
     }
@@ -423,6 +451,29 @@ impl MergeOnRead {
     }
 }
 
+/// Where rows lie that were kept aside: those that the batch's rows take cells from, and those that departing rows do.
+async fn kept_aside(upsert: &Upsert<'_>) -> Result<(OriginPlaces, OriginPlaces), LakeError> {
+    let (mut origins, mut departing) = <(OriginPlaces, OriginPlaces)>::default();
+    let rows_departing = upsert.folded.departing.as_ref().map(|departing| &departing.rows);
+    for (places, folded) in [(&mut origins, Some(upsert.folded)), (&mut departing, rows_departing)] {
+        if let Some(of_rows) = folded.and_then(|folded| folded.origins.as_ref()) {
+            places.kept = upsert.files.places_aside(&of_rows.kept).await?;
+        }
+    }
+    Ok((origins, departing))
+}
+
+/// Keeps the departing rows aside, and says what the ledger is then.
+async fn ledger_after(upsert: &Upsert<'_>, departing: &OriginPlaces) -> Result<Ledger, LakeError> {
+    let Some(rows) = &upsert.folded.departing else {
+        return Ok(upsert.folded.ledger_with(std::iter::empty()));
+    };
+    let files = &upsert.files;
+    let cells = with_stored_cells((&rows.rows, upsert.shape), &Plan::default(), departing, files).await?;
+    let kept = files.keep_aside(rows, cells.columns, &cells.unresolved).await?;
+    Ok(upsert.folded.ledger_with(kept.into_iter()))
+}
+
 fn keys_of_origins(codec: &KeyCodec, folded: Option<&Folded>) -> Result<Keys, ArrowError> {
     match folded.and_then(|folded| folded.origins.as_ref()) {
         Some(origins) => codec.encode(origins.keys.columns()),
@@ -431,17 +482,20 @@ fn keys_of_origins(codec: &KeyCodec, folded: Option<&Folded>) -> Result<Keys, Ar
 }
 
 /// Why a table cannot be written by deletion vectors, or `None` where it can.
-///
-/// What a table asks of its writers beyond rows and vectors is left to the library.
 pub(super) fn obstacle(state: &TableState, schema: &TableSchema) -> Option<String> {
-    let metadata = state.metadata();
-    let set = |name: &str| metadata.configuration.get(name).map(String::as_str);
+    let set = |name: &str| state.metadata().configuration.get(name).map(String::as_str);
     let has_feature = state.protocol().is_some_and(|protocol| {
         protocol.writer_features.iter().flatten().any(|feature| feature == "deletionVectors")
     });
     if !has_feature || set(DELETION_VECTORS) != Some("true") {
         return Some(format!("it was created without deletion vectors ({DELETION_VECTORS})"));
     }
+    foreign_demand(state, schema)
+}
+
+/// What a table asks of its writers beyond rows and vectors, which is left to the library.
+pub(super) fn foreign_demand(state: &TableState, schema: &TableSchema) -> Option<String> {
+    let metadata = state.metadata();
     if !metadata.partition_columns.is_empty() {
         return Some("it is partitioned".to_owned());
     }

@@ -1,6 +1,7 @@
 //! What a batch does to the files that are there: which rows go, and where those are that cells are kept of.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use deltalake::ObjectStore;
 use roaring::RoaringTreemap;
@@ -8,12 +9,15 @@ use serde_json::Value;
 
 use super::files::DataFiles;
 use super::locate::Locator;
+use super::rewrite;
 use super::vectors::{VectorFile, Vectors};
+use crate::change::TableSchema;
 use crate::failpoint;
 use crate::lake::action::{Add, DeletionVector, Entry};
 use crate::lake::error::LakeError;
 use crate::lake::index::RowAddress;
 use crate::lake::now_millis;
+use crate::lake::shape::Shape;
 use crate::lake::state::LiveFile;
 use crate::lake::table::Table;
 
@@ -21,7 +25,7 @@ use crate::lake::table::Table;
 pub(super) const READERS: usize = 8;
 
 /// A row that goes, by its ordinal, and the row of the batch that takes its place.
-type Going = (u32, Option<usize>);
+pub(super) type Going = (u32, Option<usize>);
 
 /// The files that lose rows.
 #[derive(Debug, Default)]
@@ -34,24 +38,31 @@ pub(super) struct Plan {
 pub(super) struct Touched {
     pub(super) path: String,
     pub(super) file: LiveFile,
-    /// Rows that go, ascending.
+    /// Rows that go because of the batch's keys, ascending.
     pub(super) rows: Vec<Going>,
+    /// Whether every row goes; `deleted` is empty then.
+    whole: bool,
     /// All deleted rows, those that go included.
     pub(super) deleted: RoaringTreemap,
     /// Where `deleted` is written; `None` where no row is left and the file goes.
     pub(super) vector: Option<DeletionVector>,
 }
 
+/// Stored rows that go whatever their key, by file: what a truncate takes of a table that has newer rows.
+pub(super) type Emptied = HashMap<String, RoaringTreemap>;
+
 /// A stored row: its file and its ordinal there.
 pub(in crate::lake) type Place = (String, u32);
 
-/// Where rows of the batch that nothing replaces find cells to keep: the live rows among what the index says.
+/// Where rows of the batch that nothing replaces find cells to keep: the live rows among what the index says, without those in
+/// `emptied`.
 pub(super) async fn live_places(
     table: &Table,
     locator: &Locator,
     vectors: &mut Vectors,
     store: &dyn ObjectStore,
     addresses: &[Option<RowAddress>],
+    emptied: &Emptied,
 ) -> Result<Vec<Option<Place>>, LakeError> {
     let mut by_file: BTreeMap<u32, Vec<(u32, usize)>> = BTreeMap::new();
     for (at, address) in addresses.iter().enumerate() {
@@ -70,7 +81,11 @@ pub(super) async fn live_places(
     let deleted = vectors.of(table.log.table(), store, names).await?;
     let mut places = vec![None; addresses.len()];
     for ((path, _, rows), deleted) in live.into_iter().zip(deleted) {
+        let emptied = emptied.get(path);
         for (row, at) in rows {
+            if emptied.is_some_and(|rows| rows.contains(u64::from(row))) {
+                continue;
+            }
             if let Some(place) = places.get_mut(at).filter(|_| !deleted.contains(u64::from(row))) {
                 *place = Some((path.to_owned(), row));
             }
@@ -81,41 +96,57 @@ pub(super) async fn live_places(
 
 /// Finds the live rows among what the index says about the keys of a batch.
 ///
-/// The index may name rows that are deleted and files that are gone; nothing else may come of it.
+/// The index may name rows that are deleted and files that are gone; nothing else may come of it. Rows in `emptied` go as
+/// well, and no new row keeps cells of them.
 pub(super) async fn resolve(
     table: &Table,
     locator: &Locator,
     vectors: &mut Vectors,
     store: &dyn ObjectStore,
-    upserted: &[Option<RowAddress>],
-    deleted: &[Option<RowAddress>],
+    (upserted, deleted): (&[Option<RowAddress>], &[Option<RowAddress>]),
+    emptied: &Emptied,
 ) -> Result<Plan, LakeError> {
-    let mut by_file: BTreeMap<u32, Vec<Going>> = BTreeMap::new();
+    let mut by_path: BTreeMap<&str, Vec<Going>> =
+        emptied.keys().map(|path| (path.as_str(), Vec::new())).collect();
     let upserted = upserted.iter().enumerate().map(|(row, address)| (*address, Some(row)));
     for (address, row) in upserted.chain(deleted.iter().map(|address| (*address, None))) {
-        if let Some(address) = address {
-            by_file.entry(address.file).or_default().push((address.row, row));
+        if let Some(address) = address
+            && let Some(path) = locator.file(address.file)
+        {
+            by_path.entry(path).or_default().push((address.row, row));
         }
     }
-    let live: Vec<(&str, &LiveFile, Vec<Going>)> = by_file
+    take(table, vectors, store, by_path, emptied).await
+}
+
+/// The files that lose `going`, and `emptied`.
+pub(super) async fn take(
+    table: &Table,
+    vectors: &mut Vectors,
+    store: &dyn ObjectStore,
+    going: BTreeMap<&str, Vec<Going>>,
+    emptied: &Emptied,
+) -> Result<Plan, LakeError> {
+    let live: Vec<(&str, &LiveFile, Vec<Going>)> = going
         .into_iter()
-        .filter_map(|(number, rows)| {
-            let path = locator.file(number)?;
-            Some((path, table.state.files().get(path)?, rows))
-        })
+        .filter_map(|(path, rows)| Some((path, table.state.files().get(path)?, rows)))
         .collect();
     let names = live.iter().map(|(path, file, _)| (*path, *file));
     let before = vectors.of(table.log.table(), store, names).await?;
     let mut files = Vec::with_capacity(live.len());
     for ((path, file, mut rows), before) in live.into_iter().zip(before) {
-        rows.retain(|(row, _)| !before.contains(u64::from(*row)));
-        if rows.is_empty() {
+        let mut deleted = RoaringTreemap::clone(&before);
+        if let Some(rows) = emptied.get(path) {
+            deleted |= rows;
+        }
+        rows.retain(|(row, _)| !deleted.contains(u64::from(*row)));
+        if rows.is_empty() && deleted.len() == before.len() {
             continue;
         }
         rows.sort_unstable();
-        let mut deleted = RoaringTreemap::clone(&before);
         deleted.extend(rows.iter().map(|(row, _)| u64::from(*row)));
-        files.push(Touched { path: path.to_owned(), file: file.clone(), rows, deleted, vector: None });
+        let (path, file) = (path.to_owned(), file.clone());
+        files.push(Touched { path, file, rows, whole: false, deleted, vector: None });
     }
     Ok(Plan { files })
 }
@@ -133,6 +164,40 @@ impl Plan {
         self.files.iter().flat_map(|touched| {
             touched.rows.iter().filter_map(|&(row, by)| Some((by?, touched.path.as_str(), row)))
         })
+    }
+
+    /// All files go.
+    pub(super) fn everything(table: &Table) -> Self {
+        let touched = |(path, file): (&Box<str>, &LiveFile)| Touched {
+            path: path.to_string(),
+            file: file.clone(),
+            rows: Vec::new(),
+            whole: true,
+            deleted: RoaringTreemap::new(),
+            vector: None,
+        };
+        Self { files: table.state.files().iter().map(touched).collect() }
+    }
+
+    /// Writes the touched files anew without the rows that go, and the actions that put them in place.
+    pub(super) async fn write_files(
+        &self,
+        mut entry: Entry,
+        files: &DataFiles,
+        (schema, shape): (&Arc<TableSchema>, Shape),
+    ) -> Result<Entry, LakeError> {
+        let now = now_millis();
+        for touched in &self.files {
+            entry = entry.remove(&touched.file.remove(&touched.path, now, true));
+            if touched.whole {
+                continue;
+            }
+            let left = rewrite::without(files, (schema, shape), &touched.path, &touched.deleted);
+            if let Some(add) = left.await? {
+                entry = entry.add(&add);
+            }
+        }
+        Ok(entry)
     }
 
     /// The rows of the batch that take the place of a stored one.
@@ -170,6 +235,9 @@ impl Plan {
         let (mut any, now) = (false, now_millis());
         for touched in &mut self.files {
             entry = entry.remove(&touched.file.remove(&touched.path, now, true));
+            if touched.whole {
+                continue;
+            }
             let physical = match touched.file.physical_rows() {
                 Some(rows) => rows,
                 None => files.count(&touched.path).await?,

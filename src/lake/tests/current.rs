@@ -7,7 +7,10 @@ use arrow::array::{
 };
 
 use super::fixture::{Cell, Event, Fixture, batch, batch_of, both, column, delete, event, table, value};
-use crate::change::{Batch, ColumnType, Operation, Sink, SinkError, Span, TableSchema, TopicIdentity};
+use crate::change::{
+    Batch, ColumnType, Keyless, Operation, Sink, SinkError, Span, TableSchema, TopicIdentity,
+};
+use crate::lake::Lake;
 use crate::lake::read::{At, LakeReader};
 
 use Operation::{Create, Update};
@@ -267,9 +270,12 @@ async fn values_at_the_edges_of_their_types_read_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_without_key_is_refused_with_the_ways_to_give_it_one() {
+async fn a_table_without_key_that_is_to_stop_is_refused_with_the_ways_to_give_it_one() {
     let fixture = Fixture::new();
-    let mut lake = fixture.open().await;
+    let mut options = fixture.options();
+    options.policies.defaults.keyless = Keyless::Stop;
+    let mut lake = Lake::open(options).await.unwrap();
+    lake.load().await.unwrap();
     let mut keyless = batch("items", &[event(0, Create, 1, "one", Cell::Null)]);
     let columns = keyless.changes[0].schema.columns().to_vec();
     keyless.changes[0].schema = Arc::new(TableSchema::new(columns, vec![]));

@@ -121,28 +121,50 @@ impl Features {
 }
 
 fn step(features: Features) -> impl Strategy<Value = Step> {
-    let table = 0..features.tables();
-    let key = 0..6_u8;
-    let cells = any::<Choices>();
+    let table = || 0..features.tables();
+    let (key, any_row, columns, cells) = (|| 0..6_u8, any::<u8>, any::<u16>, any::<Choices>);
     let weight = |on: bool, weight: u32| if on { weight } else { 0 };
-    prop_oneof![
-        20 => (table.clone(), key.clone(), cells)
-            .prop_map(|(table, key, cells)| Step::Insert { table, key, cells }),
-        30 => (table.clone(), any::<u8>(), any::<u16>(), any::<Choices>())
-            .prop_map(|(table, row, columns, cells)| Step::Update { table, row, columns, cells }),
-        12 => (table.clone(), any::<u8>()).prop_map(|(table, row)| Step::Delete { table, row }),
-        12 => (table.clone(), any::<u8>(), key, any::<u16>(), any::<Choices>())
-            .prop_map(|(table, row, to, columns, cells)| Step::ChangeKey { table, row, to, columns, cells }),
-        5 => (table.clone(), any::<u8>()).prop_map(|(table, row)| Step::Read { table, row }),
-        5 => (table.clone(), any::<u8>()).prop_map(|(table, kind)| Step::Noise { table, kind }),
-        weight(features.truncate, 2) => table.clone().prop_map(|table| Step::Truncate { table }),
-        weight(features.schema_changes, 3) =>
-            (table.clone(), any::<u8>()).prop_map(|(table, kind)| Step::AddColumn { table, kind }),
-        weight(features.schema_changes, 2) =>
-            (table, any::<u8>()).prop_map(|(table, column)| Step::DropColumn { table, column }),
-        1 => Just(Step::SwitchSchemaBlocks),
-        weight(features.replays, 2) => any::<u8>().prop_map(|records| Step::Replay { records }),
-    ]
+    let steps: Vec<(u32, BoxedStrategy<Step>)> = vec![
+        (
+            20,
+            (table(), key(), cells())
+                .prop_map(|(table, key, cells)| Step::Insert { table, key, cells })
+                .boxed(),
+        ),
+        (
+            30,
+            (table(), any_row(), columns(), cells())
+                .prop_map(|(table, row, columns, cells)| Step::Update { table, row, columns, cells })
+                .boxed(),
+        ),
+        (12, (table(), any_row()).prop_map(|(table, row)| Step::Delete { table, row }).boxed()),
+        (
+            12,
+            (table(), any_row(), key(), columns(), cells())
+                .prop_map(|(table, row, to, columns, cells)| Step::ChangeKey {
+                    table,
+                    row,
+                    to,
+                    columns,
+                    cells,
+                })
+                .boxed(),
+        ),
+        (5, (table(), any_row()).prop_map(|(table, row)| Step::Read { table, row }).boxed()),
+        (5, (table(), any_row()).prop_map(|(table, kind)| Step::Noise { table, kind }).boxed()),
+        (1, Just(Step::SwitchSchemaBlocks).boxed()),
+        (weight(features.truncate, 2), table().prop_map(|table| Step::Truncate { table }).boxed()),
+        (
+            weight(features.schema_changes, 3),
+            (table(), any_row()).prop_map(|(table, kind)| Step::AddColumn { table, kind }).boxed(),
+        ),
+        (
+            weight(features.schema_changes, 2),
+            (table(), any_row()).prop_map(|(table, column)| Step::DropColumn { table, column }).boxed(),
+        ),
+        (weight(features.replays, 2), any_row().prop_map(|records| Step::Replay { records }).boxed()),
+    ];
+    prop::strategy::Union::new_weighted(steps.into_iter().filter(|(weight, _)| *weight > 0).collect())
 }
 
 fn setting(features: Features) -> impl Strategy<Value = Setting> {

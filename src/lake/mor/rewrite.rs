@@ -1,0 +1,139 @@
+//! Copy-on-write of what the library's MERGE does not do: truncates, and tables without key.
+//!
+//! The files that lose rows are written anew, and one log entry of ours replaces them: the same plan as for deletion
+//! vectors, with rows found by reading ([`scan`]). So a truncate and the rows of its batch are one commit here as well.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
+use futures::TryStreamExt;
+use roaring::RoaringTreemap;
+
+use super::cells::{Cells, OriginPlaces, with_stored_cells};
+use super::compact::live;
+use super::files::{self, DataFiles, RowWriter};
+use super::keys::KeyCodec;
+use super::plan::{self, Emptied, Plan};
+use super::vectors::Vectors;
+use super::{Done, Keys, Upsert, Upserted, kept_aside, ledger_after, scan};
+use crate::change::{Folded, TableSchema, Truncated};
+use crate::lake::action::{Add, Entry};
+use crate::lake::error::LakeError;
+use crate::lake::log::Outcome;
+use crate::lake::now_millis;
+use crate::lake::shape::Shape;
+use crate::lake::table::{ATTEMPTS, Advance, Table, Writer, txns};
+
+/// Bytes of deletion vectors kept for one batch. Tables that are written so have none of ours.
+const VECTOR_MEMORY: usize = 32 << 20;
+
+/// Brings `folded` into `table` by rewriting files, together with the positions in `advances`.
+pub(in crate::lake) async fn upsert(
+    table: &mut Table,
+    (folded, shape): (&Folded, Shape),
+    advances: &[Advance],
+    writer: &Writer,
+) -> Result<Upserted, LakeError> {
+    let codec = KeyCodec::new(&folded.schema, &folded.compared);
+    let mut upsert = Upsert::new(table, (folded, shape), advances, &codec)?;
+    for attempt in 0..ATTEMPTS {
+        let (plan, origins, departing) = find(table, &codec, &upsert).await?;
+        let ledger = ledger_after(&upsert, &departing).await?;
+        let Cells { columns, depends, unresolved } =
+            with_stored_cells((folded, shape), &plan, &origins, &upsert.files).await?;
+        if upsert.written.is_none() || depends {
+            upsert.write(columns, &plan).await?;
+        }
+        let unknown_deletes = (folded.deletes.num_rows() - plan.without_successor()) as u64;
+        let done = Done { unresolved_absent: unresolved.len() as u64, unresolved, unknown_deletes };
+        let entry = Entry::of_batch("MERGE", &writer.id, now_millis(), &ledger.to_text());
+        let entry = upsert.written.iter().fold(entry, Entry::add);
+        let entry = plan.write_files(entry, &upsert.files, (&folded.schema, shape)).await?;
+        let entry = txns(advances).fold(entry, |entry, txn| entry.txn(&txn));
+        let conflicts = u64::from(attempt);
+        if table.commit(entry.into_bytes()).await? == Outcome::Committed {
+            return Ok(Upserted::Committed { done, conflicts });
+        }
+        let found = table.catch_up(writer, advances).await?;
+        if table.has(advances) {
+            return Ok(Upserted::Committed { done: Done::default(), conflicts });
+        }
+        if found.metadata || found.ledger {
+            return Ok(Upserted::Changed);
+        }
+    }
+    Err(LakeError::Busy { table: table.log.table().to_owned(), attempts: ATTEMPTS })
+}
+
+/// The rows that go, and the places of the origins of cells of the batch's rows and of the departing ones.
+async fn find(
+    table: &Table,
+    codec: &KeyCodec,
+    upsert: &Upsert<'_>,
+) -> Result<(Plan, OriginPlaces, OriginPlaces), LakeError> {
+    let (mut origins, mut departing) = kept_aside(upsert).await?;
+    let emptied = match upsert.folded.truncated {
+        Some(Truncated::All) => return Ok((Plan::everything(table), origins, departing)),
+        Some(truncated) => scan::emptied(table, &upsert.files, truncated).await?,
+        None => Emptied::new(),
+    };
+    let mut vectors = Vectors::new(VECTOR_MEMORY);
+    let keys = (&upsert.upserted, &upsert.deleted);
+    let found = scan::find(table, &upsert.files, &mut vectors, codec, keys, &emptied).await?;
+    let none = Keys::default();
+    for (places, keys) in [(&mut origins, &upsert.origins), (&mut departing, &upsert.departing)] {
+        if keys.len() == 0 {
+            continue;
+        }
+        let keys = (keys, &none);
+        places.stored = vec![None; keys.0.len()];
+        for (path, rows) in scan::find(table, &upsert.files, &mut vectors, codec, keys, &emptied).await? {
+            for (row, key) in rows {
+                if let Some(place) = key.and_then(|key| places.stored.get_mut(key)) {
+                    *place = Some((path.clone(), row));
+                }
+            }
+        }
+    }
+    let mut going: BTreeMap<&str, Vec<plan::Going>> =
+        emptied.keys().map(|path| (path.as_str(), Vec::new())).collect();
+    for (path, rows) in &found {
+        going.entry(path.as_str()).or_default().extend_from_slice(rows);
+    }
+    let plan = plan::take(table, &mut vectors, &*upsert.files.store, going, &emptied).await?;
+    Ok((plan, origins, departing))
+}
+
+/// Writes a file anew without the rows in `deleted`; `None` where no row is left.
+pub(super) async fn without(
+    files: &DataFiles,
+    (schema, shape): (&Arc<TableSchema>, Shape),
+    path: &str,
+    deleted: &RoaringTreemap,
+) -> Result<Option<Add>, LakeError> {
+    let refused = |error: ArrowError| {
+        LakeError::Refused(format!("file {path} of table {} cannot be written anew: {error}", files.table))
+    };
+    let columns = shape.stored(schema);
+    let mut out = RowWriter::new(&columns).map_err(refused)?;
+    let mut batches = files.scan(path, &columns).await?;
+    let mut first = 0;
+    let mut of_key = Vec::new();
+    while let Some(cells) = batches.try_next().await? {
+        let batch = RecordBatch::try_new(Arc::clone(&columns), cells).map_err(refused)?;
+        let rows = batch.num_rows() as u64;
+        let batch = live(&batch, first, deleted).map_err(refused)?;
+        first += rows;
+        of_key.push(batch.project(schema.key()).map_err(refused)?);
+        out.write(&batch).map_err(refused)?;
+    }
+    if out.rows() == 0 {
+        return Ok(None);
+    }
+    let key_schema = Arc::new(columns.project(schema.key()).map_err(refused)?);
+    let bounds = arrow::compute::concat_batches(&key_schema, &of_key).map_err(refused)?;
+    let stats = files::statistics(out.rows(), schema, bounds.columns());
+    files.put(out.finish().map_err(refused)?, stats, true).await.map(Some)
+}
