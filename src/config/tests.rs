@@ -256,7 +256,7 @@ fn every_kind_of_problem_has_its_message_and_place() {
           1000 and -1000 <= s <= 1000, for example decimal(10,2)".into()),
         ("[[tables]]\nsource = 'a.b'\nzebra = 'soft'",
          "4: tables[0].zebra: unknown key; known are source, write, mode, delete, change_data_feed, schema_change, on_error, \
-          on_truncate, keyless, types".into()),
+          on_truncate, keyless, types, sources".into()),
         ("[[tables]]\nsource = 'a.b'\ndelete = 'softly'",
          "4: tables[0].delete: `softly` is not accepted: hard or soft".into()),
         ("tables = 1", "2: tables: expected a list of tables, found a number".into()),
