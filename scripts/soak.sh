@@ -56,33 +56,48 @@ COMMIT;
 S
 }
 
-metric() { # text of /metrics, name and labels as a pattern; the sum of what matches
-  awk -v name="$2" '$0 ~ "^" name { sum += $NF } END { printf "%.6g", sum }' <<<"$1"
+metric() { # text of /metrics, what its lines begin with; the sum of their values
+  awk -v name="$2" 'index($0, name) == 1 { sum += $NF } END { printf "%.3f", sum }' <<<"$1"
 }
 
 # Seconds under which 99 of 100 changes were, since the sample before: from the differences of the histogram's buckets.
 p99() { # file with the newer buckets, file with the older
-  awk 'NR == FNR { before[$1] = $2; next } { delta[$1] = $2 - before[$1]; order[++n] = $1; if ($1 == "+Inf") all = delta[$1] }
-    END { low = 0; under = 0; for (i = 1; i <= n; i++) { if (delta[order[i]] >= 0.99 * all && all > 0) {
-        high = order[i] == "+Inf" ? low * 2 : order[i]; share = delta[order[i]] - under
-        printf "%.3f", share > 0 ? low + (high - low) * (0.99 * all - under) / share : high; exit }
-      low = order[i]; under = delta[order[i]] } print "" }' "$2" "$1"
+  awk 'NR == FNR { before[$1] = $2; next }
+    { bound[++n] = $1; count[n] = $2 - before[$1] }
+    END {
+      wanted = 0.99 * count[n]
+      for (i = 1; i <= n && count[n] > 0; i++) {
+        if (count[i] >= wanted) {
+          low = i > 1 ? bound[i - 1] : 0
+          high = bound[i] == "+Inf" ? 2 * low : bound[i]
+          under = i > 1 ? count[i - 1] : 0
+          share = (wanted - under) / (count[i] - under)
+          printf "%.3f", low + (high - low) * share
+          exit
+        }
+      }
+    }' "$2" "$1"
 }
 
 sample() {
-  local text lag memory commits commit_seconds files log
+  local text
   text=$(curl -fs "http://127.0.0.1:$admin/metrics") || return 0
-  mv -f "$dir/buckets.new" "$dir/buckets.old" 2>/dev/null || true
+  [ ! -e "$dir/buckets.new" ] || mv -f "$dir/buckets.new" "$dir/buckets.old"
   sed -n 's/^alluvium_freshness_seconds_bucket{.*le="\([^"]*\)".*} \(.*\)$/\1 \2/p' <<<"$text" >"$dir/buckets.new"
-  memory=$(metric "$text" process_resident_memory_bytes)
-  lag=$(metric "$text" 'alluvium_lag_records{')
-  commits=$(metric "$text" 'alluvium_stage_duration_seconds_count{lane="lake",stage="commit"')
-  commit_seconds=$(metric "$text" 'alluvium_stage_duration_seconds_sum{lane="lake",stage="commit"')
-  files=$("$alluvium" tables --config "$dir/soak.toml" --output json | tr '{' '\n' | sed -n 's/.*"name":"\([a-z_]*\)".*"files":\([0-9]*\).*/\1 \2/p')
-  log=$(du -sk "$dir/lake/orders/_delta_log" | cut -f1)
-  echo "$SECONDS $(p99 "$dir/buckets.new" "$dir/buckets.old" 2>/dev/null || true) $(metric "$text" 'alluvium_records_total{lane="lake"') $lag $((${memory%.*} / 1048576)) \
-    $commits $commit_seconds $(awk '$1 == "orders" { print $2 }' <<<"$files") $(awk '$1 == "cdc_events" { print $2 }' <<<"$files") $log $(du -sk "$dir/lake" | cut -f1)" |
-    tr -s ' ' ',' >>"$dir/soak.csv"
+  local values=(
+    "$SECONDS"
+    "$([ ! -e "$dir/buckets.old" ] || p99 "$dir/buckets.new" "$dir/buckets.old")"
+    "$(metric "$text" 'alluvium_records_total{lane="lake"')"
+    "$(metric "$text" 'alluvium_lag_records{')"
+    "$(metric "$text" process_resident_memory_bytes | awk '{ printf "%.0f", $1 / 1048576 }')"
+    "$(metric "$text" 'alluvium_stage_duration_seconds_count{lane="lake",stage="commit"')"
+    "$(metric "$text" 'alluvium_stage_duration_seconds_sum{lane="lake",stage="commit"')"
+    "$(metric "$text" 'alluvium_table_live_files{lane="lake",table="public.orders"')"
+    "$(metric "$text" 'alluvium_table_live_files{lane="lake",table="cdc_events"')"
+    "$(du -sk "$dir/lake/orders/_delta_log" | cut -f1)"
+    "$(du -sk "$dir/lake" | cut -f1)"
+  )
+  (IFS=,; echo "${values[*]}") >>"$dir/soak.csv"
 }
 
 start_daemon() { # topic prefix

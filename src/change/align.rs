@@ -69,15 +69,12 @@ pub fn conform(changes: &ChangeBatch, stored: &Arc<TableSchema>) -> Option<Chang
     for (column, field) in stored.columns().iter().zip(stored.arrow().fields()) {
         let at = changes.schema.index_of(&column.name);
         let found = at.and_then(|at| Some((changes.rows.columns().get(at)?, changes.absent.get(at)?)));
-        match found {
-            Some((found, mask)) => {
-                cells.push(Arc::clone(found));
-                absent.push(mask.clone());
-            }
-            None => {
-                cells.push(new_null_array(field.data_type(), rows));
-                absent.push(None);
-            }
+        if let Some((found, mask)) = found {
+            cells.push(Arc::clone(found));
+            absent.push(mask.clone());
+        } else {
+            cells.push(new_null_array(field.data_type(), rows));
+            absent.push(None);
         }
     }
     let rows = RecordBatch::try_new(Arc::clone(stored.arrow()), cells).ok()?;

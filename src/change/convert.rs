@@ -194,8 +194,8 @@ impl<'a> Value<'a> {
             Self::Float32(value) => Self::Float64(value.into()).integer()?,
             // The largest double below 2^63 is exact; 2^63 itself is no integer of 64 bits, and none has a signed zero.
             Self::Float64(value)
-                if value.trunc() == value
-                    && value.abs() < 9.223_372_036_854_775_8e18
+                if value.fract().to_bits() << 1 == 0
+                    && value.abs() < 9.223_372_036_854_776e18
                     && !(value == 0.0 && value.is_sign_negative()) =>
             {
                 value as i64

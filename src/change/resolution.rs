@@ -116,7 +116,7 @@ pub fn resolve(
     how: Resolve,
 ) -> Result<Resolution, String> {
     let events = pending.events.schema();
-    let latest = lineage.latest.as_ref().map_or_else(|| stored.clone(), |latest| latest.schema());
+    let latest = lineage.latest.as_ref().map_or_else(|| stored.clone(), super::lineage::Described::schema);
     let differs = |name: &str| {
         pending.differences.iter().any(|difference| {
             difference.column == name

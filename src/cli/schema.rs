@@ -275,7 +275,7 @@ fn words(plan: &Plan) -> String {
         plan.differences.join(", ")
     );
     let shown = |of: &Option<String>| of.clone().unwrap_or_else(|| "-".to_owned());
-    let _ = writeln!(text, "  {:<24} {:<16} {:<16} {}", "column", "stored", "in the events", "becomes");
+    let _ = writeln!(text, "  {:<24} {:<16} {:<16} becomes", "column", "stored", "in the events");
     for column in &plan.columns {
         let cells = (shown(&column.stored), shown(&column.events), shown(&column.becomes));
         let _ = writeln!(text, "  {:<24} {:<16} {:<16} {}", column.name, cells.0, cells.1, cells.2);

@@ -254,8 +254,11 @@ fn every_kind_of_problem_has_its_message_and_place() {
         ("[[tables]]\nsource = 'a.b'\n[tables.types]\nx = 'decimal(5,1001)'",
          "5: tables[0].types.x: `decimal(5,1001)` does not say the digits of a decimal: write decimal(p,s) with 1 <= p <= \
           1000 and -1000 <= s <= 1000, for example decimal(10,2)".into()),
-        ("[[tables]]\nsource = 'a.b'\ndelete = 'soft'",
-         "4: tables[0].delete: unknown key; known are source, write, types".into()),
+        ("[[tables]]\nsource = 'a.b'\nzebra = 'soft'",
+         "4: tables[0].zebra: unknown key; known are source, write, mode, delete, change_data_feed, schema_change, on_error, \
+          on_truncate, keyless, types".into()),
+        ("[[tables]]\nsource = 'a.b'\ndelete = 'softly'",
+         "4: tables[0].delete: `softly` is not accepted: hard or soft".into()),
         ("tables = 1", "2: tables: expected a list of tables, found a number".into()),
         ("admin.listen = 'localhost'",
          "2: admin.listen: `localhost` is not an address: write IP:port, for example \"0.0.0.0:8090\"".into()),

@@ -86,15 +86,14 @@ impl AuditTable {
         properties: &TableProperties,
         writer: &Writer,
     ) -> Result<Self, LakeError> {
-        let table = match Table::open(log.clone()).await? {
-            Some(table) => table,
-            None => {
-                create::audit_table(&log, properties, &delta_schema(), &writer.id).await?;
-                Table::open(log.clone()).await?.ok_or_else(|| LakeError::Unreadable {
-                    table: log.table().to_owned(),
-                    message: "the table vanished after it was created".to_owned(),
-                })?
-            }
+        let table = if let Some(table) = Table::open(log.clone()).await? {
+            table
+        } else {
+            create::audit_table(&log, properties, &delta_schema(), &writer.id).await?;
+            Table::open(log.clone()).await?.ok_or_else(|| LakeError::Unreadable {
+                table: log.table().to_owned(),
+                message: "the table vanished after it was created".to_owned(),
+            })?
         };
         let found = DeltaSchema::parse(log.table(), &table.state.metadata().schema_string)?;
         let has = |name: &str| found.fields.iter().any(|field| field.name == name);

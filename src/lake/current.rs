@@ -174,7 +174,7 @@ impl CurrentTable {
                 if let Some((report, resolved)) = added {
                     self.stored = Some(Instant::now());
                     let duration = started.elapsed();
-                    let report = TableReport { duration, schema_changes, ..report };
+                    let report = TableReport { schema_changes, duration, ..report };
                     return Ok((report, conflicts + resolved));
                 }
                 conflicts += 1;

@@ -43,6 +43,8 @@ pub(super) struct LiveFile {
     /// The rows that are deleted.
     pub vector: Option<Box<DeletionVector>>,
     /// The values of the partition columns, where there are any.
+    // Nearly no file has any: boxed, it costs a word.
+    #[allow(clippy::box_collection)]
     pub partition: Option<Box<HashMap<String, Option<String>>>>,
 }
 

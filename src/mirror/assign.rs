@@ -36,6 +36,10 @@ pub(super) fn assignment(wire: &Wire, target: &TargetType) -> Option<Assignment>
     if let Wire::Array(element) = wire {
         return array(element, target);
     }
+    let span = matches!(wire, Wire::Interval | Wire::Text) && target.oid == oid::INTERVAL;
+    if span && !target.keeps_all_fields() {
+        return None;
+    }
     match (wire, target.oid) {
         (Wire::Bool, oid::BOOL)
         | (Wire::Int2, oid::INT2)
@@ -49,9 +53,8 @@ pub(super) fn assignment(wire: &Wire, target: &TargetType) -> Option<Assignment>
         | (Wire::Bytea, oid::BYTEA)
         | (Wire::Date, oid::DATE)
         | (Wire::Text | Wire::Pairs, oid::TEXT) => direct(any),
-        (Wire::Interval | Wire::Text, oid::INTERVAL) if !target.keeps_all_fields() => None,
-        (Wire::Interval, oid::INTERVAL) => direct(step),
-        (Wire::Time, oid::TIME)
+        (Wire::Interval, oid::INTERVAL)
+        | (Wire::Time, oid::TIME)
         | (Wire::Timestamp, oid::TIMESTAMP)
         | (Wire::Timestamptz, oid::TIMESTAMPTZ) => direct(step),
         // Session time zone is UTC: the wall clock of a timestamp is kept.
@@ -67,7 +70,8 @@ pub(super) fn assignment(wire: &Wire, target: &TargetType) -> Option<Assignment>
         | (Wire::Numeric(Some(0)), oid::INT2 | oid::INT4 | oid::INT8)
         | (Wire::Numeric(Some(0..=2)), oid::MONEY)
         | (Wire::Json, oid::JSONB)
-        | (Wire::Jsonb, oid::JSON) => cast(any),
+        | (Wire::Jsonb, oid::JSON)
+        | (Wire::Pairs, oid::JSON | oid::JSONB) => cast(any),
         (Wire::Int2 | Wire::Int4 | Wire::Int8, oid::NUMERIC) => match target.precision_and_scale() {
             Some((_, scale)) if scale < 0 => None,
             _ => cast(any),
@@ -84,7 +88,6 @@ pub(super) fn assignment(wire: &Wire, target: &TargetType) -> Option<Assignment>
             (None, Some((_, to))) => direct(Limit { scale: Some(u16::try_from(to).ok()?), ..any }),
         },
         (Wire::Bytea, _) => None,
-        (Wire::Pairs, oid::JSON | oid::JSONB) => cast(any),
         (Wire::Pairs, _) if target.bare_name() == "hstore" => cast(Limit { hstore: true, ..any }),
         // These round.
         (Wire::Text, oid::TIME | oid::TIMETZ | oid::TIMESTAMP | oid::TIMESTAMPTZ | oid::INTERVAL) => {

@@ -518,7 +518,7 @@ impl Sink for Mirror {
         let now = self.schemas.read(&session.client).await.map_err(Trouble::into_sink_error)?;
         let released =
             |table: &&TableId| now.get(*table).is_some_and(|remembered| remembered.lineage.pending.is_none());
-        Ok(waiting.iter().any(|table| released(table)))
+        Ok(waiting.iter().any(released))
     }
 
     /// Stores where the last batches without rows ended. Left where the last row was, the position would fall out of

@@ -249,6 +249,6 @@ fn explained(waiting: &WaitingTable, statement: &str, error: tokio_postgres::Err
         ApplyError::Refused(reason) => {
             ApplyError::Refused(format!("{statement}: {reason}; nothing was changed"))
         }
-        other => other,
+        other @ ApplyError::Unreachable(_) => other,
     }
 }

@@ -132,7 +132,7 @@ pub(super) fn segments<'a>(
     let mut segments = Vec::with_capacity(runs.len());
     for run in runs {
         let Some(first) = run.first() else { continue };
-        let folded = fold(&first.schema, &run, &keep).map_err(|error| (first.table.clone(), error))?;
+        let folded = fold(&first.schema, &run, keep).map_err(|error| (first.table.clone(), error))?;
         if folded.changes > 0 {
             segments.push(Segment { table: &first.table, schema: &first.schema, folded });
         }

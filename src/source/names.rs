@@ -62,9 +62,8 @@ fn of_text(name: &str) -> &str {
 fn decimal(digits: Option<(i32, i32)>, modes: Modes) -> String {
     match (digits, modes.decimal) {
         (_, Decimals::Double) => "float64".to_owned(),
-        (None, _) => "numeric".to_owned(),
         // Text may be NaN, which no decimal is.
-        (_, Decimals::String) => "numeric".to_owned(),
+        (None, _) | (_, Decimals::String) => "numeric".to_owned(),
         (Some((precision, scale)), Decimals::Precise) => format!("decimal({precision},{scale})"),
     }
 }

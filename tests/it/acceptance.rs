@@ -1,6 +1,7 @@
 //! Behaviours of `docs/acceptance.md` that belong to no capability of their own.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::pin::pin;
 
 use bytes::Bytes;
@@ -21,8 +22,10 @@ fn payload(record: &Stored) -> Option<Value> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_of_a_thousand_rows_arrives_whole() {
     let shop = Plan::new("copy").open().await;
-    let rows: String =
-        (0..1_000).map(|n| format!("{}\tcopied {n}\tcopy{n}@example.com\n", 50_000 + n)).collect();
+    let mut rows = String::new();
+    for n in 0..1_000 {
+        writeln!(rows, "{}\tcopied {n}\tcopy{n}@example.com", 50_000 + n).unwrap();
+    }
     let sink = shop.source.copy_in("COPY public.customers (id, name, email) FROM STDIN").await.unwrap();
     let mut sink = pin!(sink);
     sink.send(Bytes::from(rows)).await.unwrap();

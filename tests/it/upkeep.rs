@@ -45,7 +45,7 @@ pub fn age(lake: &Path) {
             std::fs::remove_file(&path).unwrap();
             continue;
         }
-        if in_log && name.ends_with(".json") {
+        if in_log && path.extension().is_some_and(|extension| extension == "json") {
             let text = std::fs::read_to_string(&path).unwrap();
             let lines: Vec<String> = text.lines().map(older).collect();
             std::fs::write(&path, lines.join("\n")).unwrap();

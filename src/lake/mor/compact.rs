@@ -135,7 +135,9 @@ impl MergeOnRead {
             // batch, which reads the commit from the log.
             Landed::Next(_) | Landed::Behind => {}
         }
-        gone.iter().for_each(|path| self.vectors.forget(path));
+        for path in &gone {
+            self.vectors.forget(path);
+        }
         Ok(true)
     }
 }

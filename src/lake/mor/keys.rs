@@ -370,8 +370,8 @@ mod tests {
             rows(&[("a", ColumnType::Int64), ("n", of(9, 4))], &[wide.clone(), decimal(15_000, 9, 4)])
         );
         assert_ne!(
-            rows(&[("a", ColumnType::Int64)], &[wide.clone()]),
-            rows(&[("b", ColumnType::Int64)], &[wide])
+            rows(&[("a", ColumnType::Int64)], std::slice::from_ref(&wide)),
+            rows(&[("b", ColumnType::Int64)], std::slice::from_ref(&wide))
         );
     }
 

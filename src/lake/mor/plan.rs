@@ -123,15 +123,15 @@ impl Touched {
 impl Plan {
     /// All files go.
     pub(super) fn everything(table: &Table) -> Self {
-        let touched = |(path, file): (&Box<str>, &LiveFile)| Touched {
+        let files = table.state.files().iter().map(|(path, file)| Touched {
             path: path.to_string(),
             file: file.clone(),
             rows: Vec::new(),
             whole: true,
             deleted: RoaringTreemap::new(),
             vector: None,
-        };
-        Self { files: table.state.files().iter().map(touched).collect() }
+        });
+        Self { files: files.collect() }
     }
 
     /// Writes the touched files anew without the rows that go, and the actions that put them in place.

@@ -133,6 +133,8 @@ impl<'a> Wanted<'a> {
     }
 
     /// Whether a stored row with this key goes, and which row takes its place.
+    // Two questions, each of which may be answered with no.
+    #[allow(clippy::option_option)]
     fn take(&mut self, key: &[u8]) -> Option<Option<usize>> {
         match self {
             // Two rows with one key, which only another writer can make, go both, as in a MERGE.

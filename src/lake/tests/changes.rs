@@ -103,7 +103,9 @@ async fn the_feed_tells_what_each_batch_did_in_both_write_modes() {
                 })
                 .collect();
             let before = model.clone();
-            events.iter().for_each(|event| apply(&mut model, event));
+            for event in &events {
+                apply(&mut model, event);
+            }
             let report = lake.commit(&batch("items", &events)).await.unwrap();
             let version = report.tables["public.items"].version.unwrap() as u64;
             expected.extend(changes(version, &before, &model, &events));

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use alluvium::change::{Batch, Progress, TableId, TopicIdentity, TopicPartition};
-use alluvium::debezium::{Decoder, DecoderOptions, Outcome, RecordRef};
+use alluvium::debezium::{Decoder, DecoderOptions, Drained, Outcome, RecordRef};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::DataType;
 use arrow::util::display::array_value_to_string;
@@ -290,8 +290,13 @@ impl<C: Copy> Reader<'_, C> {
             key: sent.key.as_deref().map(str::as_bytes),
             value: sent.value.as_deref().map(str::as_bytes),
         };
-        let outcome =
-            self.decoder.push(record, &TopicIdentity::unknown()).map_err(|error| error.to_string())?;
+        let identity = TopicIdentity::unknown();
+        let mut outcome = self.decoder.push(record, &identity).map_err(|error| error.to_string())?;
+        if matches!(outcome, Outcome::Truncate { .. }) {
+            let partitions = self.log.keys().filter(|other| other.topic == partition.topic).count();
+            let drained = Drained { partitions };
+            outcome = self.decoder.truncate(record, &identity, drained).map_err(|error| error.to_string())?;
+        }
         self.running.push((partition.clone(), index, outcome));
         *self.at.entry(partition.clone()).or_default() += 1;
         Ok(())

@@ -3,6 +3,7 @@
 //! This is the description of what is right. It knows nothing of batches, folds or sinks: each record comes with its
 //! [`Effect`], which is what the table in the source is after it, with every value, whether the record holds it or not.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -291,10 +292,10 @@ impl Source {
         let row = self.tables[table].row(key, cells);
         if self.tables[table].key.is_empty() {
             self.tables[table].bag.push(row.clone());
-        } else if self.tables[table].rows.contains_key(&key) {
-            return;
+        } else if let Entry::Vacant(free) = self.tables[table].rows.entry(key) {
+            free.insert(row.clone());
         } else {
-            self.tables[table].rows.insert(key, row.clone());
+            return;
         }
         self.send(table, "r", Some(key), None, Some((&row, &[])), "true");
     }

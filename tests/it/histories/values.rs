@@ -3,6 +3,8 @@
 //! A value is a small number, so that a history is short to print and to shrink; what the number stands for is looked
 //! up here. Both forms of a value are written down by hand and by kind, never by the code under test.
 
+use std::fmt::Write as _;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
@@ -207,7 +209,7 @@ impl Value {
             Kind::Numeric => nth(&NUMERICS, n).1.to_owned(),
             Kind::Date => nth(&DATES, n).1.to_owned(),
             Kind::TimestampTz => nth(&INSTANTS, n).1.to_owned(),
-            Kind::Bytea => self.bytes(n).iter().map(|byte| format!("{byte:02x}")).collect(),
+            Kind::Bytea => hex(&self.bytes(n)),
             _ => self.text(kind, n),
         })
     }
@@ -247,4 +249,11 @@ impl Value {
 /// A text as a JSON string.
 pub fn quoted(text: &str) -> String {
     serde_json::Value::String(text.to_owned()).to_string()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

@@ -13,6 +13,9 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Key and value of a record to be written.
+pub type KeyAndValue = (Option<Vec<u8>>, Option<Vec<u8>>);
+
 /// A record as it lies on the broker.
 #[derive(Debug, Clone)]
 pub struct Stored {
@@ -143,7 +146,7 @@ impl Broker {
     }
 
     /// Writes many records to partition 0 of a topic, each with a header; somebody else may write there meanwhile.
-    pub fn write_all(&self, topic: &str, records: &[(Option<Vec<u8>>, Option<Vec<u8>>)]) {
+    pub fn write_all(&self, topic: &str, records: &[KeyAndValue]) {
         let producer: BaseProducer = self.client().create().unwrap();
         for (key, value) in records {
             let header = rdkafka::message::Header { key: "origin", value: Some(b"test") };
