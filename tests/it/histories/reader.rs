@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use alluvium::change::{Batch, Progress, TableId, TopicIdentity, TopicPartition};
+use alluvium::change::{Batch, KnownSchemas, Progress, TableId, TopicIdentity, TopicPartition};
 use alluvium::debezium::{Decoder, DecoderOptions, Drained, Outcome, RecordRef};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::DataType;
@@ -30,6 +30,9 @@ pub trait Copy {
     /// Starts over from what is durable, as a new process does, and says from where to read; `None` where it commits all
     /// of a batch or nothing, filtered records included.
     fn restart(&mut self) -> Result<Option<Progress>, String>;
+
+    /// The schemas of its tables, as a decoder asks for them that has not seen their rows.
+    fn known(&self) -> KnownSchemas;
 
     /// Work between two batches.
     fn maintain(&mut self) -> Result<(), String> {
@@ -238,7 +241,7 @@ impl<C: Copy> Reader<'_, C> {
                 self.committed.insert(partition.clone(), index.unwrap_or(records.len()));
             }
         }
-        self.decoder = Decoder::new(self.options.clone(), |_: &TableId| None);
+        self.decoder = Decoder::new(self.options.clone(), self.copy.known());
         self.running.clear();
         self.at = self.committed.clone();
         for (partition, records) in &self.log {
