@@ -192,7 +192,9 @@ impl Decoder {
         if let Some(layout) = before.as_ref().filter(|layout| layout.key_names == event.key_names) {
             match self.tables.push(layout, text, change, &self.placeholder) {
                 Ok(()) => return Ok(Arc::clone(layout)),
-                Err(RowFault::UnknownColumn(_)) if change.operation.is_upsert() => {}
+                // A delete of a keyed table has the key alone; that of one without key is a whole row.
+                Err(RowFault::UnknownColumn(_))
+                    if change.operation.is_upsert() || event.key_names.is_empty() => {}
                 Err(fault) => return Err(fault.strict()),
             }
         }

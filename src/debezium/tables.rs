@@ -29,6 +29,8 @@ pub(super) struct Change {
 
 #[derive(Debug)]
 struct Segment {
+    /// Its number among the segments of the batch.
+    number: usize,
     table: TableId,
     schema: Arc<TableSchema>,
     rows: Rows,
@@ -37,8 +39,9 @@ struct Segment {
 }
 
 impl Segment {
-    fn new(layout: &Layout) -> Self {
+    fn new(layout: &Layout, number: usize) -> Self {
         Self {
+            number,
             table: layout.table.clone(),
             schema: Arc::clone(&layout.schema),
             rows: Rows::new(&layout.schema),
@@ -96,6 +99,8 @@ pub(super) struct Tables {
     slots: Vec<Slot>,
     index: HashMap<TableId, usize>,
     closed: Vec<Segment>,
+    /// Segments begun in the running batch.
+    begun: usize,
 }
 
 impl Tables {
@@ -141,9 +146,10 @@ impl Tables {
             open.changes.push(change);
             return Ok(());
         }
-        let mut segment = Segment::new(layout);
+        let mut segment = Segment::new(layout, self.begun);
         segment.rows.push(text, layout, placeholder)?;
         segment.changes.push(change);
+        self.begun += 1;
         self.closed.extend(slot.open.replace(segment));
         Ok(())
     }
@@ -157,7 +163,8 @@ impl Tables {
     ) -> Result<(), Fault> {
         let slot = self.slots.get_mut(layout.slot).ok_or_else(lost)?;
         if slot.open.as_ref().is_none_or(|open| open.schema != layout.schema) {
-            self.closed.extend(slot.open.replace(Segment::new(layout)));
+            self.closed.extend(slot.open.replace(Segment::new(layout, self.begun)));
+            self.begun += 1;
         }
         let open = slot.open.as_mut().ok_or_else(lost)?;
         open.truncates.push(Truncate { row: open.changes.len(), reach });
@@ -210,10 +217,12 @@ impl Tables {
     /// Ends the batch. Segments without a row are left out.
     pub(super) fn finish(&mut self) -> Result<Vec<ChangeBatch>, ArrowError> {
         let open = self.slots.iter_mut().filter_map(|slot| slot.open.take());
-        let batches: Vec<ChangeBatch> = self
-            .closed
-            .drain(..)
-            .chain(open)
+        let mut segments: Vec<Segment> = self.closed.drain(..).chain(open).collect();
+        // A table may be known by two names for a while (a tombstone names none), and what it was sent is one sequence.
+        segments.sort_by_key(|segment| segment.number);
+        self.begun = 0;
+        let batches: Vec<ChangeBatch> = segments
+            .into_iter()
             .filter(|segment| !segment.changes.is_empty())
             .map(Segment::finish)
             .collect::<Result<_, _>>()?;

@@ -20,6 +20,8 @@ pub struct Event<'a> {
     pub snapshot: &'a str,
     pub lsn: i64,
     pub last_commit: i64,
+    /// Commit time, microseconds since 1970.
+    pub committed: i64,
     pub transaction: i64,
     pub schema_block: bool,
     pub old_envelope: bool,
@@ -63,11 +65,12 @@ impl Event<'_> {
     }
 
     fn source(&self, table: &str) -> String {
-        let Self { lsn, transaction, snapshot, .. } = self;
+        let Self { lsn, transaction, snapshot, committed, .. } = self;
+        let milliseconds = committed / 1_000;
         if self.old_envelope {
             let snapshot = *snapshot == "true";
             return format!(
-                r#"{{"version":"1.2.0.Final","connector":"postgresql","name":"cdc","ts_ms":1700000000123,"snapshot":{snapshot},"db":"shop","schema":"public","table":"{table}","txId":{transaction},"lsn":{lsn},"xmin":null}}"#
+                r#"{{"version":"1.2.0.Final","connector":"postgresql","name":"cdc","ts_ms":{milliseconds},"snapshot":{snapshot},"db":"shop","schema":"public","table":"{table}","txId":{transaction},"lsn":{lsn},"xmin":null}}"#
             );
         }
         let sequence = match *snapshot {
@@ -81,7 +84,7 @@ impl Event<'_> {
             (lsn.to_string(), transaction.to_string())
         };
         format!(
-            r#"{{"version":"3.7.0.Final","connector":"postgresql","name":"cdc","ts_ms":1700000000123,"snapshot":"{snapshot}","db":"shop","sequence":"{sequence}","ts_us":1700000000123456,"ts_ns":1700000000123456000,"schema":"public","table":"{table}","txId":{transaction},"lsn":{lsn},"xmin":null,"origin":null,"origin_lsn":null}}"#
+            r#"{{"version":"3.7.0.Final","connector":"postgresql","name":"cdc","ts_ms":{milliseconds},"snapshot":"{snapshot}","db":"shop","sequence":"{sequence}","ts_us":{committed},"ts_ns":{committed}000,"schema":"public","table":"{table}","txId":{transaction},"lsn":{lsn},"xmin":null,"origin":null,"origin_lsn":null}}"#
         )
     }
 }

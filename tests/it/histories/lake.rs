@@ -1,6 +1,6 @@
 //! A copy in the lake, in one of its write modes: real Delta tables in a folder, read back as SQL reads them.
 
-use alluvium::change::{Batch, Policies, Progress, Sink, TablePolicy, WriteMode};
+use alluvium::change::{Batch, KnownSchemas, Policies, Progress, Sink, TableId, TablePolicy, WriteMode};
 use alluvium::lake::read::{At, LakeReader};
 use alluvium::lake::{Lake, LakeOptions};
 use arrow::array::RecordBatch;
@@ -62,6 +62,10 @@ impl Copy for LakeCopy {
         let (lake, progress) = opened?;
         self.lake = Some(lake);
         Ok(Some(progress))
+    }
+
+    fn known(&self) -> KnownSchemas {
+        self.lake.as_ref().map_or_else(|| Box::new(|_: &TableId| None) as KnownSchemas, Sink::known_schemas)
     }
 
     fn maintain(&mut self) -> Result<(), String> {

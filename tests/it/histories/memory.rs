@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use alluvium::change::{Batch, ChangeBatch, Folded, Progress, TableSchema, fold};
+use alluvium::change::{Batch, ChangeBatch, Folded, KnownSchemas, Progress, TableSchema, fold};
 
 use super::reader::{Copy, Shown, text};
 
@@ -42,6 +42,12 @@ impl Copy for Memory {
 
     fn restart(&mut self) -> Result<Option<Progress>, String> {
         Ok(None)
+    }
+
+    fn known(&self) -> KnownSchemas {
+        let schemas: BTreeMap<String, Arc<TableSchema>> =
+            self.tables.iter().map(|(name, table)| (name.clone(), Arc::clone(&table.schema))).collect();
+        Box::new(move |table| schemas.get(&*table.table).cloned())
     }
 
     fn rows(&mut self, table: &str) -> Result<Vec<Shown>, String> {

@@ -1,6 +1,6 @@
 //! A copy in a Postgres mirror: a real server, each history in a database of its own.
 
-use alluvium::change::{Batch, Progress, Sink};
+use alluvium::change::{Batch, KnownSchemas, Progress, Sink, TableId};
 use alluvium::mirror::{Mirror, MirrorOptions};
 use tokio::runtime::Runtime;
 use tokio_postgres::{Client, Row};
@@ -49,6 +49,10 @@ impl Copy for MirrorCopy {
         let progress = self.runtime.block_on(mirror.load()).map_err(|error| error.to_string())?;
         self.mirror = Some(mirror);
         Ok(Some(progress))
+    }
+
+    fn known(&self) -> KnownSchemas {
+        self.mirror.as_ref().map_or_else(|| Box::new(|_: &TableId| None) as KnownSchemas, Sink::known_schemas)
     }
 
     fn maintain(&mut self) -> Result<(), String> {

@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use alluvium::change::{Batch, Progress, TableId, TopicIdentity, TopicPartition};
-use alluvium::debezium::{Decoder, DecoderOptions, Outcome, RecordRef};
+use alluvium::change::{Batch, KnownSchemas, Progress, TableId, TopicIdentity, TopicPartition};
+use alluvium::debezium::{Decoder, DecoderOptions, Drained, Outcome, RecordRef};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::DataType;
 use arrow::util::display::array_value_to_string;
@@ -30,6 +30,9 @@ pub trait Copy {
     /// Starts over from what is durable, as a new process does, and says from where to read; `None` where it commits all
     /// of a batch or nothing, filtered records included.
     fn restart(&mut self) -> Result<Option<Progress>, String>;
+
+    /// The schemas of its tables, as a decoder asks for them that has not seen their rows.
+    fn known(&self) -> KnownSchemas;
 
     /// Work between two batches.
     fn maintain(&mut self) -> Result<(), String> {
@@ -238,7 +241,7 @@ impl<C: Copy> Reader<'_, C> {
                 self.committed.insert(partition.clone(), index.unwrap_or(records.len()));
             }
         }
-        self.decoder = Decoder::new(self.options.clone(), |_: &TableId| None);
+        self.decoder = Decoder::new(self.options.clone(), self.copy.known());
         self.running.clear();
         self.at = self.committed.clone();
         for (partition, records) in &self.log {
@@ -290,8 +293,13 @@ impl<C: Copy> Reader<'_, C> {
             key: sent.key.as_deref().map(str::as_bytes),
             value: sent.value.as_deref().map(str::as_bytes),
         };
-        let outcome =
-            self.decoder.push(record, &TopicIdentity::unknown()).map_err(|error| error.to_string())?;
+        let identity = TopicIdentity::unknown();
+        let mut outcome = self.decoder.push(record, &identity).map_err(|error| error.to_string())?;
+        if matches!(outcome, Outcome::Truncate { .. }) {
+            let partitions = self.log.keys().filter(|other| other.topic == partition.topic).count();
+            let drained = Drained { partitions };
+            outcome = self.decoder.truncate(record, &identity, drained).map_err(|error| error.to_string())?;
+        }
         self.running.push((partition.clone(), index, outcome));
         *self.at.entry(partition.clone()).or_default() += 1;
         Ok(())

@@ -540,7 +540,7 @@ impl Source {
     }
 
     /// Whether events of a table carry a schema block now. Where it has columns whose type cannot be configured, a switch
-    /// would change what they are.
+    /// would change what they are. Keys are never switched: they would go to other partitions.
     fn schema_block(&self, table: &Table) -> bool {
         let configured = table.live().all(|column| table.columns[column].kind.configured().is_some());
         self.setting.schema_block != (self.switched && configured)
@@ -551,7 +551,7 @@ impl Source {
             return;
         }
         let of = &self.tables[table];
-        let key = key.map(|key| event::key(of, &of.with_key(Row::new(), key), self.schema_block(of)));
+        let key = key.map(|key| event::key(of, &of.with_key(Row::new(), key), self.setting.schema_block));
         self.sent.push(Sent {
             topic: Arc::clone(&of.topic),
             key,
@@ -587,6 +587,7 @@ impl Source {
             snapshot,
             lsn: self.lsn,
             last_commit: self.log - 50,
+            committed: 1_700_000_000_000_000 + (self.log - 1_000_000) * 1_000,
             transaction: self.transaction,
             schema_block: self.schema_block(of),
             old_envelope: self.setting.old_envelope,
@@ -610,7 +611,7 @@ impl Source {
         let absent = after.iter().flat_map(|(_, absent)| *absent);
         let sent = Sent {
             topic: Arc::clone(&of.topic),
-            key: key.map(|key| event::key(of, &of.with_key(Row::new(), key), self.schema_block(of))),
+            key: key.map(|key| event::key(of, &of.with_key(Row::new(), key), self.setting.schema_block)),
             value: Some(event.json(of)),
             headers: Vec::new(),
             effect,
