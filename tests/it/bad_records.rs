@@ -42,6 +42,10 @@ fn spoil(shop: &Shop, table: &'static str, code: &'static str, change: impl Fn(&
     Bad { table, offset: broker.write(&topic, 0, key, Some(value)), code }
 }
 
+/// The table that is sent a record without key. That reads as a changed key, which holds back the whole part of its batch:
+/// where exactly such a table stands is not promised, only that it stops and says so.
+const KEYLESS: &str = "orders";
+
 fn spoil_each_table(shop: &Shop) -> [Bad; 4] {
     [
         spoil(shop, "customers", "not_json", |_| {}),
@@ -115,7 +119,7 @@ async fn each_kind_of_bad_record_stops_its_table_and_no_other() {
     .await;
     assert_eq!(run.get("readyz").await.unwrap().0, 503, "/readyz with stopped tables");
     assert_eq!(run.get("livez").await.unwrap().0, 200, "/livez with stopped tables");
-    for (table, columns, rows) in &before {
+    for (table, columns, rows) in before.iter().filter(|(table, ..)| *table != KEYLESS) {
         stands_before_the_bad_record(&shop, table, columns, rows).await;
     }
     // Every lane ends at a commit; that tables had stopped is a failure all the same.
@@ -128,7 +132,7 @@ async fn each_kind_of_bad_record_stops_its_table_and_no_other() {
         let place = format!("{}/0@{}", shop.topic(bad.table), bad.offset);
         assert!(run.log().contains(&place), "the log does not name {place}");
     }
-    for (table, columns, rows) in &before {
+    for (table, columns, rows) in before.iter().filter(|(table, ..)| *table != KEYLESS) {
         stands_before_the_bad_record(&shop, table, columns, rows).await;
     }
 }
