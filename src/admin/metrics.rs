@@ -57,6 +57,10 @@ pub struct Metrics {
     pub conflicts: IntCounterVec,
     /// Cells that the source left out as unchanged, of rows that the sink did not have: stored as null.
     pub unresolved_absent: IntCounterVec,
+    /// Changes that the source had sent before.
+    pub duplicates: IntCounterVec,
+    /// Places where the source's log began anew.
+    pub lsn_regressions: IntCounterVec,
     /// Changes of schemas that tables have followed, or were told to ignore.
     pub schema_changes: IntCounterVec,
     /// Records that went into quarantine, by what is wrong with them.
@@ -136,6 +140,16 @@ impl Metrics {
                 "unresolved_absent_total",
                 "Absent cells stored as null",
                 LANE_TABLE,
+            )?,
+            duplicates: r.counter(
+                "duplicate_records_total",
+                "Changes that the source had sent before",
+                LANE_TABLE,
+            )?,
+            lsn_regressions: r.counter(
+                "lsn_regressions_total",
+                "Partitions where the source's log began anew",
+                LANE,
             )?,
             schema_changes: r.counter(
                 "schema_changes_total",

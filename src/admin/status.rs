@@ -3,7 +3,7 @@
 //! A lane writes its own [`LaneStatus`] through its [`LaneBoard`]; readers take a copy. The lock is held for the copy
 //! only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -93,7 +93,39 @@ pub struct TableState {
     /// Time from the source's commit to the sink's, of the newest change committed, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub freshness_ms: Option<u64>,
+    /// Unchanged values that could not be found since the start, stored as null.
+    #[serde(default)]
+    pub unresolved_absent: u64,
+    /// The newest rows with such values, newest first.
+    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
+    pub unresolved: VecDeque<UnresolvedPlace>,
 }
+
+/// Rows with unresolved values that are kept for a table.
+const MOST_UNRESOLVED: usize = 20;
+
+impl TableState {
+    /// Adds rows with unresolved values, newest first; the oldest are forgotten.
+    pub fn add_unresolved(&mut self, newest_first: impl DoubleEndedIterator<Item = UnresolvedPlace>) {
+        newest_first.rev().for_each(|place| self.unresolved.push_front(place));
+        self.unresolved.truncate(MOST_UNRESOLVED);
+    }
+}
+
+/// Where a row got null in place of a value that the source says not to have changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnresolvedPlace {
+    /// `topic/partition@offset` of the record.
+    pub record: String,
+    /// Names of the columns.
+    pub columns: Vec<String>,
+    /// RFC 3339.
+    pub at: String,
+}
+
+/// What brings unresolved values back.
+pub const REPAIR_UNRESOLVED: &str = "they are null until the source sends the whole row again: have Debezium read it (signal \
+     execute-snapshot with a condition on its key), or rewrite the value there, for example SET column = column || ''";
 
 /// A partition as one lane sees it.
 #[derive(Debug, Clone, Serialize, Deserialize)]

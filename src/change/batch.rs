@@ -43,6 +43,21 @@ impl Operation {
     }
 }
 
+/// The changes of a batch that are halves of a primary-key change, and the key on the other side of each.
+///
+/// A row whose key changes arrives as the delete of its old key and the create of its new one. What the source did not
+/// send again is, for the create, in the row of the old key.
+#[derive(Debug, Clone)]
+pub struct KeyMoves {
+    /// Index of each of these changes, ascending. They are creates and deletes.
+    pub changes: Vec<u32>,
+    /// For a create the key that its row had before, for a delete the key that its row has afterwards: key columns, in
+    /// key order, one row for each of `changes`.
+    pub keys: RecordBatch,
+    /// For each of `changes` its LSN in the source, which both halves have in common, if the event says.
+    pub lsns: Vec<Option<i64>>,
+}
+
 /// Changes of one table with one schema, in the order in which they apply.
 ///
 /// All vectors and columns have one entry a change.
@@ -66,6 +81,8 @@ pub struct ChangeBatch {
     pub offsets: Vec<i64>,
     /// Commit time in the source, microseconds since 1970 UTC; 0 where the event does not say.
     pub source_micros: Vec<i64>,
+    /// Which of the changes are halves of a key change; `None` where none is.
+    pub moves: Option<KeyMoves>,
     /// Place of the change in the source's log (LSN); 0 where the event does not say. It decides nothing but what a
     /// truncate takes away where partitions leave the order open.
     pub lsns: Vec<i64>,
@@ -102,6 +119,10 @@ pub struct Batch {
     pub records: u64,
     /// Newest commit time of the source in the batch, microseconds since 1970 UTC.
     pub newest_source_micros: Option<i64>,
+    /// By table, changes that the source had sent before. They are in `changes` like all others.
+    pub duplicates: BTreeMap<TableId, u64>,
+    /// Places where the source went on from an earlier point of its log.
+    pub regressions: Vec<Regression>,
     /// The newest time at which the connector is known to have been alive, milliseconds since 1970 UTC: when it sent a
     /// change or a heartbeat.
     pub alive_millis: Option<i64>,
@@ -116,6 +137,19 @@ pub struct Batch {
     pub originals: Option<Arc<dyn Originals>>,
     /// Whether these are records out of the quarantine: what the sink refuses of them is there already.
     pub replay: bool,
+}
+
+/// A record with which the source's log began anew: after a failover, or from a restored slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Regression {
+    /// Where the record lies.
+    pub partition: TopicPartition,
+    /// Its offset.
+    pub offset: i64,
+    /// LSN of the last commit before.
+    pub from: u64,
+    /// LSN of the last commit now.
+    pub to: u64,
 }
 
 /// Without the original records.

@@ -1,29 +1,32 @@
 //! Folding: reducing the changes of a table to the final state of each key they touch.
 //!
-//! The last change of a key wins. Absent columns of its row take the newest earlier value within the batch; where
-//! there is none they stay absent, and the sink keeps what it has stored. A delete in between cuts that search: the
-//! row after it is a replacement and inherits nothing from the row before. A truncate is a delete of everything: the
-//! changes that it takes away are left out ([`truncate`](super::truncate)), and the sink is told to empty itself first.
+//! The last change of a key wins. Absent columns of its row take the newest earlier value within the batch, through
+//! key changes too ([`ancestry`](super::ancestry)); where there is none they stay absent, and the sink keeps what it has
+//! stored. A delete in between cuts that search: the row after it is a replacement and inherits nothing from the row
+//! before. A truncate is a delete of everything: the changes that it takes away are left out
+//! ([`truncate`](super::truncate)), and the sink is told to empty itself first.
 //!
 //! A sink may keep deleted rows ([`DeleteMode::Soft`]). Then a delete is a row as well, all of whose cells but the key
 //! are absent: it takes the last values, of this batch or of the stored row, and never what its event says, which are
 //! values made up by the connector wherever the source logs the key alone.
 //!
-//! Tables without key are counted instead ([`keyless`]).
+//! Tables without key are counted instead ([`keyless`]), and have no key changes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, BooleanBufferBuilder, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array,
-};
+use arrow::array::{ArrayRef, BooleanBufferBuilder, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::buffer::BooleanBuffer;
-use arrow::compute::{concat, take};
+use arrow::compute::take;
 use arrow::error::ArrowError;
-use arrow::row::{RowConverter, SortField};
 
-use super::truncate::{self, Kept};
-use super::{ChangeBatch, DeleteMode, Operation, TableSchema, Truncated, keyless};
+use super::ancestry::{Ancestry, Found, Origins, OriginsBuilder, Parent, Trail};
+use super::input::Input;
+use super::ledger::{self, Departed, KeyChange, Ledger, Waiting};
+use super::{Batch, ChangeBatch, DeleteMode, OWN, Operation, TableSchema, Truncated, UnresolvedRow, keyless};
+
+/// Rows with unresolved cells that are named; all of them are counted.
+const NAMED: usize = 20;
 
 /// The final state of each key that a batch touches. A key is either in `rows` or in `deletes`.
 ///
@@ -35,12 +38,16 @@ pub struct Folded {
     pub schema: Arc<TableSchema>,
     /// Rows to insert or update, columns as in [`TableSchema::arrow`], in the order of their last change.
     pub rows: RecordBatch,
-    /// For each column `None`, or a mask of the cells of `rows` that keep the stored value.
+    /// For each column `None`, or a mask of the cells of `rows` that keep a stored value.
     pub absent: Vec<Option<BooleanBuffer>>,
+    /// Where those values are stored; `None` where all are in the stored row of the same key.
+    pub origins: Option<Origins>,
     /// The last operation on each row of `rows`.
     pub operations: Vec<Operation>,
     /// Commit time in the source of each row's last change, microseconds since 1970 UTC.
     pub source_micros: Vec<i64>,
+    /// Partition (its index in the batch) and offset of each row's last change.
+    pub places: Vec<(u32, i64)>,
     /// Stored rows that go before anything else happens.
     pub truncated: Option<Truncated>,
     /// Indexes of the columns that say which row a delete means: those of the key, in key order; without a key all that
@@ -53,8 +60,22 @@ pub struct Folded {
     pub of_stored: Option<BooleanBuffer>,
     /// Changes that went in.
     pub changes: usize,
-    /// Cells whose value the batch says to be unchanged, of a row that the same batch says to be new: null in `rows`.
-    pub unresolved_absent: u64,
+    /// Row and column of the cells that the batch says to be unchanged, of a row that the same batch says to be new:
+    /// null in `rows`.
+    pub unresolved: Vec<(usize, usize)>,
+    /// Rows that are deleted by a key change whose create has not come: the sink keeps them aside.
+    pub departing: Option<Box<Departing>>,
+    /// The ledger after this batch, without what `departing` adds.
+    pub ledger: Ledger,
+}
+
+/// Deleted rows whose values are still needed.
+#[derive(Debug, Clone)]
+pub struct Departing {
+    /// The rows as they were, with absent cells to be looked up like those of any batch. Each absent cell has a list.
+    pub rows: Folded,
+    /// The key change of each row.
+    pub changes: Vec<KeyChange>,
 }
 
 impl Folded {
@@ -76,6 +97,36 @@ impl Folded {
     /// Whether rows have no key, so that equal ones may be there several times.
     pub fn is_keyless(&self) -> bool {
         self.schema.key().is_empty()
+    }
+
+    /// The ledger after this batch, given where the sink keeps each of the departing rows: `None` where a row was not
+    /// stored, or not all of it.
+    pub fn ledger_with(&self, kept: impl Iterator<Item = Option<String>>) -> Ledger {
+        let mut ledger = self.ledger.clone();
+        let changes = self.departing.iter().flat_map(|departing| &departing.changes);
+        let at = now();
+        for (change, kept) in changes.zip(kept) {
+            let departed = kept.map(|kept| Departed { change: change.clone(), kept, at });
+            ledger.departed.extend(departed);
+        }
+        ledger.prune(at);
+        ledger
+    }
+
+    /// Names the newest rows of `cells`, which are rows and columns of this batch.
+    pub fn named(&self, batch: &Batch, cells: &[(usize, usize)]) -> Vec<UnresolvedRow> {
+        let mut cells = cells.to_vec();
+        cells.sort_unstable();
+        let mut named: Vec<UnresolvedRow> = Vec::new();
+        for of_row in cells.chunk_by(|a, b| a.0 == b.0).rev().take(NAMED) {
+            let place = of_row.first().and_then(|(row, _)| self.places.get(*row));
+            let Some(&(partition, offset)) = place else { continue };
+            let Some(partition) = batch.partitions.get(partition as usize).cloned() else { continue };
+            let columns = of_row.iter().filter_map(|&(_, column)| self.schema.columns().get(column));
+            let columns = columns.map(|column| Arc::clone(&column.name)).collect();
+            named.push(UnresolvedRow { partition, offset, columns });
+        }
+        named
     }
 }
 
@@ -104,62 +155,312 @@ pub fn fold_with(
     batches: &[&ChangeBatch],
     keep: impl Fn(u32, i64) -> bool,
 ) -> Result<Folded, ArrowError> {
-    let input = Input::concat(schema, batches, keep)?;
-    let is_delete = |index: u32| !input.operations[index as usize].is_upsert();
-    let (compared, chain, upserts, deletes) = if schema.key().is_empty() {
-        let compared = keyless::compared(schema, batches);
-        let cells: Vec<ArrayRef> =
-            compared.iter().map(|&column| Arc::clone(&input.columns[column])).collect();
-        let (upserts, deletes) = keyless::count(&input.operations, &cells)?;
-        (compared, vec![NONE; input.operations.len()], upserts, deletes)
-    } else {
-        let Chain { chain, last_of_each_key } = input.chain()?;
-        let (upserts, deletes): (Vec<u32>, Vec<u32>) =
-            last_of_each_key.iter().partition(|&&index| mode == DeleteMode::Soft || !is_delete(index));
-        (schema.key().to_vec(), chain, upserts, deletes)
-    };
-    let keeps_deleted = upserts.iter().any(|&index| is_delete(index));
-    let of_stored = keeps_deleted
-        .then(|| upserts.iter().map(|&index| deletes_what_is_stored(index, &input.operations, &chain)))
-        .map(Iterator::collect);
+    fold_onto(mode, schema, batches, keep, &Ledger::default())
+}
 
-    let mut unresolved_absent = 0;
-    let mut columns = Vec::with_capacity(input.columns.len());
-    let mut absent = Vec::with_capacity(input.columns.len());
-    let plain = UInt32Array::from(upserts.clone());
-    for (index, (column, mask)) in input.columns.iter().zip(&input.absent).enumerate() {
-        let of_deletes =
-            (keeps_deleted && !schema.key().contains(&index)).then(|| input.cells_of_deletes(mask.as_ref()));
-        let Some(mask) = of_deletes.as_ref().or(mask.as_ref()) else {
-            columns.push(take(column, &plain, None)?);
-            absent.push(None);
-            continue;
-        };
-        let source = resolve_absent(&upserts, &input.operations, &chain, mask);
-        unresolved_absent += source.unresolved;
-        columns.push(take(column, &source.indices, None)?);
-        absent.push((source.absent.count_set_bits() > 0).then_some(source.absent));
+/// The same for a table with key changes that are half done: `ledger` is the one that was stored with it.
+///
+/// # Errors
+/// As [`fold`].
+pub fn fold_onto(
+    mode: DeleteMode,
+    schema: &Arc<TableSchema>,
+    batches: &[&ChangeBatch],
+    keep: impl Fn(u32, i64) -> bool,
+    ledger: &Ledger,
+) -> Result<Folded, ArrowError> {
+    if schema.key().is_empty() {
+        return fold_keyless(schema, batches, Input::concat(schema, batches, keep, &mut Ledger::default())?);
     }
-    let rows = with_rows(schema.arrow().clone(), columns, upserts.len())?;
-    let deletes = UInt32Array::from(deletes);
-    let key_columns = compared
-        .iter()
-        .map(|&key| take(&input.columns[key], &deletes, None))
-        .collect::<Result<Vec<_>, _>>()?;
-    let key_schema = Arc::new(schema.arrow().project(&compared)?);
+    let mut before = ledger.clone();
+    before.retain_key(schema);
+    let input = Input::concat(schema, batches, keep, &mut before)?;
+    let keys = input.keys();
+    let waiting: Vec<_> = before.waiting.iter().map(|entry| entry.row.clone()).collect();
+    let waiting = if waiting.is_empty() { Vec::new() } else { ledger::columns(schema, &waiting)? };
+    let mut ancestry = Ancestry::new(&input, &keys, &waiting)?;
+    for (row, &(entry, delete)) in (0..).zip(&input.pairs.fulfilled) {
+        let names = before.waiting.get(entry).map(|entry| entry.columns.as_slice()).unwrap_or_default();
+        let columns = names.iter().filter_map(|name| schema.index_of(name)).collect();
+        ancestry.settle(row, columns, delete);
+    }
+    let fold = Fold { schema, input, keys, others_behind: waiting, ancestry, before };
+    let is_delete = |index: u32| !fold.input.operations[index as usize].is_upsert();
+    let last = &fold.ancestry.last_of_each_key;
+    let (upserts, deletes): (Vec<u32>, Vec<u32>) =
+        last.iter().partition(|&&index| mode == DeleteMode::Soft || !is_delete(index));
+    let keeps_deleted = upserts.iter().any(|&index| is_delete(index));
+    let mut marks = Marks::default();
+    let from: Vec<Parent> = upserts.iter().map(|&change| Parent::Change(change)).collect();
+    let mut folded = fold.rows(&from, &upserts, false, &mut marks)?;
+    folded.deletes = fold.keys_of(&deletes)?;
+    folded.of_stored = keeps_deleted
+        .then(|| upserts.iter().map(|&change| fold.ancestry.deletes_what_is_stored(change)).collect());
+    folded.departing = fold.departing()?.map(Box::new);
+    folded.ledger = fold.ledger(&upserts, &marks)?;
+    folded.truncated = fold.input.truncated;
+    Ok(folded)
+}
+
+/// Folds the changes of a table without key.
+fn fold_keyless(
+    schema: &Arc<TableSchema>,
+    batches: &[&ChangeBatch],
+    input: Input<'_>,
+) -> Result<Folded, ArrowError> {
+    let compared = keyless::compared(schema, batches);
+    let cells: Vec<ArrayRef> = compared.iter().map(|&column| Arc::clone(&input.columns[column])).collect();
+    let (upserts, deletes) = keyless::count(&input.operations, &cells)?;
+    let of_mask = |mask: &BooleanBuffer| -> Option<BooleanBuffer> {
+        let mask: BooleanBuffer = upserts.iter().map(|&row| mask.value(row as usize)).collect();
+        (mask.count_set_bits() > 0).then_some(mask)
+    };
+    let absent = input.absent.iter().map(|mask| mask.as_ref().and_then(of_mask)).collect();
+    let taken = |columns: &[ArrayRef], rows: &[u32]| -> Result<Vec<ArrayRef>, ArrowError> {
+        let rows = UInt32Array::from(rows.to_vec());
+        columns.iter().map(|column| take(column, &rows, None)).collect()
+    };
+    let rows = with_rows(schema.arrow().clone(), taken(&input.columns, &upserts)?, upserts.len())?;
+    let of_deletes = Arc::new(schema.arrow().project(&compared)?);
+    let deletes = with_rows(of_deletes, taken(&cells, &deletes)?, deletes.len())?;
     Ok(Folded {
         schema: Arc::clone(schema),
+        rows,
         absent,
+        origins: None,
         operations: upserts.iter().map(|&index| input.operations[index as usize]).collect(),
         source_micros: upserts.iter().map(|&index| input.source_micros[index as usize]).collect(),
-        rows,
+        places: upserts.iter().map(|&index| input.places[index as usize]).collect(),
         truncated: input.truncated,
         compared,
-        deletes: with_rows(key_schema, key_columns, deletes.len())?,
-        of_stored,
+        deletes,
+        of_stored: None,
         changes: input.changes,
-        unresolved_absent,
+        unresolved: Vec::new(),
+        departing: None,
+        ledger: Ledger::default(),
     })
+}
+
+/// Cells that were passed on the way to values of folded rows, by what waits for them: row and column.
+#[derive(Default)]
+struct Marks {
+    /// By place of the half whose delete has not come.
+    open: BTreeMap<usize, BTreeSet<(usize, usize)>>,
+    /// By number of the key under which the row is stored.
+    stored: BTreeMap<u32, BTreeSet<(usize, usize)>>,
+}
+
+/// A fold at work.
+struct Fold<'a> {
+    schema: &'a Arc<TableSchema>,
+    input: Input<'a>,
+    keys: Vec<ArrayRef>,
+    /// Keys that are numbered behind those of the halves: of waiting rows.
+    others_behind: Vec<ArrayRef>,
+    ancestry: Ancestry,
+    /// The ledger before.
+    before: Ledger,
+}
+
+impl Fold<'_> {
+    /// Builds one row from each of `from`, described by the change of the same place in `changes`. With `lists` each
+    /// absent cell has one, also where it is in the stored row of the same key.
+    fn rows(
+        &self,
+        from: &[Parent],
+        changes: &[u32],
+        lists: bool,
+        marks: &mut Marks,
+    ) -> Result<Folded, ArrowError> {
+        let input = &self.input;
+        let mut origins = OriginsBuilder::new(&self.ancestry);
+        let mut unresolved = Vec::new();
+        let mut columns = Vec::with_capacity(input.columns.len());
+        let mut absent = Vec::with_capacity(input.columns.len());
+        let plain = UInt32Array::from(changes.to_vec());
+        let has_deletes = changes.iter().any(|&change| !input.operations[change as usize].is_upsert());
+        for (index, (column, mask)) in input.columns.iter().zip(&input.absent).enumerate() {
+            // The rows of deletes have their keys only: all else is absent in them.
+            let is_key = self.schema.key().contains(&index);
+            let with_deletes =
+                ((has_deletes || lists) && !is_key).then(|| input.cells_of_deletes(mask.as_ref()));
+            let Some(mask) = with_deletes.as_ref().or(mask.as_ref().filter(|_| !is_key)) else {
+                columns.push(take(column, &plain, None)?);
+                absent.push(None);
+                origins.column(None);
+                continue;
+            };
+            let source = self.resolve((from, changes), (index, mask), lists, &mut origins, marks);
+            unresolved.extend(source.unresolved.iter().map(|&row| (row, index)));
+            columns.push(take(column, &source.indices, None)?);
+            absent.push((source.absent.count_set_bits() > 0).then_some(source.absent));
+            origins.column(source.of);
+        }
+        let others = super::ancestry::behind(&input.others, &self.others_behind)?;
+        Ok(Folded {
+            schema: Arc::clone(self.schema),
+            absent,
+            origins: origins.finish(self.key_schema()?, &self.keys, &others, &self.before)?,
+            operations: changes.iter().map(|&index| input.operations[index as usize]).collect(),
+            source_micros: changes.iter().map(|&index| input.source_micros[index as usize]).collect(),
+            places: changes.iter().map(|&index| input.places[index as usize]).collect(),
+            rows: with_rows(self.schema.arrow().clone(), columns, changes.len())?,
+            deletes: RecordBatch::new_empty(self.key_schema()?),
+            truncated: None,
+            compared: self.schema.key().to_vec(),
+            of_stored: None,
+            changes: input.changes,
+            unresolved,
+            departing: None,
+            ledger: Ledger::default(),
+        })
+    }
+
+    /// For each row the change that its cell is taken from.
+    fn resolve(
+        &self,
+        (from, changes): (&[Parent], &[u32]),
+        (column, mask): (usize, &BooleanBuffer),
+        lists: bool,
+        origins: &mut OriginsBuilder<'_>,
+        marks: &mut Marks,
+    ) -> Resolved {
+        let mut still_absent = BooleanBufferBuilder::new(changes.len());
+        let mut of: Option<Vec<u32>> = None;
+        let mut unresolved = Vec::new();
+        let mut trail = Trail::default();
+        let indices = from.iter().zip(changes).enumerate().map(|(row, (&from, &change))| {
+            let found = match from {
+                Parent::Change(change) if !lists => self.ancestry.find(change, column, mask, &mut trail),
+                from => self.ancestry.walk(from, column, mask, &mut trail),
+            };
+            for half in trail.open.drain(..) {
+                marks.open.entry(half).or_default().insert((row, column));
+            }
+            for key in trail.stored.drain(..) {
+                if !self.before.waiting.is_empty() {
+                    marks.stored.entry(key).or_default().insert((row, column));
+                }
+            }
+            still_absent.append(matches!(found, Found::Own | Found::Stored(_)));
+            match found {
+                Found::In(at) => return at,
+                Found::Own => {}
+                Found::Stored(list) => {
+                    of.get_or_insert_with(|| vec![OWN; changes.len()])[row] = origins.list(list);
+                }
+                Found::Nowhere => unresolved.push(row),
+            }
+            change
+        });
+        let indices = indices.collect();
+        Resolved { indices, absent: still_absent.finish(), of, unresolved }
+    }
+
+    fn key_schema(&self) -> Result<arrow::datatypes::SchemaRef, ArrowError> {
+        Ok(Arc::new(self.schema.arrow().project(self.schema.key())?))
+    }
+
+    fn keys_of(&self, changes: &[u32]) -> Result<RecordBatch, ArrowError> {
+        let at = UInt32Array::from(changes.to_vec());
+        let columns = self.keys.iter().map(|key| take(key, &at, None)).collect::<Result<Vec<_>, _>>()?;
+        with_rows(self.key_schema()?, columns, changes.len())
+    }
+
+    fn has_values_to_lose(&self) -> bool {
+        let columns = self.schema.columns().iter().enumerate();
+        let mut others = columns.filter(|(index, _)| !self.schema.key().contains(index));
+        others.any(|(_, column)| ledger::may_be_absent(&column.column_type))
+    }
+
+    /// The rows that leave by a key change whose create has not come.
+    fn departing(&self) -> Result<Option<Departing>, ArrowError> {
+        if self.input.pairs.departing.is_empty() || !self.has_values_to_lose() {
+            return Ok(None);
+        }
+        let there = |&&(delete, _): &&(u32, usize)| !matches!(self.ancestry.before(delete), Parent::Nothing);
+        let leaving: Vec<(u32, usize)> = self.input.pairs.departing.iter().filter(there).copied().collect();
+        let from: Vec<Parent> = leaving.iter().map(|&(delete, _)| self.ancestry.before(delete)).collect();
+        let changes: Vec<u32> = leaving.iter().map(|&(delete, _)| delete).collect();
+        let rows = self.rows(&from, &changes, true, &mut Marks::default())?;
+        let halves = leaving.iter().filter_map(|&(_, half)| self.input.halves.get(half));
+        Ok((!leaving.is_empty())
+            .then(|| Departing { rows, changes: halves.map(|half| half.of.clone()).collect() }))
+    }
+
+    /// The ledger after the batch, as far as it does not depend on what is stored.
+    fn ledger(&self, upserts: &[u32], marks: &Marks) -> Result<Ledger, ArrowError> {
+        let (pairs, before) = (&self.input.pairs, &self.before);
+        let used: BTreeSet<usize> = pairs
+            .creates
+            .iter()
+            .filter_map(|(_, link, _)| match link {
+                ledger::Link::Kept(entry) => usize::try_from(*entry).ok(),
+                _ => None,
+            })
+            .collect();
+        let departed = before.departed.iter().enumerate().filter(|(at, _)| !used.contains(at));
+        let mut after =
+            Ledger { departed: departed.map(|(_, entry)| entry.clone()).collect(), waiting: Vec::new() };
+        if !self.has_values_to_lose() {
+            return Ok(after);
+        }
+        let fulfilled = pairs.fulfilled.iter().map(|(entry, _)| *entry);
+        let fulfilled: BTreeSet<usize> = fulfilled.chain(pairs.done.iter().copied()).collect();
+        for (at, entry) in before.waiting.iter().enumerate().filter(|(at, _)| !fulfilled.contains(at)) {
+            let (number, touched) = self.ancestry.other(self.input.halves.len() + at);
+            if !touched {
+                after.waiting.push(entry.clone());
+                continue;
+            }
+            let passed = marks.stored.get(&number);
+            let still = passed.into_iter().flatten().filter(|(_, column)| {
+                self.schema
+                    .columns()
+                    .get(*column)
+                    .is_some_and(|column| entry.columns.iter().any(|name| *name == *column.name))
+            });
+            after.waiting.push(self.waiting(entry, upserts, still)?);
+        }
+        for &(create, link, half) in &pairs.creates {
+            let Some(half_of) = self.input.halves.get(half).filter(|_| link == ledger::Link::Open) else {
+                continue;
+            };
+            let row = ledger::texts(self.keys_of(&[create])?.columns())?.into_iter().next();
+            let entry = Waiting {
+                change: half_of.of.clone(),
+                row: row.unwrap_or_default(),
+                columns: Vec::new(),
+                at: now(),
+            };
+            let passed = marks.open.get(&half).into_iter().flatten();
+            after.waiting.push(self.waiting(&entry, upserts, passed)?);
+        }
+        Ok(after)
+    }
+
+    /// What waits like `entry`, now with these cells of folded rows, which are cells of one row.
+    fn waiting<'c>(
+        &self,
+        entry: &Waiting,
+        upserts: &[u32],
+        cells: impl Iterator<Item = &'c (usize, usize)>,
+    ) -> Result<Waiting, ArrowError> {
+        let mut after = Waiting { columns: Vec::new(), ..entry.clone() };
+        for &(row, column) in cells {
+            if let Some(column) = self.schema.columns().get(column) {
+                after.columns.push(column.name.to_string());
+            }
+            if after.columns.len() == 1
+                && let Some(&change) = upserts.get(row)
+            {
+                let key = ledger::texts(self.keys_of(&[change])?.columns())?.into_iter().next();
+                after.row = key.unwrap_or_default();
+            }
+        }
+        Ok(after)
+    }
 }
 
 /// A batch that also works without columns.
@@ -171,195 +472,16 @@ pub(super) fn with_rows(
     RecordBatch::try_new_with_options(schema, columns, &RecordBatchOptions::new().with_row_count(Some(rows)))
 }
 
-/// All changes that count, aligned to one schema and put one behind the other.
-pub(super) struct Input<'a> {
-    schema: &'a TableSchema,
-    pub(super) operations: Vec<Operation>,
-    pub(super) source_micros: Vec<i64>,
-    pub(super) columns: Vec<ArrayRef>,
-    pub(super) absent: Vec<Option<BooleanBuffer>>,
-    /// Changes that count, those that a truncate took away among them.
-    changes: usize,
-    truncated: Option<Truncated>,
+/// Milliseconds since 1970.
+fn now() -> i64 {
+    chrono::Utc::now().timestamp_millis()
 }
 
-impl<'a> Input<'a> {
-    pub(super) fn concat(
-        schema: &'a Arc<TableSchema>,
-        batches: &[&ChangeBatch],
-        keep: impl Fn(u32, i64) -> bool,
-    ) -> Result<Self, ArrowError> {
-        let mut kept: Vec<Kept<'_>> = Vec::with_capacity(batches.len());
-        for batch in batches {
-            let counts = |row: &usize| keep(batch.partitions[*row], batch.offsets[*row]);
-            kept.push((*batch, (0..batch.len()).filter(counts).map(|row| row as u32).collect()));
-        }
-        let changes = kept.iter().map(|(_, rows)| rows.len()).sum();
-        let truncated = truncate::cut(&mut kept);
-        let mut operations = Vec::with_capacity(changes);
-        let mut source_micros = Vec::with_capacity(changes);
-        for (batch, rows) in &kept {
-            operations.extend(rows.iter().map(|&row| batch.operations[row as usize]));
-            source_micros.extend(rows.iter().map(|&row| batch.source_micros[row as usize]));
-        }
-        let all = |batch: &ChangeBatch, rows: &[u32]| rows.len() == batch.len();
-        let kept: Vec<(&ChangeBatch, Option<UInt32Array>)> = kept
-            .into_iter()
-            .map(|(batch, rows)| (batch, (!all(batch, &rows)).then(|| UInt32Array::from(rows))))
-            .collect();
-        let mut columns = Vec::with_capacity(schema.columns().len());
-        let mut absent = Vec::with_capacity(schema.columns().len());
-        for (column, field) in schema.columns().iter().zip(schema.arrow().fields()) {
-            let mut parts = Vec::with_capacity(kept.len());
-            let mut mask = AbsentMask::default();
-            for (batch, indices) in &kept {
-                let rows = indices.as_ref().map_or(batch.len(), UInt32Array::len);
-                let source = batch.schema.index_of(&column.name);
-                let part = match source {
-                    None => new_null_array(field.data_type(), rows),
-                    Some(index) => match indices {
-                        None => Arc::clone(batch.rows.column(index)),
-                        Some(indices) => take(batch.rows.column(index), indices, None)?,
-                    },
-                };
-                if part.data_type() != field.data_type() {
-                    return Err(ArrowError::SchemaError(format!(
-                        "column {} is {} in the events and {} in the table",
-                        column.name,
-                        part.data_type(),
-                        field.data_type()
-                    )));
-                }
-                mask.extend(source.and_then(|index| batch.absent[index].as_ref()), indices.as_ref(), rows);
-                parts.push(part);
-            }
-            let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
-            columns.push(if parts.is_empty() {
-                new_null_array(field.data_type(), 0)
-            } else {
-                concat(&parts)?
-            });
-            absent.push(mask.finish());
-        }
-        Ok(Self { schema, operations, source_micros, columns, absent, changes, truncated })
-    }
-
-    /// A column's mask with the cells of deletes added: they are absent, too.
-    fn cells_of_deletes(&self, mask: Option<&BooleanBuffer>) -> BooleanBuffer {
-        let deletes: BooleanBuffer = self.operations.iter().map(|operation| !operation.is_upsert()).collect();
-        mask.map_or(deletes.clone(), |mask| mask | &deletes)
-    }
-
-    /// Links each change to the one before it with the same key.
-    pub(super) fn chain(&self) -> Result<Chain, ArrowError> {
-        let keys: Vec<ArrayRef> =
-            self.schema.key().iter().map(|&key| Arc::clone(&self.columns[key])).collect();
-        let fields = keys.iter().map(|key| SortField::new(key.data_type().clone())).collect();
-        let encoded = RowConverter::new(fields)?.convert_columns(&keys)?;
-        let mut newest: HashMap<&[u8], u32> = HashMap::with_capacity(self.operations.len());
-        let mut chain = vec![NONE; self.operations.len()];
-        let mut is_last = vec![true; self.operations.len()];
-        for (index, link) in chain.iter_mut().enumerate() {
-            if let Some(before) = newest.insert(encoded.row(index).data(), index as u32) {
-                *link = before;
-                is_last[before as usize] = false;
-            }
-        }
-        let last_of_each_key =
-            is_last.iter().enumerate().filter(|(_, last)| **last).map(|(index, _)| index as u32).collect();
-        Ok(Chain { chain, last_of_each_key })
-    }
-}
-
-/// No earlier change of that key in the batch.
-pub(super) const NONE: u32 = u32::MAX;
-
-pub(super) struct Chain {
-    pub(super) chain: Vec<u32>,
-    last_of_each_key: Vec<u32>,
-}
-
-pub(super) struct Resolved {
-    pub(super) indices: UInt32Array,
-    pub(super) absent: BooleanBuffer,
-    pub(super) unresolved: u64,
-}
-
-/// For each row the change that its cell is taken from.
-pub(super) fn resolve_absent(
-    upserts: &[u32],
-    operations: &[Operation],
-    chain: &[u32],
-    mask: &BooleanBuffer,
-) -> Resolved {
-    let mut still_absent = BooleanBufferBuilder::new(upserts.len());
-    let mut unresolved = 0;
-    let indices = upserts
-        .iter()
-        .map(|&row| {
-            let mut at = row;
-            loop {
-                if !mask.value(at as usize) {
-                    still_absent.append(false);
-                    return at;
-                }
-                let before = chain[at as usize];
-                if before == NONE {
-                    still_absent.append(true);
-                    return row;
-                }
-                if operations[at as usize].is_upsert() && !operations[before as usize].is_upsert() {
-                    unresolved += 1;
-                    still_absent.append(false);
-                    return row;
-                }
-                at = before;
-            }
-        })
-        .collect();
-    Resolved { indices, absent: still_absent.finish(), unresolved }
-}
-
-/// Whether a change is a delete with nothing but deletes of its key before it in the batch.
-fn deletes_what_is_stored(mut at: u32, operations: &[Operation], chain: &[u32]) -> bool {
-    while at != NONE {
-        if operations[at as usize].is_upsert() {
-            return false;
-        }
-        at = chain[at as usize];
-    }
-    true
-}
-
-/// The absent mask of a column over several batches, built only once one of them has one.
-#[derive(Default)]
-struct AbsentMask {
-    rows: usize,
-    bits: Option<BooleanBufferBuilder>,
-}
-
-impl AbsentMask {
-    fn extend(&mut self, mask: Option<&BooleanBuffer>, indices: Option<&UInt32Array>, rows: usize) {
-        if let Some(mask) = mask {
-            let before = self.rows;
-            let bits = self.bits.get_or_insert_with(|| {
-                let mut bits = BooleanBufferBuilder::new(before + rows);
-                bits.append_n(before, false);
-                bits
-            });
-            match indices {
-                None => bits.append_buffer(mask),
-                Some(indices) => {
-                    indices.values().iter().for_each(|&row| bits.append(mask.value(row as usize)));
-                }
-            }
-        } else if let Some(bits) = &mut self.bits {
-            bits.append_n(rows, false);
-        }
-        self.rows += rows;
-    }
-
-    fn finish(self) -> Option<BooleanBuffer> {
-        self.bits.map(|mut bits| bits.finish())
-    }
+struct Resolved {
+    indices: UInt32Array,
+    absent: BooleanBuffer,
+    /// Where the absent cells are, if not all are in the stored row of their key.
+    of: Option<Vec<u32>>,
+    /// Rows whose cell is nowhere.
+    unresolved: Vec<usize>,
 }

@@ -78,6 +78,7 @@ pub(super) fn batch(changes: &[Change], first_offset: i64) -> ChangeBatch {
         partitions: vec![0; changes.len()],
         offsets: (first_offset..).take(changes.len()).collect(),
         source_micros: (first_offset + 1..).take(changes.len()).collect(),
+        moves: None,
         lsns: vec![0; changes.len()],
         truncates: Vec::new(),
     }
@@ -248,7 +249,7 @@ fn a_row_created_again_inherits_nothing_from_before_its_delete() {
         0,
     );
     let folded = fold(&schema(), &[&all], |_, _| true).unwrap();
-    assert_eq!(folded.unresolved_absent, 1, "{folded:?}");
+    assert_eq!(folded.unresolved, [(0, 0)], "{folded:?}");
     assert!(folded.rows.column(0).is_null(0), "{:?}", folded.rows);
 }
 

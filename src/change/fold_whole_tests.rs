@@ -59,6 +59,7 @@ fn batch(schema: &Arc<TableSchema>, changes: &[Change], reach: TruncateReach) ->
         source_micros: changes.iter().map(|change| change.lsn * 10).collect(),
         lsns: changes.iter().map(|change| change.lsn).collect(),
         truncates: truncates.collect(),
+        moves: None,
     }
 }
 

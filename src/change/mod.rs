@@ -9,6 +9,9 @@
 //! gets here.
 
 mod align;
+mod ancestry;
+#[cfg(test)]
+mod ancestry_tests;
 mod batch;
 mod convert;
 #[cfg(test)]
@@ -21,7 +24,9 @@ pub mod fold;
 mod fold_tests;
 #[cfg(test)]
 mod fold_whole_tests;
+mod input;
 mod keyless;
+mod ledger;
 mod lineage;
 mod linked;
 mod outlook;
@@ -40,10 +45,12 @@ pub mod versions;
 mod versions_tests;
 
 pub use align::conform;
-pub use batch::{Batch, ChangeBatch, Operation, RecordError, RecordErrorKind};
+pub use ancestry::{Candidate, OWN, Origins};
+pub use batch::{Batch, ChangeBatch, KeyMoves, Operation, RecordError, RecordErrorKind, Regression};
 pub use convert::{Misfit, convert};
 pub use evolution::{Difference, DifferenceKind, SchemaStep, type_words};
-pub use fold::{Folded, fold, fold_with};
+pub use fold::{Departing, Folded, fold, fold_onto, fold_with};
+pub use ledger::{Departed, KeyChange, KeyText, Ledger, Waiting};
 pub use lineage::{Described, Lineage, Pending};
 pub use outlook::{EventPlace, Met, Outlook, UnfitAt, look};
 pub use passage::{Passage, passage};
@@ -55,7 +62,7 @@ pub use position::{Progress, Span, StoredPosition, TopicIdentity, TopicPartition
 pub use resolution::{Action, Resolution, Resolve, resolve};
 pub use sink::{
     CommitReport, KnownSchemas, RefusedChange, Sink, SinkError, SinkFigures, TableFigures, TableReport,
-    Written,
+    UnresolvedRow, Written,
 };
 pub use table::{Column, ColumnType, Shape, TableId, TableSchema};
 pub use truncate::{Truncate, TruncateReach, Truncated};

@@ -187,6 +187,17 @@ impl std::fmt::Debug for RefusedChange {
     }
 }
 
+/// A row with cells that were stored as null although the source says of them only that they did not change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnresolvedRow {
+    /// Partition of the record that the row was last changed by.
+    pub partition: TopicPartition,
+    /// Its offset.
+    pub offset: i64,
+    /// Names of the columns.
+    pub columns: Vec<Arc<str>>,
+}
+
 /// What a commit did to one table.
 #[derive(Debug, Clone, Default)]
 pub struct TableReport {
@@ -200,6 +211,8 @@ pub struct TableReport {
     pub appended: u64,
     /// Cells that were absent and whose row did not exist: stored as null.
     pub unresolved_absent: u64,
+    /// Where the newest of them are.
+    pub unresolved: Vec<UnresolvedRow>,
     /// Kinds of schema changes that the table has followed, or was told to ignore.
     pub schema_changes: Vec<&'static str>,
     /// Deletes of keys that the sink did not have, where it can tell: nothing was written.

@@ -62,8 +62,9 @@ impl Truncated {
 /// Changes that count, as indexes into their batch.
 pub(super) type Kept<'a> = (&'a ChangeBatch, Vec<u32>);
 
-/// Leaves out the truncates and every change that one of them takes away; says which stored rows go.
-pub(super) fn cut(kept: &mut [Kept<'_>]) -> Option<Truncated> {
+/// Leaves out the truncates and every change that one of them takes away; says which stored rows go, and up to which place in
+/// the source's log.
+pub(super) fn cut(kept: &mut [Kept<'_>]) -> Option<(Truncated, i64)> {
     if kept.iter().all(|(batch, _)| batch.truncates.is_empty()) {
         return None;
     }
@@ -88,7 +89,7 @@ pub(super) fn cut(kept: &mut [Kept<'_>]) -> Option<Truncated> {
         left.reverse();
         *rows = left;
     }
-    stored
+    stored.zip(limit)
 }
 
 /// Up to where in the source's log a truncate takes changes of the batch, and which stored rows it takes.

@@ -8,7 +8,7 @@ use arrow::error::ArrowError;
 
 use super::output;
 use super::{Exit, ReportFormat, RowsFormat, complain};
-use crate::admin::status::{LaneStatus, Status};
+use crate::admin::status::{LaneStatus, REPAIR_UNRESOLVED, Status};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -59,7 +59,28 @@ fn show(status: &Status, format: ReportFormat) -> Result<(), ArrowError> {
     }
     output::print(&[lanes(&status.lanes)?], RowsFormat::Table)?;
     output::print(&[tables(&status.lanes)?], RowsFormat::Table)?;
-    output::print(&[partitions(&status.lanes)?], RowsFormat::Table)
+    output::print(&[partitions(&status.lanes)?], RowsFormat::Table)?;
+    let unresolved = unresolved(&status.lanes)?;
+    if unresolved.num_rows() > 0 {
+        output::line(&format!("Values that did not change and were not found: {REPAIR_UNRESOLVED}."))?;
+        output::print(&[unresolved], RowsFormat::Table)?;
+    }
+    Ok(())
+}
+
+fn unresolved(lanes: &[LaneStatus]) -> Result<RecordBatch, ArrowError> {
+    let rows: Vec<_> = lanes
+        .iter()
+        .flat_map(|lane| lane.tables.iter().map(move |(name, table)| (lane, name, table)))
+        .flat_map(|(lane, name, table)| table.unresolved.iter().map(move |place| (lane, name, place)))
+        .collect();
+    output::batch(vec![
+        ("lane", text(rows.iter().map(|(lane, ..)| Some(lane.lane.clone())))),
+        ("table", text(rows.iter().map(|(_, name, _)| Some((*name).clone())))),
+        ("record", text(rows.iter().map(|(.., place)| Some(place.record.clone())))),
+        ("columns", text(rows.iter().map(|(.., place)| Some(place.columns.join(", "))))),
+        ("at", text(rows.iter().map(|(.., place)| Some(place.at.clone())))),
+    ])
 }
 
 fn lanes(lanes: &[LaneStatus]) -> Result<RecordBatch, ArrowError> {

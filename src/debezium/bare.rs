@@ -89,6 +89,7 @@ pub(super) fn layout(
         schema,
         wires,
         key_names: Arc::clone(key_names),
+        placeholders: Vec::new(),
         metadata_prefix: types.metadata_prefix.cloned(),
     };
     Ok(Guessed { layout, from_values })
@@ -130,7 +131,9 @@ impl TypeSources<'_> {
         match value.as_bytes().first() {
             Some(b't' | b'f') => (ColumnType::Boolean, Wire::Boolean),
             Some(b'"') => match serde_json::from_str::<String>(value) {
-                Ok(text) if !self.placeholder.is_text(&text) => (ColumnType::Text, Wire::Text),
+                Ok(text) if !self.placeholder.is_text(&text) && !self.placeholder.is_bytes(&text) => {
+                    (ColumnType::Text, Wire::Text)
+                }
                 _ => undecided,
             },
             Some(b'[' | b'{') if self.placeholder.is_composite(&compact(value)) => undecided,

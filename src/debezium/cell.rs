@@ -171,7 +171,12 @@ impl Cell<'_> {
 
     /// Decodes a JSON string, given its content.
     fn string(&mut self, value: &str) -> Option<()> {
-        if self.placeholder.is_some_and(|placeholder| placeholder.is_text(value)) {
+        // A text may be anything, also what the base64 of a short placeholder looks like.
+        let is_text = self.wire == &Wire::Text;
+        let unchanged = |placeholder: &Placeholder| {
+            placeholder.is_text(value) || (!is_text && placeholder.is_bytes(value))
+        };
+        if self.placeholder.is_some_and(unchanged) {
             self.column.push_absent();
             return Some(());
         }
@@ -258,7 +263,9 @@ impl Cell<'_> {
             Wire::Numeric if text.starts_with('{') => {
                 let scaled: VariableScale<'_> = serde_json::from_str(text).ok()?;
                 let value = unquoted(scaled.value.get())?;
-                if self.placeholder.is_some_and(|placeholder| placeholder.is_text(&value)) {
+                let unchanged =
+                    |placeholder: &Placeholder| placeholder.is_text(&value) || placeholder.is_bytes(&value);
+                if self.placeholder.is_some_and(unchanged) {
                     self.column.push_absent();
                     return Some(());
                 }

@@ -25,6 +25,7 @@ use super::wire::Wire;
 
 /// An event of a row, once its kind is known.
 struct RowEvent<'a> {
+    record: &'a RecordRef<'a>,
     at: usize,
     topic: usize,
     operation: Operation,
@@ -55,7 +56,7 @@ impl Decoder {
             source_micros: micros.unwrap_or(0),
             lsn: source.order(),
         };
-        let event = RowEvent { at, topic, operation, opened, source, key_names, change };
+        let event = RowEvent { record, at, topic, operation, opened, source, key_names, change };
         let (before, after) =
             (opened.envelope.before.map(RawValue::get), opened.envelope.after.map(RawValue::get));
         let raw = RawRow { operation: operation.code(), before, after, ..raw_row(record, Some(source)) };
@@ -67,6 +68,14 @@ impl Decoder {
                     after.ok_or_else(|| without_row(operation, "after"))?
                 };
                 let layout = self.push_row(&event, operation, text)?;
+                if !opened.flattened {
+                    let other_key = match operation {
+                        Operation::Create => record.old_key,
+                        Operation::Delete => record.new_key,
+                        _ => None,
+                    };
+                    self.moved(topic, other_key, source.lsn.0, &layout);
+                }
                 self.judge(record, topic, operation, key.text, &layout)?;
                 self.push_raw(&RawRow { key: Some(key.text), ..raw }, Some(&layout))?;
                 self.keep(&event, layout);
@@ -154,6 +163,9 @@ impl Decoder {
     /// Remembers the newest layout of topic and table.
     fn keep(&mut self, event: &RowEvent<'_>, layout: Arc<Layout>) {
         self.partitions.note_lsn(event.at, event.change.lsn);
+        if event.operation != Operation::Read {
+            self.watch_order(event.record, event.at, event.operation, event.source, &layout.table);
+        }
         let same =
             |newest: &Option<Arc<Layout>>| newest.as_ref().is_some_and(|newest| Arc::ptr_eq(newest, &layout));
         if let Some(slot) = self.tables.get_mut(layout.slot).filter(|slot| !same(&slot.newest)) {
@@ -244,7 +256,16 @@ impl Decoder {
         let key_names = schema.key_names().map(Arc::from).collect();
         let slot = self.tables.slot_of(&table);
         let source = source.clone();
-        Some(Arc::new(Layout { table, source, slot, schema, wires, key_names, metadata_prefix: None }))
+        Some(Arc::new(Layout {
+            table,
+            source,
+            slot,
+            schema,
+            wires,
+            key_names,
+            placeholders: Vec::new(),
+            metadata_prefix: None,
+        }))
     }
 
     /// A layout for deletes by a key with these fields, of the table that the topic's name ends with.

@@ -15,6 +15,7 @@ use crate::change::{Column, ColumnType, RecordErrorKind, Shape};
 use super::fault::{Decoded, Fault};
 use super::instant::Unit;
 use super::modes::Modes;
+use super::placeholder::Placeholder;
 use super::source_type::SourceType;
 use super::wire::{Base64, Wire};
 
@@ -27,6 +28,9 @@ pub(super) struct Described {
     /// Whether tables that were made by earlier versions, or before the source's type was known, have the column as text.
     pub(super) once_text: Vec<bool>,
 }
+
+/// Parameter of a field's schema that names the placeholder of its column, in versions of Debezium that write it.
+const PLACEHOLDER_PARAMETER: &str = "__debezium.unavailable.value.placeholder";
 
 /// One node of a schema block, with the members that matter here.
 #[derive(Debug, Deserialize)]
@@ -112,6 +116,16 @@ impl ConnectSchema {
             described.once_text.push(field.basic(name)?.is_none_or(|(basic, _)| basic == ColumnType::Text));
         }
         Ok(described)
+    }
+
+    /// The placeholder of each field whose schema names one; empty where none does.
+    pub(super) fn placeholders(&self) -> Vec<Option<Arc<Placeholder>>> {
+        let fields = self.fields.iter().flatten();
+        let texts: Vec<Option<&str>> = fields.map(|field| field.parameter(PLACEHOLDER_PARAMETER)).collect();
+        if texts.iter().all(Option::is_none) {
+            return Vec::new();
+        }
+        texts.into_iter().map(|text| text.map(|text| Arc::new(Placeholder::new(text)))).collect()
     }
 
     /// The row struct's columns that may be null and have a default: a converter may write the default for a null.

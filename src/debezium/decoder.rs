@@ -7,16 +7,19 @@
 //! before it may have one already. Where no row of the topic was seen yet, its table is the one that the topic's name
 //! ends with, if the sink has it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::error::ArrowError;
 
-use crate::change::{Batch, Operation, RecordError, RecordErrorKind, TopicIdentity, TopicPartition};
+use crate::change::{
+    Batch, Operation, RecordError, RecordErrorKind, Regression, TableId, TopicIdentity, TopicPartition,
+};
 
 use super::aside::Aside;
 use super::envelope::{self, Source};
 use super::fault::{Decoded, Fault};
+use super::order::Seen;
 use super::partitions::{Partitions, Predecessor};
 use super::placeholder::Placeholder;
 use super::raw_rows::{RawRow, RawRows};
@@ -48,6 +51,8 @@ pub(super) struct Counts {
     bytes: u64,
     pub(super) newest_source_micros: Option<i64>,
     alive_millis: Option<i64>,
+    duplicates: BTreeMap<TableId, u64>,
+    regressions: Vec<Regression>,
 }
 
 impl Decoder {
@@ -183,6 +188,8 @@ impl Decoder {
             bytes: counts.bytes,
             records: counts.records,
             newest_source_micros: counts.newest_source_micros,
+            duplicates: counts.duplicates,
+            regressions: counts.regressions,
             alive_millis: counts.alive_millis,
             quarantined,
             settled,
@@ -227,6 +234,45 @@ impl Decoder {
         self.row(record, at, topic, operation, &opened)
     }
 
+    /// Counts what the order of the source says of an accepted change.
+    pub(super) fn watch_order(
+        &mut self,
+        record: &RecordRef<'_>,
+        at: usize,
+        operation: Operation,
+        source: &Source<'_>,
+        table: &TableId,
+    ) {
+        let Some(order) = self.partitions.order(at) else { return };
+        match order.look(source.pair(), source.micros(), operation, record.key) {
+            Seen::New => {}
+            Seen::Again => match self.counts.duplicates.get_mut(table) {
+                Some(count) => *count += 1,
+                None => drop(self.counts.duplicates.insert(table.clone(), 1)),
+            },
+            Seen::WentBack { from, to } => {
+                let partition = TopicPartition::new(Arc::clone(record.topic), record.partition);
+                self.counts.regressions.push(Regression { partition, offset: record.offset, from, to });
+            }
+        }
+    }
+
+    /// Notes that the newest change of `layout`'s table is half of a key change, where its header says so.
+    pub(super) fn moved(
+        &mut self,
+        topic: usize,
+        other_key: Option<&[u8]>,
+        lsn: Option<i64>,
+        layout: &Layout,
+    ) {
+        let Some((header, topic)) = other_key.zip(self.topics.get_mut(topic)) else { return };
+        if let Ok(Some(key)) = topic.keys.read(header)
+            && key.names == layout.key_names
+        {
+            self.tables.moved(layout, key.text, lsn, &self.placeholder);
+        }
+    }
+
     /// Notes that the connector was alive at that time.
     fn alive(&mut self, millis: Option<i64>) {
         self.counts.alive_millis = self.counts.alive_millis.max(millis);
@@ -253,6 +299,7 @@ impl Decoder {
         let partition = self.partitions.in_batch(at);
         let change = Change { operation, partition, offset: record.offset, source_micros: 0, lsn: 0 };
         self.tables.push(&layout, key.text, change, &self.placeholder).map_err(RowFault::strict)?;
+        self.moved(topic, record.new_key, None, &layout);
         self.judge(record, topic, operation, key.text, &layout)?;
         if predecessor == Predecessor::Other {
             let raw = RawRow {

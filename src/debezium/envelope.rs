@@ -11,6 +11,8 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::order::Sequence;
+
 /// An event without its schema block.
 #[derive(Debug, Deserialize)]
 pub(super) struct Envelope<'a> {
@@ -75,6 +77,11 @@ impl Source<'_> {
     /// Commit time in the source, microseconds since 1970 UTC; `None` where the event does not say.
     pub(super) fn micros(&self) -> Option<i64> {
         self.ts_us.0.or_else(|| self.ts_ms.0?.checked_mul(1000))
+    }
+
+    /// The pair that orders streamed changes, if the event has all of it.
+    pub(super) fn pair(&self) -> Sequence {
+        self.sequence.and_then(|text| serde_json::from_str(text.get()).ok()).unwrap_or_default()
     }
 
     /// Place in the source's log; 0 where the event does not say. Rows of an incremental snapshot have no `lsn`, but the

@@ -29,6 +29,7 @@ mod instant;
 mod iso;
 mod key;
 mod modes;
+mod order;
 mod partitions;
 mod placeholder;
 mod raw_rows;

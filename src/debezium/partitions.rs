@@ -1,4 +1,5 @@
-//! What is remembered of each partition: the offsets of the running batch, and whether a tombstone is expected.
+//! What is remembered of each partition: the offsets of the running batch, whether a tombstone is expected, and its
+//! place in the source's order.
 //!
 //! Debezium sends a tombstone directly after each delete. So the key of a partition's last record, if that was a
 //! delete, tells a tombstone that only repeats it from one that is a delete of its own. This outlives batches: a batch
@@ -9,6 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use crate::change::{Span, TopicIdentity, TopicPartition};
 
 use super::RecordRef;
+use super::order::Order;
 
 /// What the record before a tombstone was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,11 +36,12 @@ struct State {
     after_delete: bool,
     deleted_key: Vec<u8>,
     order: Order,
+    log: LogPlace,
 }
 
 /// How far in the source's log the changes of a partition have come; 0 where none of them said.
 #[derive(Debug, Clone, Copy, Default)]
-struct Order {
+struct LogPlace {
     /// The first that was seen since the partition's position was set: those before are no newer.
     first: i64,
     newest: i64,
@@ -46,7 +49,7 @@ struct Order {
     stored: Option<i64>,
 }
 
-impl Order {
+impl LogPlace {
     /// Whether an earlier batch may hold a change that is newer than `lsn`.
     fn may_have_stored_newer(self, lsn: i64) -> bool {
         match self.stored {
@@ -96,6 +99,7 @@ impl Partitions {
             after_delete: false,
             deleted_key: Vec::new(),
             order: Order::default(),
+            log: LogPlace::default(),
         });
         index
     }
@@ -113,16 +117,22 @@ impl Partitions {
             state.seen = false;
             state.after_delete = false;
             state.order = Order::default();
+            state.log = LogPlace::default();
         }
+    }
+
+    /// Where the partition stands in the source's order.
+    pub(super) fn order(&mut self, at: usize) -> Option<&mut Order> {
+        self.states.get_mut(at).map(|state| &mut state.order)
     }
 
     /// Notes where in the source's log the newest change of a partition lies.
     pub(super) fn note_lsn(&mut self, at: usize, lsn: i64) {
         let Some(state) = self.states.get_mut(at).filter(|_| lsn > 0) else { return };
-        if state.order.first == 0 {
-            state.order.first = lsn;
+        if state.log.first == 0 {
+            state.log.first = lsn;
         }
-        state.order.newest = state.order.newest.max(lsn);
+        state.log.newest = state.log.newest.max(lsn);
     }
 
     /// Whether earlier batches may hold changes from other partitions of the topic that are newer than `lsn`.
@@ -130,7 +140,7 @@ impl Partitions {
         let Some(topic) = self.states.get(at).map(|state| state.topic) else { return true };
         let others =
             self.states.iter().enumerate().filter(|(other, state)| *other != at && state.topic == topic);
-        let mut others = others.map(|(_, state)| state.order);
+        let mut others = others.map(|(_, state)| state.log);
         lsn <= 0 || others.any(|order| order.may_have_stored_newer(lsn))
     }
 
@@ -197,8 +207,8 @@ impl Partitions {
         for at in self.batch.drain(..) {
             let Some(state) = self.states.get_mut(at) else { continue };
             state.in_batch = None;
-            if state.order.newest > 0 {
-                state.order.stored = Some(state.order.newest);
+            if state.log.newest > 0 {
+                state.log.stored = Some(state.log.newest);
             }
             partitions.push(state.partition.clone());
             if let Some(span) = state.span.take() {

@@ -32,6 +32,8 @@ pub(super) struct Layout {
     pub(super) wires: Vec<Wire>,
     /// Names of the key's fields, shared with the keys that were recognised.
     pub(super) key_names: Arc<[Arc<str>]>,
+    /// The placeholder of each column whose schema names one; empty where none does.
+    pub(super) placeholders: Vec<Option<Arc<Placeholder>>>,
     /// In flattened events, what the names of fields begin with that are no columns.
     pub(super) metadata_prefix: Option<Arc<str>>,
 }
@@ -217,7 +219,9 @@ impl<'de> Visitor<'de> for Row<'_> {
                 *self.at = At::Repeated(index);
                 return Err(A::Error::custom("column twice"));
             }
-            let cell = Cell { wire, column, placeholder: Some(self.placeholder) };
+            let of_column = self.layout.placeholders.get(index).and_then(Option::as_deref);
+            let placeholder = Some(of_column.unwrap_or(self.placeholder));
+            let cell = Cell { wire, column, placeholder };
             if let Err(error) = map.next_value_seed(cell) {
                 *self.at = At::Column(index);
                 return Err(error);

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::error::ArrowError;
 
-use crate::change::{ChangeBatch, Operation, RecordErrorKind, TableId, TableSchema, Truncate, TruncateReach};
+use crate::change::{
+    ChangeBatch, KeyMoves, Operation, RecordErrorKind, TableId, TableSchema, Truncate, TruncateReach,
+};
 
 use super::fault::Fault;
 use super::placeholder::Placeholder;
@@ -36,6 +38,25 @@ struct Segment {
     rows: Rows,
     changes: Vec<Change>,
     truncates: Vec<Truncate>,
+    moves: Option<Moves>,
+}
+
+/// Changes that are halves of a key change, by index, with the other key of each as a row that has nothing else.
+#[derive(Debug)]
+struct Moves {
+    changes: Vec<u32>,
+    keys: Rows,
+    lsns: Vec<Option<i64>>,
+}
+
+impl Moves {
+    fn finish(self, schema: &TableSchema) -> Result<KeyMoves, ArrowError> {
+        let mut columns: Vec<Option<_>> = self.keys.columns.into_iter().map(Some).collect();
+        let keys = schema.key().iter().filter_map(|&key| columns.get_mut(key)?.take());
+        let keys = keys.map(|column| Ok(column.finish()?.0)).collect::<Result<Vec<_>, ArrowError>>()?;
+        let names = Arc::new(schema.arrow().project(schema.key())?);
+        Ok(KeyMoves { changes: self.changes, keys: RecordBatch::try_new(names, keys)?, lsns: self.lsns })
+    }
 }
 
 impl Segment {
@@ -47,6 +68,7 @@ impl Segment {
             rows: Rows::new(&layout.schema),
             changes: Vec::new(),
             truncates: Vec::new(),
+            moves: None,
         }
     }
 
@@ -60,6 +82,7 @@ impl Segment {
         }
         let options = RecordBatchOptions::new().with_row_count(Some(self.changes.len()));
         let rows = RecordBatch::try_new_with_options(Arc::clone(self.schema.arrow()), columns, &options)?;
+        let moves = self.moves.map(|moves| moves.finish(&self.schema)).transpose()?;
         Ok(ChangeBatch {
             table: self.table,
             schema: self.schema,
@@ -69,6 +92,7 @@ impl Segment {
             partitions: self.changes.iter().map(|change| change.partition).collect(),
             offsets: self.changes.iter().map(|change| change.offset).collect(),
             source_micros: self.changes.iter().map(|change| change.source_micros).collect(),
+            moves,
             lsns: self.changes.iter().map(|change| change.lsn).collect(),
             truncates: self.truncates,
         })
@@ -154,6 +178,33 @@ impl Tables {
         Ok(())
     }
 
+    /// Says that the newest change of a table is one half of a key change, and which key the other half has. A key that
+    /// cannot be read is left out: then the row inherits nothing, as without the header.
+    pub(super) fn moved(
+        &mut self,
+        layout: &Layout,
+        other_key: &str,
+        lsn: Option<i64>,
+        placeholder: &Placeholder,
+    ) {
+        let Some(open) = self.slots.get_mut(layout.slot).and_then(|slot| slot.open.as_mut()) else { return };
+        let Some(newest) = open.changes.len().checked_sub(1) else { return };
+        let moves = open.moves.get_or_insert_with(|| Moves {
+            changes: Vec::new(),
+            keys: Rows::new(&layout.schema),
+            lsns: Vec::new(),
+        });
+        match moves.keys.push(other_key, layout, placeholder) {
+            Ok(()) => {
+                moves.changes.push(newest as u32);
+                moves.lsns.push(lsn);
+            }
+            Err(_) => {
+                tracing::debug!(table = %layout.table, "a header of a key change has not the table's key")
+            }
+        }
+    }
+
     /// Appends a truncate.
     pub(super) fn truncate(
         &mut self,
@@ -185,6 +236,13 @@ impl Tables {
         let Some(open) = &mut slot.open else { return };
         open.rows.undo();
         open.changes.pop();
+        let left = open.changes.len() as u32;
+        if let Some(moves) = &mut open.moves
+            && moves.changes.pop_if(|change| *change == left).is_some()
+        {
+            moves.keys.undo();
+            moves.lsns.pop();
+        }
         open.truncates.retain(|truncate| truncate.row < open.rows.len());
         // The change before it may have been the last with another schema.
         if open.changes.is_empty() && self.closed.last().is_some_and(|last| last.table == slot.id) {

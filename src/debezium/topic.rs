@@ -14,6 +14,7 @@ use super::fault::{Decoded, Fault};
 use super::flattened::{self, FlattenedOptions};
 use super::key::{KeyNames, Keys};
 use super::modes::Modes;
+use super::placeholder::Placeholder;
 use super::refine::{Refinements, refined};
 use super::routes::Routes;
 use super::row::Layout;
@@ -27,6 +28,7 @@ const MOST_LAYOUTS: usize = 16;
 pub(super) struct ValueSchema {
     pub(super) name: Option<String>,
     row: Option<Described>,
+    placeholders: Vec<Option<Arc<Placeholder>>>,
     /// Whether it describes the row alone, without envelope.
     flattened: bool,
     /// Columns whose nulls may have been written as their default.
@@ -139,7 +141,13 @@ impl Topic {
             _ if flattened => Some(without_metadata(block.columns(self.modes)?, &self.prefix)),
             after => after.map(|after| after.columns(self.modes)).transpose()?,
         };
-        Ok(ValueSchema { name: block.name, row, flattened, suspects })
+        let mut placeholders = of_rows.map(ConnectSchema::placeholders).unwrap_or_default();
+        if flattened {
+            let mut names = block.field_names();
+            placeholders
+                .retain(|_| names.next().is_none_or(|name| !flattened::is_metadata(name, &self.prefix)));
+        }
+        Ok(ValueSchema { name: block.name, row, placeholders, flattened, suspects })
     }
 
     fn with_schema<'a>(&self, payload: &'a str, schema: Arc<ValueSchema>) -> Decoded<Opened<'a>> {
@@ -222,6 +230,7 @@ impl Topic {
             schema: Arc::new(TableSchema::new(columns, key)),
             wires,
             key_names: Arc::clone(key_names),
+            placeholders: schema.placeholders.clone(),
             metadata_prefix: self.metadata_prefix(opened),
         });
         self.layouts.insert(0, (Arc::clone(schema), Arc::clone(&layout)));

@@ -148,10 +148,16 @@ pub(super) struct CommitInfo {
     /// [`WRITER`]: the instance of ours that committed.
     #[serde(rename = "alluvium.writer")]
     pub writer: Option<String>,
+    /// [`LEDGER`]: key changes that are half done after a batch.
+    #[serde(rename = "alluvium.keyChanges")]
+    pub ledger: Option<String>,
 }
 
 /// Member of `commitInfo` that names the instance which committed.
 pub(super) const WRITER: &str = "alluvium.writer";
+
+/// Member of `commitInfo` that holds the ledger of key changes, where there is something in it.
+pub(super) const LEDGER: &str = "alluvium.keyChanges";
 
 /// The entry of one commit, built line by line.
 pub(super) struct Entry {
@@ -161,14 +167,23 @@ pub(super) struct Entry {
 impl Entry {
     /// An entry that says that `writer` did `operation` at `millis`.
     pub(super) fn new(operation: &str, writer: &str, millis: i64) -> Self {
+        Self::of_batch(operation, writer, millis, "")
+    }
+
+    /// The same of a commit that moves positions, with the ledger that holds after it.
+    pub(super) fn of_batch(operation: &str, writer: &str, millis: i64, ledger: &str) -> Self {
         let mut entry = Self { lines: Vec::with_capacity(1024) };
-        entry.push(&serde_json::json!({"commitInfo": {
+        let mut info = serde_json::json!({
             "timestamp": millis,
             "operation": operation,
             "operationParameters": {},
             "engineInfo": concat!("alluvium/", env!("CARGO_PKG_VERSION")),
             WRITER: writer,
-        }}));
+        });
+        if !ledger.is_empty() {
+            info[LEDGER] = ledger.into();
+        }
+        entry.push(&serde_json::json!({ "commitInfo": info }));
         entry
     }
 

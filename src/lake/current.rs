@@ -12,9 +12,10 @@ use super::compaction::Pressure;
 use super::create::{self, TableProperties};
 use super::error::LakeError;
 use super::evolve;
+use super::inherit;
 use super::location::collision;
 use super::log::{Log, Outcome};
-use super::mor::{self, Done, MergeOnRead, Upserted, Upserts};
+use super::mor::{self, DataFiles, Done, MergeOnRead, Upserted, Upserts};
 use super::progress::Positions;
 use super::schema::{DeltaSchema, PIPELINE, table_schema};
 use super::shape::Shape;
@@ -23,8 +24,8 @@ use super::soft;
 use super::table::{ATTEMPTS, Advance, Table, Writer, txns};
 use super::upsert;
 use crate::change::{
-    Batch, ChangeBatch, DeleteMode, Described, Folded, Lineage, TableId, TablePolicy, TableReport,
-    TableSchema, fold_with,
+    Batch, ChangeBatch, DeleteMode, Described, Folded, Ledger, Lineage, TableId, TablePolicy, TableReport,
+    TableSchema, fold_onto,
 };
 
 /// A table that gets no rows stores its positions this often, while its topics bring records for others.
@@ -186,13 +187,16 @@ impl CurrentTable {
             }
             let applied = self.apply(&folded, &advances, writer, merge_memory).await?;
             if let Upserted::Committed { done, conflicts: resolved } = applied {
+                let mut unresolved = done.unresolved;
                 conflicts += resolved;
+                unresolved.extend(&folded.unresolved);
                 self.stored = Some(Instant::now());
                 let report = TableReport {
                     upserted: folded.upserted() as u64,
                     deleted: folded.deleted() as u64,
                     truncated: folded.truncated.is_some(),
-                    unresolved_absent: folded.unresolved_absent + done.unresolved_absent,
+                    unresolved_absent: folded.unresolved.len() as u64 + done.unresolved_absent,
+                    unresolved: folded.named(batch, &unresolved),
                     unknown_deletes: done.unknown_deletes,
                     duration: started.elapsed(),
                     version: Some(self.table.state.version() as i64),
@@ -218,8 +222,9 @@ impl CurrentTable {
             return Ok(());
         }
         self.refresh(writer, &advances).await?;
+        let (now, ledger) = (super::now_millis(), self.table.state.ledger());
         let entry = txns(&advances)
-            .fold(Entry::new("MERGE", &writer.id, super::now_millis()), |entry, txn| entry.txn(&txn));
+            .fold(Entry::of_batch("MERGE", &writer.id, now, ledger), |entry, txn| entry.txn(&txn));
         match self.table.commit(entry.into_bytes()).await? {
             Outcome::Committed => self.stored = Some(Instant::now()),
             Outcome::Conflict => {
@@ -309,7 +314,8 @@ impl CurrentTable {
     }
 
     fn fold(&self, batch: &Batch, changes: &[&ChangeBatch], writer: &Writer) -> Result<Folded, LakeError> {
-        fold_with(self.policy.delete, &self.schema, changes, self.missing(batch, writer))
+        let ledger = Ledger::from_text(self.table.state.ledger());
+        fold_onto(self.policy.delete, &self.schema, changes, self.missing(batch, writer), &ledger)
             .map_err(|error| LakeError::Refused(format!("table {} cannot take this batch: {error}", self.id)))
     }
 
@@ -358,12 +364,7 @@ impl CurrentTable {
         if folded.is_keyless() || folded.truncated.is_some() {
             return self.rewrite(folded, advances, writer).await;
         }
-        let merged = self.merge(folded, advances, writer, merge_memory).await?;
-        Ok(if merged {
-            Upserted::Committed { done: Done::default(), conflicts: 0 }
-        } else {
-            Upserted::Changed
-        })
+        self.merge(folded, advances, writer, merge_memory).await
     }
 
     /// Writes touched files anew: what the library's MERGE, which compares keys, cannot do.
@@ -388,22 +389,32 @@ impl CurrentTable {
         upserted
     }
 
-    /// Merges by the library, as the next version; `false` where another writer came between.
+    /// Merges by the library, as the next version.
     async fn merge(
         &mut self,
         folded: &Folded,
         advances: &[Advance],
         writer: &Writer,
         merge_memory: usize,
-    ) -> Result<bool, LakeError> {
+    ) -> Result<Upserted, LakeError> {
         let version = self.table.state.version();
-        let merged = match self.snapshot_at(version).await {
-            Ok(snapshot) => {
-                let rows = (folded, self.shape);
-                upsert::merge(snapshot, rows, txns(advances), &writer.id, merge_memory).await
-            }
-            Err(error) => Err(error),
+        let (mut unresolved, shape) = (Vec::new(), self.shape);
+        let mut ledger = String::new();
+        let files = DataFiles { table: self.table.log.table().into(), store: self.table.log.files() };
+        let merged = async {
+            let failed = |error| LakeError::delta(&files.table, &error);
+            let snapshot = self.snapshot_at(version).await.map_err(failed)?;
+            let (settled, after) =
+                inherit::settle_all(&snapshot, (folded, shape), &files, merge_memory).await?;
+            unresolved.extend(settled.unresolved);
+            ledger = after.to_text();
+            let info = (writer.id.as_str(), ledger.as_str());
+            let rows = (&settled.folded, shape);
+            upsert::merge(snapshot, rows, txns(advances), info, merge_memory).await.map_err(failed)
         };
+        let merged = merged.await;
+        let done = Done { unresolved_absent: unresolved.len() as u64, unresolved, ..Done::default() };
+        let committed = Ok(Upserted::Committed { done, conflicts: 0 });
         let found = self.table.catch_up(writer, advances).await?;
         if found.metadata {
             self.read_schema()?;
@@ -411,25 +422,25 @@ impl CurrentTable {
         if self.table.has(advances) {
             // Also where the reply was lost: the positions stand in the log, written by this instance.
             self.snapshot = merged.ok();
-            return Ok(true);
+            return committed;
         }
         match merged {
             // Keys that were not there were deleted: nothing changed, and the library commits nothing.
             Ok(snapshot) if found.commits == 0 => {
                 self.snapshot = Some(snapshot);
-                let entry = txns(advances)
-                    .fold(Entry::new("MERGE", &writer.id, super::now_millis()), |entry, txn| entry.txn(&txn));
+                let entry = Entry::of_batch("MERGE", &writer.id, super::now_millis(), &ledger);
+                let entry = txns(advances).fold(entry, |entry, txn| entry.txn(&txn));
                 match self.table.commit(entry.into_bytes()).await? {
-                    Outcome::Committed => Ok(true),
+                    Outcome::Committed => committed,
                     Outcome::Conflict => {
                         self.table.catch_up(writer, advances).await?;
                         self.read_schema()?;
-                        Ok(false)
+                        Ok(Upserted::Changed)
                     }
                 }
             }
-            Err(error) if found.commits == 0 => Err(LakeError::delta(self.table.log.table(), &error)),
-            _ => Ok(false),
+            Err(error) if found.commits == 0 => Err(error),
+            _ => Ok(Upserted::Changed),
         }
     }
 

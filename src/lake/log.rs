@@ -28,6 +28,9 @@ use crate::failpoint;
 /// Entries that are fetched at the same time.
 const FETCHES: usize = 16;
 
+/// Entries before a checkpoint that are read to find the newest commit of ours; those after it are by other writers.
+const LOOK_BACK: usize = 20;
+
 /// How an attempt to commit ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -106,6 +109,15 @@ impl Log {
         let mut entries = entries.buffered(FETCHES);
         while let Some((version, bytes)) = entries.try_next().await? {
             state.apply(version, &bytes)?;
+        }
+        let mut version = listing.newest_checkpoint().map_or(0, |version| version + 1);
+        for _ in 0..LOOK_BACK {
+            if state.has_ledger() || version == 0 {
+                break;
+            }
+            version -= 1;
+            let Some(entry) = self.entry(version).await? else { break };
+            state.learn_ledger(&entry);
         }
         state.check_supported()?;
         Ok(Some(state))

@@ -12,7 +12,7 @@
 //! | [`log`], [`listing`] | reading and writing `_delta_log`, nothing else does |
 //! | [`state`] | a table at a version, brought forward by commits |
 //! | [`table`] | log and state together: the rule of every commit |
-//! | [`current`], [`upsert`] | a batch into a current table, by MERGE |
+//! | [`current`], [`upsert`], [`inherit`] | a batch into a current table, by MERGE |
 //! | [`mor`], [`index`] | the same by deletion vectors, and where each key's row lies |
 //! | [`raw`], [`raw_compact`] | appends to `cdc_events`, and its small files put together |
 //! | [`schema`], [`create`] | types, new tables |
@@ -38,6 +38,7 @@ mod evolve;
 mod follow;
 mod history;
 mod index;
+mod inherit;
 mod listing;
 mod location;
 mod log;

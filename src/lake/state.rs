@@ -85,6 +85,8 @@ pub(super) struct CatchUp {
     pub moves: Vec<ForeignMove>,
     /// Whether one of the commits changed the schema or a property.
     pub metadata: bool,
+    /// Whether the ledger of key changes is another one.
+    pub ledger: bool,
     /// What this instance wrote by them.
     pub work: Work,
 }
@@ -126,6 +128,8 @@ pub(super) struct TableState {
     files: HashMap<Box<str>, LiveFile>,
     bytes: i64,
     last_commit: CommitInfo,
+    /// Key changes that are half done, as the newest commit of ours that moved positions says; `None`: not known yet.
+    ledger: Option<Box<str>>,
 }
 
 #[derive(Deserialize)]
@@ -148,6 +152,7 @@ impl TableState {
             files: HashMap::new(),
             bytes: 0,
             last_commit: CommitInfo::default(),
+            ledger: None,
         }
     }
 
@@ -201,6 +206,29 @@ impl TableState {
     /// Live rows, where every file says how many it has.
     pub(super) fn rows(&self) -> Option<i64> {
         self.files.values().map(|file| file.rows).sum()
+    }
+
+    /// The ledger of key changes as text.
+    pub(super) fn ledger(&self) -> &str {
+        self.ledger.as_deref().unwrap_or_default()
+    }
+
+    /// Whether a commit that has a ledger was seen since the checkpoint.
+    pub(super) fn has_ledger(&self) -> bool {
+        self.ledger.is_some()
+    }
+
+    /// Takes the ledger from the entry of an earlier version, if that is a commit of ours that moved positions.
+    pub(super) fn learn_ledger(&mut self, entry: &[u8]) {
+        let (mut info, mut moves) = (CommitInfo::default(), false);
+        for line in entry.split(|&byte| byte == b'\n') {
+            let Ok(line) = serde_json::from_slice::<Line>(line) else { continue };
+            moves |= line.txn.is_some();
+            info = line.commit_info.unwrap_or(info);
+        }
+        if moves && info.writer.is_some() {
+            self.ledger = Some(info.ledger.unwrap_or_default().into());
+        }
     }
 
     /// The newest commit's description.
@@ -267,6 +295,9 @@ impl TableState {
             let before = self.txns.insert(txn.app_id.clone(), txn.clone());
             applied.before.push(before.map(|before| before.version));
         }
+        if info.writer.is_some() && !applied.txns.is_empty() {
+            self.ledger = Some(info.ledger.take().unwrap_or_default().into());
+        }
         applied.writer.clone_from(&info.writer);
         self.last_commit = info;
         self.version = Some(version);
@@ -277,6 +308,7 @@ impl TableState {
     /// Applies all commits after this version; `writer` is this instance, whose own moves are no news.
     pub(super) async fn catch_up(&mut self, log: &Log, writer: &str) -> Result<CatchUp, LakeError> {
         let mut result = CatchUp::default();
+        let ledger = self.ledger.clone();
         while let Some(entry) = log.entry(self.next_version()).await? {
             let applied = self.apply(self.next_version(), &entry)?;
             result.commits += 1;
@@ -294,6 +326,7 @@ impl TableState {
         if result.metadata {
             self.check_supported()?;
         }
+        result.ledger = self.ledger != ledger;
         Ok(result)
     }
 

@@ -23,7 +23,7 @@ use deltalake::kernel::transaction::CommitProperties;
 use deltalake::operations::merge::{InsertBuilder, UpdateBuilder};
 use deltalake::{DeltaResult, DeltaTable, DeltaTableError};
 
-use super::action::{Txn, WRITER};
+use super::action::{LEDGER, Txn, WRITER};
 use super::schema::{DELETED, OPERATION, SOURCE_TIME, SYNCED_AT, has_exact_bounds};
 use super::shape::Shape;
 use crate::change::Folded;
@@ -33,12 +33,13 @@ pub(super) const RESERVED: &str = "__alluvium_";
 const DELETE: &str = "__alluvium_delete";
 const OF_STORED: &str = "__alluvium_of_stored";
 
-/// Merges `folded` into the version that `table` stands at, together with `txns`.
+/// Merges `folded` into the version that `table` stands at, together with `txns`; the instance and its ledger stand in
+/// the commit.
 pub(super) async fn merge(
     table: DeltaTable,
     (folded, shape): (&Folded, Shape),
     txns: impl Iterator<Item = Txn>,
-    writer: &str,
+    (writer, ledger): (&str, &str),
     memory: usize,
 ) -> DeltaResult<DeltaTable> {
     let batch = source(folded, shape).map_err(|source| DeltaTableError::Arrow { source })?;
@@ -57,11 +58,15 @@ pub(super) async fn merge(
     let transactions = txns
         .map(|txn| Transaction::new_with_last_update(txn.app_id, txn.version, txn.last_updated))
         .collect();
+    let mut info = vec![(WRITER.to_owned(), writer.into())];
+    if !ledger.is_empty() {
+        info.push((LEDGER.to_owned(), ledger.into()));
+    }
     let commit = CommitProperties::default()
         .with_max_retries(0)
         .with_create_checkpoint(false)
         .with_cleanup_expired_logs(Some(false))
-        .with_metadata([(WRITER.to_owned(), writer.into())])
+        .with_metadata(info)
         .with_application_transactions(transactions);
     let mut merge = table
         .merge(source, matching)
@@ -182,7 +187,7 @@ fn source(folded: &Folded, shape: Shape) -> Result<RecordBatch, ArrowError> {
 ///
 /// From an equality of columns the library derives a range of values and leaves out files by it; from one of function
 /// calls it does not.
-fn same_key(column: &crate::change::Column) -> Expr {
+pub(super) fn same_key(column: &crate::change::Column) -> Expr {
     let (target, source) = (target_column(&column.name), source_column(&column.name));
     if has_exact_bounds(&column.column_type) {
         target.eq(source)
@@ -196,10 +201,10 @@ fn absent_name(column: usize) -> String {
     format!("{RESERVED}absent_{column}")
 }
 
-fn source_column(name: &str) -> Expr {
+pub(super) fn source_column(name: &str) -> Expr {
     Expr::Column(Column::new(Some("source"), name))
 }
 
-fn target_column(name: &str) -> Expr {
+pub(super) fn target_column(name: &str) -> Expr {
     Expr::Column(Column::new(Some("target"), name))
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use super::LaneEnd;
 use crate::admin::metrics::Metrics;
-use crate::admin::status::{LaneBoard, LaneState, PartitionState, now};
+use crate::admin::status::{LaneBoard, LaneState, PartitionState, UnresolvedPlace, now};
 use crate::change::quarantine::Ledger;
 use crate::change::{
-    Batch, ChangeBatch, CommitReport, Operation, RecordError, RefusedChange, SinkFigures, TableId,
-    TopicPartition,
+    Batch, ChangeBatch, CommitReport, Operation, RecordError, RefusedChange, Regression, SinkFigures,
+    TableId, TopicPartition,
 };
 use crate::kafka::Lag;
 
@@ -100,6 +100,7 @@ impl Observer {
         for (reason, count) in filtered {
             self.metrics.filtered.with_label_values(&[self.lane.as_str(), reason]).inc_by(*count);
         }
+        self.order(batch);
         self.metrics.bytes.with_label_values(&[&self.lane]).inc_by(batch.bytes);
         if let Some(millis) = batch.alive_millis {
             let alive = self.metrics.source_alive.with_label_values(&[&self.lane]);
@@ -111,6 +112,24 @@ impl Observer {
             self.metrics.suspect_defaults.with_label_values(&labels).set(*columns as i64);
         }
         self.stage("decode", decoding);
+    }
+
+    /// Records that came twice, and logs that began anew. Both are applied like everything else.
+    fn order(&self, batch: &Batch) {
+        for (table, count) in &batch.duplicates {
+            let labels = [self.lane.as_str(), &table.to_string()];
+            self.metrics.duplicates.with_label_values(&labels).inc_by(*count);
+        }
+        for regression in &batch.regressions {
+            let Regression { partition, offset, from, to } = regression;
+            let message = format!(
+                "the source's log went back at {partition}@{offset}, from LSN {from} to {to}: it was restored or has failed \
+                 over; its changes are applied, but changes that it lost are still in the copies (compare the tables with it)"
+            );
+            tracing::warn!(lane = self.lane, message, "the source's log began anew");
+            self.metrics.lsn_regressions.with_label_values(&[&self.lane]).inc();
+            self.board.error(&message);
+        }
     }
 
     pub(super) fn stage(&self, stage: &str, duration: Duration) {
@@ -155,6 +174,21 @@ impl Observer {
             state.upserted += done.upserted;
             state.deleted += done.deleted;
             state.appended += done.appended;
+            state.unresolved_absent += done.unresolved_absent;
+            if let Some(newest) = done.unresolved.first() {
+                tracing::warn!(
+                    lane = self.lane,
+                    table,
+                    cells = done.unresolved_absent,
+                    record = %format_args!("{}@{}", newest.partition, newest.offset),
+                    "values that did not change were not found and are null"
+                );
+            }
+            state.add_unresolved(done.unresolved.iter().map(|row| UnresolvedPlace {
+                record: format!("{}@{}", row.partition, row.offset),
+                columns: row.columns.iter().map(ToString::to_string).collect(),
+                at: now(),
+            }));
         }
     }
 

@@ -11,15 +11,15 @@ use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array,
     Float64Array, Int16Array, Int32Array, Int64Array, ListArray, StringArray, TimestampMicrosecondArray,
 };
-use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
     TimestampMicrosecondType,
 };
 use bytes::{BufMut, BytesMut};
 
+use super::absent::{ABSENT, Absent, ORIGINS, ROW};
 use super::assign::Limit;
-use super::types::{Wire, oid};
+use super::types::Wire;
 use super::{numeric, pairs};
 use crate::change::Operation;
 
@@ -61,7 +61,9 @@ enum Cells<'a> {
     Array(&'a ListArray, Box<Self>, u32),
     Operations(&'a [Operation]),
     SourceTimes(&'a [i64]),
-    Absent(&'a [(i16, BooleanBuffer)]),
+    AbsentRow(&'a Absent<'a>),
+    AbsentFields(&'a Absent<'a>),
+    AbsentOrigins(&'a Absent<'a>),
     Instant(i64),
 }
 
@@ -114,9 +116,11 @@ impl<'a> RowEncoder<'a> {
         self.fields.push(("__cdc_timestamp", Cells::SourceTimes(micros)));
     }
 
-    /// Adds for each row the numbers of the columns whose cells are absent, as `smallint[]`; null for none.
-    pub(super) fn absent(&mut self, masks: &'a [(i16, BooleanBuffer)]) {
-        self.fields.push(("absent", Cells::Absent(masks)));
+    /// Adds the columns that say which cells are absent.
+    pub(super) fn absent(&mut self, absent: &'a Absent<'a>) {
+        self.fields.push((ROW, Cells::AbsentRow(absent)));
+        self.fields.push((ABSENT, Cells::AbsentFields(absent)));
+        self.fields.push((ORIGINS, Cells::AbsentOrigins(absent)));
     }
 
     /// Adds one time for all rows, microseconds since 1970.
@@ -293,7 +297,9 @@ impl Cells<'_> {
                 None | Some(0) => out.put_i32(NULL),
                 Some(micros) => put_fixed(out, timestamp(*micros, 1)?.to_be_bytes()),
             },
-            Self::Absent(masks) => put_absent(out, masks, row),
+            Self::AbsentRow(absent) => absent.put_row_number(row, out),
+            Self::AbsentFields(absent) => absent.put_fields(row, out),
+            Self::AbsentOrigins(absent) => absent.put_origins(row, out),
             Self::Instant(micros) => put_fixed(out, timestamp(*micros, 1)?.to_be_bytes()),
         }
         Ok(())
@@ -366,22 +372,6 @@ fn put_array(
         elements.put(element as usize, out)?;
     }
     set_length(out, start)
-}
-
-fn put_absent(out: &mut BytesMut, masks: &[(i16, BooleanBuffer)], row: usize) {
-    let count = masks.iter().filter(|(_, mask)| mask.value(row)).count() as i32;
-    if count == 0 {
-        return out.put_i32(NULL);
-    }
-    out.put_i32(20 + 6 * count);
-    out.put_i32(1);
-    out.put_i32(0);
-    out.put_u32(oid::INT2);
-    out.put_i32(count);
-    out.put_i32(1);
-    for (number, _) in masks.iter().filter(|(_, mask)| mask.value(row)) {
-        put_fixed(out, number.to_be_bytes());
-    }
 }
 
 /// Fills in the length of the field that began at `start`.
@@ -516,19 +506,5 @@ mod tests {
         expected.extend_from_slice(&i64::to_be_bytes(-2));
         expected.extend_from_slice(&[0; 8]);
         assert_eq!(exact(&Wire::Interval, &array), expected);
-    }
-
-    #[test]
-    fn absent_columns_are_listed_by_number() {
-        let masks =
-            vec![(3, BooleanBuffer::from(vec![true, false])), (7, BooleanBuffer::from(vec![false, false]))];
-        let mut encoder = RowEncoder::default();
-        encoder.absent(&masks);
-        let (mut with, mut without) = (BytesMut::new(), BytesMut::new());
-        encoder.put_row(0, &mut with).unwrap();
-        encoder.put_row(1, &mut without).unwrap();
-        assert_eq!(with.len(), 2 + 4 + 26);
-        assert!(with.ends_with(&[0, 0, 0, 2, 0, 3]), "{with:?}");
-        assert_eq!(without.as_ref(), [0, 1, 0xff, 0xff, 0xff, 0xff]);
     }
 }

@@ -163,8 +163,13 @@ impl<'a> Isolating<'a> {
             Part { deletes: (0..deletes).collect(), rows: Vec::new() },
         ];
         let mut bad = Vec::new();
+        let origins = match session.table(self.table, schema) {
+            Some(mut writer) => apply::inherit(&mut writer, folded, None).await?,
+            None => None,
+        };
+        let origins = origins.as_deref();
         while let Some(part) = parts.pop() {
-            let Some((kind, reason)) = self.attempt(session, schema, folded, &part).await? else {
+            let Some((kind, reason)) = self.attempt(session, schema, (folded, origins), &part).await? else {
                 self.limiter.good_many(part.len());
                 continue;
             };
@@ -182,7 +187,7 @@ impl<'a> Isolating<'a> {
         &mut self,
         session: &mut Session,
         schema: &Arc<TableSchema>,
-        folded: &Folded,
+        (folded, origins): (&Folded, Option<&str>),
         part: &Part,
     ) -> Result<Option<(RecordErrorKind, String)>, Trouble> {
         if part.len() == 0 {
@@ -191,7 +196,7 @@ impl<'a> Isolating<'a> {
         session.client.batch_execute("SAVEPOINT part").await?;
         let mut report = TableReport::default();
         let written = match session.table(self.table, schema) {
-            Some(writer) => apply::write(writer, folded, part, &mut report).await,
+            Some(writer) => apply::write(writer, folded, part, origins, self.batch, &mut report).await,
             None => Err(Trouble::Retry {
                 class: "session",
                 message: format!("table {} was not made ready for its rows", self.table),
@@ -203,6 +208,7 @@ impl<'a> Isolating<'a> {
                 self.report.upserted += report.upserted;
                 self.report.deleted += report.deleted;
                 self.report.unresolved_absent += report.unresolved_absent;
+                self.report.unresolved.extend(report.unresolved);
                 Ok(None)
             }
             Err(Trouble::Row { kind, reason, .. }) => {
@@ -232,7 +238,12 @@ impl<'a> Isolating<'a> {
             return self.refuse(run, at, key, RecordErrorKind::BaseQuarantined, reason);
         }
         let part = Part::all(&folded);
-        if let Some((kind, reason)) = self.attempt(session, schema, &folded, &part).await? {
+        let origins = match session.table(self.table, schema) {
+            Some(mut writer) => apply::inherit(&mut writer, &folded, None).await?,
+            None => None,
+        };
+        let rows = (&folded, origins.as_deref());
+        if let Some((kind, reason)) = self.attempt(session, schema, rows, &part).await? {
             return self.refuse(run, at, key, kind, reason);
         }
         self.limiter.good_many(1);

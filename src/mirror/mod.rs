@@ -15,6 +15,7 @@
 //! What the source's columns are is remembered beside the progress ([`schemas`]), so that a column which the source
 //! dropped is told from one that somebody added by hand: the former is null in new rows, the latter is left alone.
 
+mod absent;
 mod apply;
 mod assign;
 mod catalog;
@@ -23,6 +24,7 @@ mod connection;
 mod copy;
 mod evolve;
 mod isolate;
+mod ledger;
 mod names;
 mod native;
 mod numeric;
@@ -53,10 +55,11 @@ pub use options::{ConnectionUrl, MirrorError, MirrorOptions};
 pub use schema_apply::{ApplyError, MirrorSchemas, WaitingTable};
 pub use types::{TargetType, oid};
 
-use self::apply::Part;
+use self::apply::Aside;
 use self::catalog::Catalog;
 use self::connection::Endpoint;
 use self::evolve::Follower;
+use self::ledger::{LedgerTables, Ledgers};
 use self::names::{TargetName, Targets};
 use self::progress::{Move, ProgressTable};
 use self::quarantine::QuarantineTable;
@@ -67,8 +70,8 @@ use self::sqlstate::Trouble;
 use self::work::{Segment, Stopped};
 use crate::change::quarantine::{Ledger, QuarantineRow, RecordPlace};
 use crate::change::{
-    Batch, ChangeBatch, CommitReport, KnownSchemas, Policies, Progress, Sink, SinkError, Span,
-    StoredPosition, TableId, TableReport, TopicPartition,
+    Batch, ChangeBatch, CommitReport, KnownSchemas, Ledger as KeyLedger, Policies, Progress, Sink, SinkError,
+    Span, StoredPosition, TableId, TableReport, TopicPartition,
 };
 use crate::failpoint;
 
@@ -90,6 +93,7 @@ const IDLE_PROGRESS: Duration = Duration::from_secs(10);
 pub struct Mirror {
     endpoint: Endpoint,
     progress: ProgressTable,
+    ledger_tables: LedgerTables,
     schemas: SchemaTables,
     /// What is remembered of the tables' schemas, as this instance last knew it.
     memory: Memory,
@@ -102,6 +106,8 @@ pub struct Mirror {
     session: Option<Session>,
     /// Stored positions as this instance last knew them.
     known: Progress,
+    /// Key changes that are half done, as this instance last knew them.
+    ledgers: Ledgers,
     /// Positions of the last COMMIT that was sent.
     attempted: BTreeMap<TopicPartition, StoredPosition>,
     stopped: Stopped,
@@ -151,6 +157,8 @@ impl Mirror {
         Ok(Self {
             endpoint,
             progress: ProgressTable::new(&options.progress_schema, &options.pipeline, &options.name),
+            ledger_tables: LedgerTables::new(&options.progress_schema, &options.pipeline, &options.name),
+            ledgers: Ledgers::new(),
             schemas: SchemaTables::new(&options.progress_schema, &options.pipeline, &options.name),
             memory: Memory::new(),
             policies: options.policies.clone(),
@@ -175,7 +183,7 @@ impl Mirror {
         // Taken, so that a call that is abandoned half-way takes its transaction with it.
         let mut session = match self.session.take() {
             Some(session) if !session.client.is_closed() => session,
-            _ => Session::open(&self.endpoint, &self.progress, &self.schemas).await?,
+            _ => Session::open(&self.endpoint, &self.progress, (&self.schemas, &self.ledger_tables)).await?,
         };
         let outcome = self.write(&mut session, batch).await;
         if outcome.is_ok() || session.roll_back().await.is_ok() {
@@ -193,11 +201,14 @@ impl Mirror {
             self.refusals.unreported(&mut report);
             return Ok(report);
         }
+        if ledger::is_needed(batch, &self.ledgers) {
+            self.ledgers = self.ledger_tables.read(&session.client).await?;
+        }
         drop(moves);
         let conformed = self.follow_schemas(session, batch, &mut report).await?;
         let moves = work::moves(batch, &self.known, &self.stopped);
         let mut kept = work::quarantine_rows(batch, &self.known, &self.stopped, &self.quarantine);
-        let segments = work::segments(&conformed, &self.known, &self.stopped)
+        let segments = work::segments(&conformed, &self.known, &self.stopped, &self.ledgers)
             .map_err(|(table, error)| Failure::Table(table, error.to_string()))?;
         let mut raw = match (&self.raw, &batch.raw) {
             (Some(target), Some(rows)) => {
@@ -240,12 +251,13 @@ impl Mirror {
         if !moves.is_empty() && !self.progress.advance(&session.client, &session.progress, &moves).await? {
             return Err(Failure::Moved);
         }
-        self.write_whole(session, &segments, &mut report).await?;
+        self.write_whole(session, &segments, batch, &mut report).await?;
         let found = if isolated {
             self.write_isolated(session, &conformed, &mut kept, &mut report).await?
         } else {
             Found::default()
         };
+        let ledgers = self.store_ledgers(session, &segments).await?;
         self.quarantine.insert(&session.client, &kept).await?;
         if let Some((_, rows, missing)) = &mut raw {
             work::without_refused(rows, missing, &found.refused);
@@ -277,8 +289,28 @@ impl Mirror {
         self.refusals.committed(batch, found);
         self.passed.retain(|partition, _| !reached.contains_key(partition));
         self.known.extend(reached);
+        self.ledgers = ledgers;
         self.last_move = Some(Instant::now());
         Ok(report)
+    }
+
+    /// Stores the ledgers after the batch, and gives them as they will be known then.
+    async fn store_ledgers(&self, session: &Session, segments: &[Segment<'_>]) -> Result<Ledgers, Failure> {
+        let newest: BTreeMap<String, &KeyLedger> =
+            segments.iter().map(|segment| (segment.table.to_string(), &segment.ledger)).collect();
+        let mut ledgers = self.ledgers.clone();
+        for (table, after) in newest {
+            let before = ledgers.remove(&table).unwrap_or_default();
+            if !self.ledger_tables.store(&session.client, &table, &before, after).await? {
+                let message =
+                    format!("another instance has applied half of a key change of {table} meanwhile");
+                return Err(Failure::Sink(SinkError::Retry { class: "conflict", message }));
+            }
+            if !after.is_empty() {
+                ledgers.insert(table, after.to_text());
+            }
+        }
+        Ok(ledgers)
     }
 
     /// Writes the parts of tables that are written as a whole.
@@ -286,6 +318,7 @@ impl Mirror {
         &self,
         session: &mut Session,
         segments: &[Segment<'_>],
+        batch: &Batch,
         report: &mut CommitReport,
     ) -> Result<(), Failure> {
         for segment in segments.iter().filter(|segment| !self.refusals.isolates(segment.table)) {
@@ -296,9 +329,12 @@ impl Mirror {
                 let message = format!("table {} was not made ready for its rows", segment.table);
                 return Err(Failure::Sink(SinkError::Retry { class: "session", message }));
             };
-            if let Err(trouble) =
-                apply::write(writer, &segment.folded, &Part::all(&segment.folded), table).await
-            {
+            let aside = Aside {
+                kept: &self.ledger_tables.kept(),
+                owner: self.ledger_tables.owner(segment.table),
+                name: segment.aside.clone(),
+            };
+            if let Err(trouble) = apply::write_all(writer, &segment.folded, &aside, batch, table).await {
                 session.forget(segment.table);
                 return Err(of_table(trouble, segment.table));
             }
@@ -369,7 +405,7 @@ impl Mirror {
     async fn session(&mut self) -> Result<Session, SinkError> {
         match self.session.take() {
             Some(session) if !session.client.is_closed() => Ok(session),
-            _ => Session::open(&self.endpoint, &self.progress, &self.schemas)
+            _ => Session::open(&self.endpoint, &self.progress, (&self.schemas, &self.ledger_tables))
                 .await
                 .map_err(Trouble::into_sink_error),
         }
@@ -450,11 +486,12 @@ impl Sink for Mirror {
         self.attempted.clear();
         self.last_move = None;
         self.passed.clear();
-        let session = Session::open(&self.endpoint, &self.progress, &self.schemas)
+        let session = Session::open(&self.endpoint, &self.progress, (&self.schemas, &self.ledger_tables))
             .await
             .map_err(Trouble::into_sink_error)?;
         self.known = self.progress.read(&session.client).await.map_err(Trouble::into_sink_error)?;
         self.memory = self.schemas.read(&session.client).await.map_err(Trouble::into_sink_error)?;
+        self.ledgers = self.ledger_tables.read(&session.client).await.map_err(Trouble::into_sink_error)?;
         let only = (!self.schema.contains('{')).then_some(self.schema.as_str());
         self.catalog = catalog::read(&session.client, only, None)
             .await

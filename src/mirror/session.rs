@@ -12,6 +12,7 @@ use tokio_postgres::{Client, Statement};
 
 use super::catalog::{self, TargetTable};
 use super::connection::Endpoint;
+use super::ledger::LedgerTables;
 use super::names::{TargetName, quoted, quoted_list};
 use super::native::Available;
 use super::plan::{self, Field, Plan, Step};
@@ -33,6 +34,7 @@ pub(super) struct Prepared {
     pub(super) plan: Plan,
     pub(super) rows: Staging,
     pub(super) keys: Staging,
+    pub(super) origins: Staging,
 }
 
 /// The raw table.
@@ -62,15 +64,16 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Connects, and creates the tables of its own where they are missing.
+    /// Connects, and creates the tables of our own where they are missing.
     pub(super) async fn open(
         endpoint: &Endpoint,
         progress: &ProgressTable,
-        schemas: &SchemaTables,
+        (schemas, ledgers): (&SchemaTables, &LedgerTables),
     ) -> Result<Self, Trouble> {
         let client = endpoint.connect().await?;
         progress.ensure(&client).await?;
         schemas.ensure(&client).await?;
+        ledgers.ensure(&client).await?;
         let progress = progress.prepare(&client).await?;
         let available = Available::read(&client).await?;
         Ok(Self {
@@ -114,7 +117,9 @@ impl Session {
         for known in self.tables.values_mut() {
             let surplus = known.len().saturating_sub(SCHEMAS_PER_TABLE);
             for old in known.drain(..surplus) {
-                let drop = format!("DROP TABLE pg_temp.{}, pg_temp.{}", old.rows.name, old.keys.name);
+                let stages =
+                    [&old.rows, &old.keys, &old.origins].map(|stage| format!("pg_temp.{}", stage.name));
+                let drop = format!("DROP TABLE {}", stages.join(", "));
                 self.client.batch_execute(&drop).await?;
             }
         }
@@ -136,16 +141,19 @@ impl Session {
         let (plan, found) = settle(&self.client, target, &fields, schema.key()).await?;
         let statements = Statements::new(&plan, schema.columns().len());
         self.stages += 1;
-        let (rows, keys) = (format!("rows_{}", self.stages), format!("keys_{}", self.stages));
+        let [rows, keys, origins] = ["rows", "keys", "origins"].map(|kind| format!("{kind}_{}", self.stages));
         let rows_ddl = statements.create_rows(&rows);
         let rows = Staging::create(&self.client, rows, &rows_ddl).await?;
         let keys_ddl = statements.create_keys(&keys);
         let keys = Staging::create(&self.client, keys, &keys_ddl).await?;
+        let origins_ddl = statements.create_origins(&origins);
+        let origins = Staging::create(&self.client, origins, &origins_ddl).await?;
         self.tables.entry(table.clone()).or_default().push(Prepared {
             schema: Arc::clone(schema),
             plan,
             rows,
             keys,
+            origins,
         });
         Ok(Some(found))
     }

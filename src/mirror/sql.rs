@@ -10,12 +10,20 @@
 //! Rows of a table without key are found by their text, all columns together: every type has one, while not every type
 //! can be compared. Equal rows are numbered, and as many of them go, by their place, as are staged.
 
+use std::borrow::Cow;
+
+use super::absent::{ABSENT, ORIGINS, ROW};
+use super::ledger::literal;
 use super::names::{quoted, quoted_list};
 use super::plan::{METADATA, Plan, PlannedColumn};
 use crate::change::Truncated;
 
-/// The staged column that lists the absent columns of a row by number.
-const ABSENT: &str = "__absent";
+/// The staged column with the number of a list of keys.
+const LIST: &str = "__list";
+/// The staged column with the place of a key in its list.
+const RANK: &str = "__rank";
+/// The staged column with the name of a row that was kept aside, in place of a key.
+const KEPT: &str = "__kept";
 
 /// Statements for rows of one plan.
 #[derive(Debug, Clone)]
@@ -53,7 +61,7 @@ impl<'a> Statements<'a> {
     pub(super) fn create_rows(&self, stage: &str) -> String {
         let mut columns: Vec<String> =
             self.staged().map(|column| format!("{} {}", staged_name(column), column.wire.sql())).collect();
-        columns.push(format!("{ABSENT} smallint[]"));
+        columns.push(format!("{ROW} integer, {ABSENT} smallint[], {ORIGINS} integer[]"));
         format!("CREATE TEMP TABLE {stage} ({}) ON COMMIT DELETE ROWS", columns.join(", "))
     }
 
@@ -62,6 +70,74 @@ impl<'a> Statements<'a> {
         let columns: Vec<String> =
             self.compared().map(|column| format!("{} {}", staged_name(column), column.wire.sql())).collect();
         format!("CREATE TEMP TABLE {stage} ({}) ON COMMIT DELETE ROWS", columns.join(", "))
+    }
+
+    /// The staging table for keys under which absent values are stored.
+    pub(super) fn create_origins(&self, stage: &str) -> String {
+        let mut columns = vec![format!("{LIST} integer, {RANK} integer, {KEPT} text")];
+        columns.extend(self.keys().map(|column| format!("{} {}", staged_name(column), column.wire.sql())));
+        format!("CREATE TEMP TABLE {stage} ({}) ON COMMIT DELETE ROWS", columns.join(", "))
+    }
+
+    /// Keeps, before anything is deleted, the absent fields of the first row that there is of each staged list: a stored
+    /// one, or one of `kept`.
+    pub(super) fn inherit(&self, stage: &str, absent: &[i16], kept: Option<&str>) -> String {
+        let (mut names, mut stored, mut aside) = (String::new(), String::new(), String::new());
+        for column in self.fields(absent) {
+            let name = quoted(&column.name);
+            let cell = format!("(k.cells[array_position(k.columns, {})])", literal(&column.name));
+            names.push_str(&format!(", {name}"));
+            stored.push_str(&format!(", t.{name}"));
+            aside.push_str(&format!(", {cell}::{} AS {name}", type_of(column)));
+        }
+        let aside = kept.map_or(String::new(), |kept| {
+            format!(
+                " UNION ALL SELECT s.{LIST}, s.{RANK}{aside} FROM pg_temp.{stage} s JOIN {kept} k ON k.id = s.{KEPT}"
+            )
+        });
+        format!(
+            "DROP TABLE IF EXISTS {inherited}; CREATE TEMP TABLE {name} ON COMMIT DROP AS SELECT DISTINCT ON ({LIST}) \
+             {LIST}{names} FROM (SELECT s.{LIST}, s.{RANK}{stored} FROM pg_temp.{stage} s JOIN {target} t ON {same} WHERE \
+             s.{KEPT} IS NULL{aside}) AS found ORDER BY {LIST}, {RANK}; CREATE UNIQUE INDEX ON {inherited} ({LIST})",
+            inherited = inherited(stage),
+            name = inherited_name(stage),
+            target = self.plan.target.sql(),
+            same = self.same_key(),
+        )
+    }
+
+    /// Keeps the staged rows aside in `kept`, those of which every cell is there. `owner` are the values that say whose they
+    /// are, `name` is what their names begin with; the number of the row follows.
+    pub(super) fn keep_aside(
+        &self,
+        stage: &str,
+        absent: &[i16],
+        origins: Option<&str>,
+        (kept, owner, name): (&str, &str, &str),
+    ) -> String {
+        let source = |column: &&PlannedColumn| column.field < self.source_columns;
+        let (mut names, mut cells) = (Vec::new(), Vec::new());
+        for column in self.plan.columns.iter().filter(source) {
+            names.push(literal(&column.name));
+            cells.push(format!("({})::text", self.resolved(column, absent, origins)));
+        }
+        format!(
+            "INSERT INTO {kept} (id, pipeline, mirror, \"table\", columns, cells) SELECT {prefix} || s.{ROW}, {owner}, \
+             ARRAY[{names}]::text[], ARRAY[{cells}]::text[] FROM pg_temp.{stage} s{stored} WHERE s.{ROW} NOT IN (SELECT \
+             u.row FROM ({unresolved}) AS u(row, field))",
+            prefix = literal(name),
+            names = names.join(", "),
+            cells = cells.join(", "),
+            stored = self.own_row(absent),
+            unresolved = self.unresolved(stage, origins),
+        )
+    }
+
+    fn fields(&self, absent: &[i16]) -> impl Iterator<Item = &'a PlannedColumn> {
+        let plan = self.plan;
+        let is_absent =
+            |column: &&PlannedColumn| i16::try_from(column.field).is_ok_and(|field| absent.contains(&field));
+        plan.columns.iter().filter(is_absent)
     }
 
     /// Removes the rows that a truncate takes.
@@ -104,30 +180,12 @@ impl<'a> Statements<'a> {
         format!("DELETE FROM {} t USING pg_temp.{stage} s WHERE {}", self.plan.target.sql(), self.same_key())
     }
 
-    /// Inserts or updates from the staged rows; without a key, inserts. The fields in `absent` keep the stored value where a row says so.
-    pub(super) fn upsert(&self, stage: &str, absent: &[i16]) -> String {
-        let values: Vec<String> = self
-            .plan
-            .columns
-            .iter()
-            .map(|column| {
-                let value = self.value(column);
-                match i16::try_from(column.field) {
-                    Ok(field) if absent.contains(&field) => format!(
-                        "CASE WHEN {field} = ANY (s.{ABSENT}) THEN t.{} ELSE {value} END",
-                        quoted(&column.name)
-                    ),
-                    _ => value,
-                }
-            })
-            .collect();
-        // Only the stored row knows the absent values, and ON CONFLICT sees no column of the staging table that the
-        // target lacks, so the values are fetched before the conflict.
-        let stored = if absent.is_empty() {
-            String::new()
-        } else {
-            format!(" LEFT JOIN {} t ON {}", self.plan.target.sql(), self.same_key())
-        };
+    /// Inserts or updates from the staged rows; without a key, inserts. The fields in `absent` keep the stored value where a row says so: that
+    /// of its own key, or the one that was kept of `origins`.
+    pub(super) fn upsert(&self, stage: &str, absent: &[i16], origins: Option<&str>) -> String {
+        let values: Vec<String> =
+            self.plan.columns.iter().map(|column| self.resolved(column, absent, origins)).collect();
+        let stored = self.own_row(absent);
         let updates: Vec<String> = self
             .plan
             .columns
@@ -155,13 +213,42 @@ impl<'a> Statements<'a> {
         quoted_list(self.keys().map(|column| column.name.as_str()))
     }
 
-    /// Counts the staged absent cells whose row is not stored.
-    pub(super) fn count_unresolved(&self, stage: &str) -> String {
+    /// A column of a staged row, taken from what is stored where the row says so.
+    fn resolved(&self, column: &PlannedColumn, absent: &[i16], origins: Option<&str>) -> String {
+        let value = self.value(column);
+        match i16::try_from(column.field) {
+            Ok(field) if absent.contains(&field) => format!(
+                "CASE WHEN {field} = ANY (s.{ABSENT}) THEN {} ELSE {value} END",
+                stored_value(column, field, origins)
+            ),
+            _ => value,
+        }
+    }
+
+    /// The join with the stored row of the same key.
+    ///
+    /// Only the stored row knows the absent values, and ON CONFLICT sees no column of the staging table that the target
+    /// lacks, so the values are fetched before the conflict.
+    fn own_row(&self, absent: &[i16]) -> String {
+        if absent.is_empty() {
+            return String::new();
+        }
+        format!(" LEFT JOIN {} t ON {}", self.plan.target.sql(), self.same_key())
+    }
+
+    /// Lists the staged absent cells that are stored nowhere, by number of row and field.
+    pub(super) fn unresolved(&self, stage: &str, origins: Option<&str>) -> String {
+        let own = format!("EXISTS (SELECT FROM {} t WHERE {})", self.plan.target.sql(), self.same_key());
+        let stored = match origins {
+            Some(origins) => format!(
+                "CASE WHEN a.list >= 0 THEN EXISTS (SELECT FROM {} i WHERE i.{LIST} = a.list) ELSE {own} END",
+                inherited(origins)
+            ),
+            None => own,
+        };
         format!(
-            "SELECT coalesce(sum(cardinality(s.{ABSENT})), 0) FROM pg_temp.{stage} s WHERE s.{ABSENT} IS NOT NULL \
-             AND NOT EXISTS (SELECT FROM {} t WHERE {})",
-            self.plan.target.sql(),
-            self.same_key()
+            "SELECT s.{ROW}, a.field FROM pg_temp.{stage} s, unnest(s.{ABSENT}, s.{ORIGINS}) AS a(field, list) \
+             WHERE s.{ABSENT} IS NOT NULL AND NOT {stored}"
         )
     }
 
@@ -194,6 +281,31 @@ impl<'a> Statements<'a> {
             .collect();
         terms.join(" AND ")
     }
+}
+
+/// The stored value of an absent cell.
+fn stored_value(column: &PlannedColumn, field: i16, origins: Option<&str>) -> String {
+    let name = quoted(&column.name);
+    let Some(origins) = origins else { return format!("t.{name}") };
+    let list = format!("s.{ORIGINS}[array_position(s.{ABSENT}, {field}::smallint)]");
+    format!(
+        "CASE WHEN {list} >= 0 THEN (SELECT i.{name} FROM {} i WHERE i.{LIST} = {list}) ELSE t.{name} END",
+        inherited(origins)
+    )
+}
+
+/// The type that a column has in the target.
+fn type_of(column: &PlannedColumn) -> Cow<'_, str> {
+    column.cast.as_deref().map_or_else(|| column.wire.sql(), Cow::Borrowed)
+}
+
+/// The table of what is kept for a stage of origins.
+fn inherited(stage: &str) -> String {
+    format!("pg_temp.{}", inherited_name(stage))
+}
+
+fn inherited_name(stage: &str) -> String {
+    format!("inherited_{stage}")
 }
 
 fn staged_name(column: &PlannedColumn) -> String {
@@ -239,7 +351,7 @@ mod tests {
         let statements = Statements::new(&plan, 2);
         assert_eq!(
             statements.create_rows("rows_1"),
-            r#"CREATE TEMP TABLE rows_1 ("id" integer, "kind" text, "__cdc_operation" text, __absent smallint[]) ON COMMIT DELETE ROWS"#
+            r#"CREATE TEMP TABLE rows_1 ("id" integer, "kind" text, "__cdc_operation" text, __row integer, __absent smallint[], __origins integer[]) ON COMMIT DELETE ROWS"#
         );
         assert_eq!(
             statements.create_keys("keys_1"),
@@ -251,7 +363,7 @@ mod tests {
     fn an_upsert_without_absent_cells_does_not_read_the_target() {
         let plan = plan();
         assert_eq!(
-            Statements::new(&plan, 2).upsert("rows_1", &[]),
+            Statements::new(&plan, 2).upsert("rows_1", &[], None),
             "INSERT INTO \"public\".\"t\" (\"id\", \"kind\", \"__cdc_operation\", \"__synced_at\") \
              SELECT s.\"id\", s.\"kind\"::public.kind, s.\"__cdc_operation\", now() FROM pg_temp.rows_1 s \
              ON CONFLICT (\"id\") DO UPDATE SET \"kind\" = EXCLUDED.\"kind\", \
@@ -262,7 +374,7 @@ mod tests {
     #[test]
     fn absent_cells_are_fetched_from_the_stored_row() {
         let plan = plan();
-        let sql = Statements::new(&plan, 2).upsert("rows_1", &[1]);
+        let sql = Statements::new(&plan, 2).upsert("rows_1", &[1], None);
         for part in [
             r#"CASE WHEN 1 = ANY (s.__absent) THEN t."kind" ELSE s."kind"::public.kind END"#,
             r#"LEFT JOIN "public"."t" t ON t."id" = s."id" ON CONFLICT"#,
@@ -288,7 +400,7 @@ mod tests {
         ] {
             assert!(sql.contains(part), "{part} is not in {sql}");
         }
-        let insert = statements.upsert("rows_1", &[]);
+        let insert = statements.upsert("rows_1", &[], None);
         assert!(insert.ends_with("FROM pg_temp.rows_1 s"), "{insert}");
     }
 
@@ -308,7 +420,7 @@ mod tests {
     fn a_table_of_keys_only_has_nothing_to_update() {
         let mut plan = plan();
         plan.columns.truncate(1);
-        let sql = Statements::new(&plan, 1).upsert("stage_1", &[]);
+        let sql = Statements::new(&plan, 1).upsert("stage_1", &[], None);
         assert!(sql.ends_with("ON CONFLICT (\"id\") DO NOTHING"), "{sql}");
     }
 }

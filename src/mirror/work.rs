@@ -11,11 +11,13 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
 use arrow::error::ArrowError;
 
+use super::ledger::Ledgers;
 use super::progress::{Move, same_log};
 use super::quarantine::QuarantineTable;
 use crate::change::quarantine::{QuarantineEvent, QuarantineRow, Quarantined, RecordPlace, Settlement};
 use crate::change::{
-    Batch, ChangeBatch, Folded, Progress, RefusedChange, TableId, TableSchema, TopicPartition, fold, raw,
+    Batch, ChangeBatch, DeleteMode, Folded, Ledger, Progress, RefusedChange, TableId, TableSchema,
+    TopicPartition, fold_onto, raw,
 };
 
 /// Tables that refused their part, why, and the topics they hold back.
@@ -89,6 +91,10 @@ pub(super) struct Segment<'a> {
     pub(super) table: &'a TableId,
     pub(super) schema: &'a Arc<TableSchema>,
     pub(super) folded: Folded,
+    /// What the names of rows begin with that are kept aside.
+    pub(super) aside: String,
+    /// The table's ledger after it.
+    pub(super) ledger: Ledger,
 }
 
 /// Which changes of a batch are to be written, by partition index and offset.
@@ -124,17 +130,26 @@ pub(super) fn segments<'a>(
     batch: &'a Batch,
     known: &Progress,
     stopped: &Stopped,
+    ledgers: &Ledgers,
 ) -> Result<Vec<Segment<'a>>, (TableId, ArrowError)> {
     let starts = starts(batch, known, stopped);
     let keep =
         |partition: u32, offset: i64| starts.get(partition as usize).is_none_or(|start| offset >= *start);
     let runs = runs(batch);
-    let mut segments = Vec::with_capacity(runs.len());
+    let mut segments: Vec<Segment<'a>> = Vec::with_capacity(runs.len());
     for run in runs {
         let Some(first) = run.first() else { continue };
-        let folded = fold(&first.schema, &run, keep).map_err(|error| (first.table.clone(), error))?;
+        let before = segments.iter().rev().find(|segment| *segment.table == first.table);
+        let before = before.map(|segment| segment.ledger.clone());
+        let before = before.unwrap_or_else(|| {
+            Ledger::from_text(ledgers.get(&first.table.to_string()).map_or("", String::as_str))
+        });
+        let folded = fold_onto(DeleteMode::Hard, &first.schema, &run, &keep, &before)
+            .map_err(|error| (first.table.clone(), error))?;
         if folded.changes > 0 {
-            segments.push(Segment { table: &first.table, schema: &first.schema, folded });
+            let aside = format!("{}#", uuid::Uuid::new_v4());
+            let ledger = folded.ledger_with((0..).map(|row: usize| Some(format!("{aside}{row}"))));
+            segments.push(Segment { table: &first.table, schema: &first.schema, folded, aside, ledger });
         }
     }
     Ok(segments)

@@ -89,6 +89,7 @@ pub fn changes(
         partitions: vec![0; rows],
         offsets: (first_offset..first_offset + rows as i64).collect(),
         source_micros: vec![NEW_YEAR; rows],
+        moves: None,
         lsns: vec![0; rows],
         truncates: Vec::new(),
     }

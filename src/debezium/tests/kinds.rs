@@ -179,3 +179,70 @@ fn a_batch_ends_behind_offsets_that_are_never_delivered() {
     outcomes(&mut decoder, &[create(4, 2)]);
     assert_eq!(decoder.finish().unwrap().spans[&partition].first, 4);
 }
+
+#[test]
+fn the_halves_of_a_key_change_carry_each_others_key_with_and_without_schema() {
+    for key in [|id: i64| format!(r#"{{"id":{id}}}"#), key_with_schema as fn(i64) -> String] {
+        let half = |offset, id, op: &str, value: &str, other: &str| {
+            let mut record = Record::new(offset, &key(id), value);
+            let header = if op == "d" { &mut record.new_key } else { &mut record.old_key };
+            *header = Some(other.to_owned());
+            record
+        };
+        let d = event("d", r#"{"id":1}"#, "null");
+        let c = event("c", "null", r#"{"id":2,"v":"__debezium_unavailable_value"}"#);
+        let records = [
+            create(0, 1),
+            half(1, 1, "d", &d, &key(2)),
+            half(2, 2, "c", &c, r#"{"id":1}"#),
+            half(3, 3, "c", &c.replace(r#""id":2"#, r#""id":3"#), "no key"),
+            half(4, 4, "c", &c.replace(r#""id":2"#, r#""id":4"#), r#"{"other":1}"#),
+        ];
+        let batch = decode(&mut decoder(), &records);
+        let moves = batch.changes[0].moves.as_ref().expect("key changes");
+        assert_eq!(moves.changes, [1, 2], "only what names a key of the table");
+        let keys = moves.keys.column(0).as_primitive::<arrow::datatypes::Int64Type>().values();
+        assert_eq!(keys.as_ref(), [2, 1]);
+        assert_eq!(cell(&batch.changes[0], 2, "v"), "ABSENT");
+    }
+}
+
+/// An update whose commit had this LSN before it, has this LSN itself, and was committed at this time.
+fn update_at(offset: i64, id: i64, (commit, lsn): (u64, u64), micros: i64) -> Record {
+    let value = event("u", "null", &format!(r#"{{"id":{id},"v":"x"}}"#))
+        .replace(r#""[null,\"1\"]""#, &format!(r#""[\"{commit}\",\"{lsn}\"]""#))
+        .replace("1700000000123456,", &format!("{micros},"))
+        .replace("\"lsn\":42", &format!("\"lsn\":{lsn}"));
+    Record::new(offset, &format!(r#"{{"id":{id}}}"#), &value)
+}
+
+#[test]
+fn what_the_source_sends_again_is_applied_and_counted_by_table() {
+    let mut decoder = decoder();
+    // Transactions overlap: LSNs go back, which is nothing special.
+    let sent = [((10, 30), 1), ((10, 31), 1), ((32, 20), 2), ((32, 33), 2)];
+    let records = |first: i64| {
+        let at = (first..).zip(sent);
+        at.map(|(offset, (pair, micros))| update_at(offset, pair.1 as i64, pair, micros)).collect::<Vec<_>>()
+    };
+    let batch = decode(&mut decoder, &records(0));
+    assert!(batch.duplicates.is_empty() && batch.regressions.is_empty(), "{batch:?}");
+    let mut again = records(4);
+    again.extend((8..1008).map(|offset| update_at(offset, 1000 + offset, (40, 50), 3)));
+    let batch = decode(&mut decoder, &again);
+    assert_eq!(batch.changes[0].len(), 1004, "all are applied, also those with one LSN");
+    assert_eq!(batch.duplicates.values().collect::<Vec<_>>(), [&4]);
+    assert_eq!(batch.duplicates.keys().next().unwrap().to_string(), "public.t");
+}
+
+#[test]
+fn a_source_that_goes_back_in_its_log_is_applied_and_reported_once() {
+    let mut decoder = decoder();
+    let before = update_at(0, 1, (1000, 1001), 50);
+    let after = [update_at(1, 1, (400, 401), 60), update_at(2, 2, (402, 403), 61)];
+    let batch = decode(&mut decoder, &[before, after[0].clone(), after[1].clone()]);
+    assert_eq!(batch.changes[0].len(), 3);
+    let places: Vec<_> = batch.regressions.iter().map(|each| (each.offset, each.from, each.to)).collect();
+    assert_eq!(places, [(1, 1000, 400)]);
+    assert!(batch.duplicates.is_empty(), "{:?}", batch.duplicates);
+}

@@ -34,6 +34,8 @@ struct Record {
     timestamp_ms: i64,
     key: Option<String>,
     value: Option<String>,
+    new_key: Option<String>,
+    old_key: Option<String>,
 }
 
 impl Record {
@@ -44,6 +46,8 @@ impl Record {
             timestamp_ms: 1_700_000_000_000,
             key: Some(key.to_owned()),
             value: Some(value.to_owned()),
+            new_key: None,
+            old_key: None,
         }
     }
 
@@ -59,8 +63,8 @@ impl Record {
             timestamp_ms: self.timestamp_ms,
             key: self.key.as_deref().map(str::as_bytes),
             value: self.value.as_deref().map(str::as_bytes),
-            new_key: None,
-            old_key: None,
+            new_key: self.new_key.as_deref().map(str::as_bytes),
+            old_key: self.old_key.as_deref().map(str::as_bytes),
         };
         decoder.push(record, &TopicIdentity::unknown())
     }

@@ -26,6 +26,8 @@ fn records(capture: &str) -> Vec<Record> {
                 timestamp_ms: recorded.ts,
                 key: recorded.key,
                 value: recorded.value,
+                new_key: None,
+                old_key: None,
             }
         })
         .collect()

@@ -195,8 +195,10 @@ fn the_placeholder_is_absent_in_columns_of_every_type() {
         r#""type":"string","name":"io.debezium.time.ZonedTimestamp""#,
         r#""type":"array","items":{"type":"string"}"#,
     ] {
-        for value in [text, bytes] {
-            assert_eq!(decoded_cell(field, value), Ok("ABSENT".to_owned()), "{field}: {value}");
+        assert_eq!(decoded_cell(field, text), Ok("ABSENT".to_owned()), "{field}");
+        // A text may be anything, also what the base64 of a short placeholder looks like.
+        if !field.starts_with(r#""type":"string""#) || field.contains("ZonedTimestamp") {
+            assert_eq!(decoded_cell(field, bytes), Ok("ABSENT".to_owned()), "{field}: {bytes}");
         }
     }
     for value in [
@@ -431,4 +433,17 @@ fn a_null_in_the_key_is_refused_because_no_row_can_be_found_by_it() {
 fn a_key_that_names_a_column_twice_is_refused() {
     let row = r#"{"id":1,"a":1}"#;
     assert_eq!(error_of(r#"{"id":1,"id":1}"#, &event("c", "null", row)), RecordErrorKind::MissingKey);
+}
+
+#[test]
+fn a_placeholder_that_a_columns_schema_names_counts_for_that_column() {
+    let fields = [
+        ("id", r#""type":"int64""#),
+        ("a", r#""type":"string","parameters":{"__debezium.unavailable.value.placeholder":"n/a"}"#),
+        ("b", r#""type":"string""#),
+        ("c", r#""type":"bytes","parameters":{"__debezium.unavailable.value.placeholder":"n/a"}"#),
+    ];
+    let row = r#"{"id":1,"a":"n/a","b":"n/a","c":"bi9h"}"#;
+    let batch = decode(&mut decoder(), &[create_with_schema(0, &fields, row)]);
+    assert_eq!(cells(&batch.changes[0]), [["1", "ABSENT", "n/a", "ABSENT"]]);
 }

@@ -84,6 +84,20 @@ impl DataFiles {
         })
     }
 
+    /// Stores rows in a file that is no data file of the table.
+    pub(super) async fn put_aside(&self, rows: RecordBatch) -> Result<String, LakeError> {
+        let encode = move || {
+            let mut writer = RowWriter::new(&rows.schema())?;
+            writer.write(&rows)?;
+            writer.finish()
+        };
+        let bytes = tokio::task::spawn_blocking(encode).await.map_err(|error| self.storage(&error))?;
+        let bytes = bytes.map_err(|error| self.storage(&error))?;
+        let path = format!("departed-{}.zstd.parquet", uuid::Uuid::new_v4());
+        self.put_at(&path, bytes).await?;
+        Ok(path)
+    }
+
     /// Stores a file.
     pub(super) async fn put_at(&self, path: &str, bytes: Vec<u8>) -> Result<(), LakeError> {
         self.store
@@ -128,7 +142,7 @@ impl DataFiles {
     }
 
     /// Reads some columns of the rows at `ordinals` (ascending), in that order.
-    pub(super) async fn rows(
+    pub(in crate::lake) async fn rows(
         &self,
         path: &str,
         columns: &SchemaRef,

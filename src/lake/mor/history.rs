@@ -167,7 +167,7 @@ impl MergeOnRead {
         let entry = txns(advances).fold(entry, |entry, txn| entry.txn(&txn)).into_bytes();
         let gone = addition.keys.at(completed.gone.iter().copied().map(Some));
         let (unresolved_absent, unknown_deletes) = (completed.unresolved_absent, completed.unknown_deletes);
-        let done = Done { unresolved_absent, unknown_deletes };
+        let done = Done { unresolved_absent, unknown_deletes, ..Done::default() };
         Ok(Prepared { entry, plan, written, written_keys, gone, done })
     }
 }

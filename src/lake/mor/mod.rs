@@ -10,6 +10,8 @@
 //! Invariants: a key has at most one live row; a commit of ours only ever deletes rows of files that are live at the
 //! version before; the Delta commit comes first, the index follows.
 
+mod aside;
+mod cells;
 pub(super) mod changes;
 mod compact;
 pub(super) mod files;
@@ -27,6 +29,7 @@ mod vectors;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use self::cells::{Cells, OriginPlaces, with_stored_cells};
 use self::compact::Compacted;
 pub(super) use self::compact::step_without_index;
 use self::files::stored_rows;
@@ -34,7 +37,7 @@ pub(super) use self::files::{DataFiles, RowWriter, bounds, writer_properties};
 use self::home::Home;
 use self::keys::{KeyCodec, Keys};
 use self::locate::{Locator, OwnCommit, identity};
-use self::plan::{Cells, Emptied, Plan, with_stored_cells};
+use self::plan::{Emptied, Plan};
 use self::vectors::Vectors;
 pub(super) use self::vectors::{path as vector_path, read as read_vector};
 use super::action::{Add, Entry};
@@ -46,7 +49,7 @@ use super::now_millis;
 use super::shape::Shape;
 use super::state::TableState;
 use super::table::{ATTEMPTS, Advance, Table, Writer, txns};
-use crate::change::{Folded, Policies, TableId, TablePolicy, TableSchema, Truncated, WriteMode};
+use crate::change::{Folded, Ledger, Policies, TableId, TablePolicy, TableSchema, Truncated, WriteMode};
 use crate::failpoint;
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
@@ -112,15 +115,17 @@ impl Upserts {
 pub(super) enum Upserted {
     /// The batch is in the table.
     Committed { done: Done, conflicts: u64 },
-    /// Another writer changed the table's definition: fold the batch again.
+    /// Another writer changed the table's definition or its ledger: fold the batch again.
     Changed,
 }
 
 /// What a commit met in the table.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Done {
-    /// Absent cells of rows that were not there: they are null.
+    /// Absent cells that are stored nowhere: they are null.
     pub(super) unresolved_absent: u64,
+    /// Rows and columns of those in the folded batch.
+    pub(super) unresolved: Vec<(usize, usize)>,
     /// Deletes of keys that were not there: nothing was done.
     pub(super) unknown_deletes: u64,
 }
@@ -146,6 +151,8 @@ struct Upsert<'a> {
     advances: &'a [Advance],
     upserted: Keys,
     deleted: Keys,
+    origins: Keys,
+    departing: Keys,
     files: DataFiles,
     /// The rows, once they are written; another attempt takes them over where they do not depend on stored rows.
     written: Option<Add>,
@@ -171,6 +178,9 @@ impl<'a> Upsert<'a> {
             advances,
             upserted: keys(&folded.rows)?,
             deleted: keys(&folded.deletes)?,
+            origins: keys_of_origins(codec, Some(folded)).map_err(refused)?,
+            departing: keys_of_origins(codec, folded.departing.as_deref().map(|departing| &departing.rows))
+                .map_err(refused)?,
             files: DataFiles { table: table.log.table().into(), store: table.log.files() },
             written: None,
             written_keys: None,
@@ -271,7 +281,7 @@ impl MergeOnRead {
             let committed = |done| Upserted::Committed { done, conflicts: u64::from(attempt) };
             if table.commit(prepared.entry.clone()).await? == Outcome::Committed {
                 failpoint::hit("lake.before_index");
-                let done = prepared.done;
+                let done = prepared.done.clone();
                 self.committed(table, &upsert, prepared);
                 return Ok(committed(done));
             }
@@ -279,7 +289,7 @@ impl MergeOnRead {
             if table.has(advances) {
                 return Ok(committed(Done::default()));
             }
-            if found.metadata {
+            if found.metadata || found.ledger {
                 return Ok(Upserted::Changed);
             }
         }
@@ -351,34 +361,41 @@ impl MergeOnRead {
         upsert: &mut Upsert<'_>,
         writer: &Writer,
     ) -> Result<Prepared, LakeError> {
-        let (plan, cuts) = self.find(table, upsert).await?;
+        let (plan, cuts, origins, departing) = self.find(table, upsert).await?;
+        let shape = upsert.shape;
+        let ledger = ledger_after(upsert, &departing).await?;
         let Cells { columns, depends, unresolved } =
-            with_stored_cells(upsert.folded, &plan, &upsert.files, upsert.shape).await?;
+            with_stored_cells((upsert.folded, shape), &plan, &origins, &upsert.files).await?;
         let mut unknown_deletes = upsert.folded.deletes.num_rows() - plan.without_successor();
         if upsert.written.is_none() || depends || upsert.folded.of_stored.is_some() {
             unknown_deletes += upsert.write(columns, &plan).await?;
         }
-        let entry = Entry::new("MERGE", &writer.id, now_millis());
+        let entry = Entry::of_batch("MERGE", &writer.id, now_millis(), &ledger.to_text());
         let entry = upsert.written.iter().fold(entry, Entry::add);
         let entry = upsert.with_changes(entry, &plan).await?;
         let (entry, plan) = plan.write_vectors(entry, &upsert.files).await?;
         let entry = txns(upsert.advances).fold(entry, |entry, txn| entry.txn(&txn)).into_bytes();
-        let done = Done { unresolved_absent: unresolved, unknown_deletes: unknown_deletes as u64 };
+        let done = Done {
+            unresolved_absent: unresolved.len() as u64,
+            unresolved,
+            unknown_deletes: unknown_deletes as u64,
+        };
         Ok(Prepared { entry, plan, cuts, done })
     }
 
-    /// The rows that go, as the index and the table's truncate say, and in a table without key the stacks that they are
-    /// taken from.
+    /// The rows that go, as the index and the table's truncate say, in a table without key the stacks that they are taken
+    /// from, and the places of the origins of cells of the batch's rows and of the departing ones.
     async fn find(
         &mut self,
         table: &Table,
         upsert: &Upsert<'_>,
-    ) -> Result<(Plan, Vec<(Box<[u8]>, u32)>), LakeError> {
+    ) -> Result<(Plan, Vec<(Box<[u8]>, u32)>, OriginPlaces, OriginPlaces), LakeError> {
+        let (mut origins, mut departing) = kept_aside(upsert).await?;
         let Some(locator) = self.locator.as_ref().filter(|_| !table.state.files().is_empty()) else {
-            return Ok((Plan::default(), Vec::new()));
+            return Ok((Plan::default(), Vec::new(), origins, departing));
         };
         let emptied = match upsert.folded.truncated {
-            Some(Truncated::All) => return Ok((Plan::everything(table), Vec::new())),
+            Some(Truncated::All) => return Ok((Plan::everything(table), Vec::new(), origins, departing)),
             Some(truncated) => scan::emptied(table, &upsert.files, truncated).await?,
             None => Emptied::new(),
         };
@@ -387,11 +404,15 @@ impl MergeOnRead {
             let found = stacks::find(table, locator, vectors, store, &upsert.deleted, &emptied).await?;
             let rows: Vec<_> = found.addresses.iter().copied().map(Some).collect();
             let plan = plan::resolve(table, locator, vectors, store, (&[], &rows), &emptied).await?;
-            return Ok((plan, found.cuts));
+            return Ok((plan, found.cuts, origins, departing));
         }
         let (upserted, deleted) = (locator.locate(&upsert.upserted)?, locator.locate(&upsert.deleted)?);
         let plan = plan::resolve(table, locator, vectors, store, (&upserted, &deleted), &emptied).await?;
-        Ok((plan, Vec::new()))
+        for (places, keys) in [(&mut origins, &upsert.origins), (&mut departing, &upsert.departing)] {
+            let addresses = locator.locate(keys)?;
+            places.stored = plan::live_places(table, locator, vectors, store, &addresses, &emptied).await?;
+        }
+        Ok((plan, Vec::new(), origins, departing))
     }
 
     /// Lets index and vectors follow a commit. The batch is in the table whatever happens here.
@@ -430,6 +451,36 @@ impl MergeOnRead {
             tracing::warn!(%error, "the key index could not follow a commit; it is opened again");
             self.locator = None;
         }
+    }
+}
+
+/// Where rows lie that were kept aside: those that the batch's rows take cells from, and those that departing rows do.
+async fn kept_aside(upsert: &Upsert<'_>) -> Result<(OriginPlaces, OriginPlaces), LakeError> {
+    let (mut origins, mut departing) = <(OriginPlaces, OriginPlaces)>::default();
+    let rows_departing = upsert.folded.departing.as_ref().map(|departing| &departing.rows);
+    for (places, folded) in [(&mut origins, Some(upsert.folded)), (&mut departing, rows_departing)] {
+        if let Some(of_rows) = folded.and_then(|folded| folded.origins.as_ref()) {
+            places.kept = upsert.files.places_aside(&of_rows.kept).await?;
+        }
+    }
+    Ok((origins, departing))
+}
+
+/// Keeps the departing rows aside, and says what the ledger is then.
+async fn ledger_after(upsert: &Upsert<'_>, departing: &OriginPlaces) -> Result<Ledger, LakeError> {
+    let Some(rows) = &upsert.folded.departing else {
+        return Ok(upsert.folded.ledger_with(std::iter::empty()));
+    };
+    let files = &upsert.files;
+    let cells = with_stored_cells((&rows.rows, upsert.shape), &Plan::default(), departing, files).await?;
+    let kept = files.keep_aside(rows, cells.columns, &cells.unresolved).await?;
+    Ok(upsert.folded.ledger_with(kept.into_iter()))
+}
+
+fn keys_of_origins(codec: &KeyCodec, folded: Option<&Folded>) -> Result<Keys, ArrowError> {
+    match folded.and_then(|folded| folded.origins.as_ref()) {
+        Some(origins) => codec.encode(origins.keys.columns()),
+        None => Ok(Keys::default()),
     }
 }
 

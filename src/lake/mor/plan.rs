@@ -1,13 +1,9 @@
-//! What a batch does to the files that are there: which rows go, and which of their cells the new rows keep.
+//! What a batch does to the files that are there: which rows go, and where those are that cells are kept of.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::compute::interleave;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use deltalake::ObjectStore;
-use futures::{FutureExt, StreamExt, TryStreamExt};
 use roaring::RoaringTreemap;
 use serde_json::Value;
 
@@ -15,13 +11,12 @@ use super::files::DataFiles;
 use super::locate::Locator;
 use super::rewrite;
 use super::vectors::{VectorFile, Vectors};
-use crate::change::{Folded, TableSchema};
+use crate::change::TableSchema;
 use crate::failpoint;
 use crate::lake::action::{Add, DeletionVector, Entry};
 use crate::lake::error::LakeError;
 use crate::lake::index::RowAddress;
 use crate::lake::now_millis;
-use crate::lake::schema::DELETED;
 use crate::lake::shape::Shape;
 use crate::lake::state::LiveFile;
 use crate::lake::table::Table;
@@ -55,6 +50,49 @@ pub(super) struct Touched {
 
 /// Stored rows that go whatever their key, by file: what a truncate takes of a table that has newer rows.
 pub(super) type Emptied = HashMap<String, RoaringTreemap>;
+
+/// A stored row: its file and its ordinal there.
+pub(in crate::lake) type Place = (String, u32);
+
+/// Where rows of the batch that nothing replaces find cells to keep: the live rows among what the index says, without those in
+/// `emptied`.
+pub(super) async fn live_places(
+    table: &Table,
+    locator: &Locator,
+    vectors: &mut Vectors,
+    store: &dyn ObjectStore,
+    addresses: &[Option<RowAddress>],
+    emptied: &Emptied,
+) -> Result<Vec<Option<Place>>, LakeError> {
+    let mut by_file: BTreeMap<u32, Vec<(u32, usize)>> = BTreeMap::new();
+    for (at, address) in addresses.iter().enumerate() {
+        if let Some(address) = address {
+            by_file.entry(address.file).or_default().push((address.row, at));
+        }
+    }
+    let live: Vec<(&str, &LiveFile, Vec<(u32, usize)>)> = by_file
+        .into_iter()
+        .filter_map(|(number, rows)| {
+            let path = locator.file(number)?;
+            Some((path, table.state.files().get(path)?, rows))
+        })
+        .collect();
+    let names = live.iter().map(|(path, file, _)| (*path, *file));
+    let deleted = vectors.of(table.log.table(), store, names).await?;
+    let mut places = vec![None; addresses.len()];
+    for ((path, _, rows), deleted) in live.into_iter().zip(deleted) {
+        let emptied = emptied.get(path);
+        for (row, at) in rows {
+            if emptied.is_some_and(|rows| rows.contains(u64::from(row))) {
+                continue;
+            }
+            if let Some(place) = places.get_mut(at).filter(|_| !deleted.contains(u64::from(row))) {
+                *place = Some((path.to_owned(), row));
+            }
+        }
+    }
+    Ok(places)
+}
 
 /// Finds the live rows among what the index says about the keys of a batch.
 ///
@@ -154,6 +192,13 @@ impl Touched {
 }
 
 impl Plan {
+    /// Rows of the batch that take the place of stored ones, with the file and ordinal of those.
+    pub(super) fn replaced(&self) -> impl Iterator<Item = (usize, &str, u32)> {
+        self.files.iter().flat_map(|touched| {
+            touched.rows.iter().filter_map(|&(row, by)| Some((by?, touched.path.as_str(), row)))
+        })
+    }
+
     /// All files go.
     pub(super) fn everything(table: &Table) -> Self {
         let files = table.state.files().iter().map(|(path, file)| Touched {
@@ -274,111 +319,4 @@ pub(super) fn with_vector(add: Add, physical: i64, vector: DeletionVector) -> Ad
     stats["numRecords"] = physical.into();
     stats["tightBounds"] = false.into();
     Add { stats: Some(stats.to_string()), deletion_vector: Some(vector), ..add }
-}
-
-/// The columns of a batch with absent cells filled in.
-pub(super) struct Cells {
-    pub(super) columns: Vec<ArrayRef>,
-    /// Whether there were absent cells: then the columns hold at one version of the table only.
-    pub(super) depends: bool,
-    /// Absent cells of rows that are not in the table.
-    pub(super) unresolved: u64,
-}
-
-/// Takes absent cells from the rows that the batch replaces.
-///
-/// A row that is marked as deleted is none: what comes after it replaces it whole. Only another delete keeps its cells.
-pub(super) async fn with_stored_cells(
-    folded: &Folded,
-    plan: &Plan,
-    files: &DataFiles,
-    shape: Shape,
-) -> Result<Cells, LakeError> {
-    let partial: Vec<usize> = (0..folded.absent.len())
-        .filter(|&column| folded.absent.get(column).is_some_and(Option::is_some))
-        .collect();
-    let mut columns = folded.rows.columns().to_vec();
-    if partial.is_empty() {
-        return Ok(Cells { columns, depends: false, unresolved: 0 });
-    }
-    let fields = partial.iter().filter_map(|&column| folded.schema.arrow().fields().get(column).cloned());
-    let mark = shape.keeps_deleted.then(|| Arc::new(Field::new(DELETED, DataType::Boolean, true)));
-    let wanted: SchemaRef = Arc::new(Schema::new(fields.chain(mark).collect::<Vec<_>>()));
-    let mut old = stored(folded, plan, files, &wanted).await?;
-    let of_stored = |row: usize| folded.of_stored.as_ref().is_some_and(|rows| rows.value(row));
-    if shape.keeps_deleted {
-        old.forget_deleted(of_stored);
-    }
-    let mut unresolved = 0;
-    for (at, &column) in partial.iter().enumerate() {
-        let Some((Some(mask), rows)) = folded.absent.get(column).zip(columns.get(column).cloned()) else {
-            continue;
-        };
-        let mut sources: Vec<&dyn Array> = vec![&*rows];
-        sources.extend(old.batches.iter().map(|batch| &**batch.column(at)));
-        let picked: Vec<(usize, usize)> = (0..rows.len())
-            .map(|row| {
-                if let Some(&(batch, place)) = old.places.get(&row).filter(|_| mask.value(row)) {
-                    return (batch + 1, place);
-                }
-                unresolved += u64::from(mask.value(row) && !of_stored(row));
-                (0, row)
-            })
-            .collect();
-        let filled = interleave(&sources, &picked)
-            .map_err(|error| LakeError::Refused(format!("stored cells of {}: {error}", files.table)))?;
-        if let Some(slot) = columns.get_mut(column) {
-            *slot = filled;
-        }
-    }
-    Ok(Cells { columns, depends: true, unresolved })
-}
-
-/// Old rows that have cells to keep.
-struct Stored {
-    batches: Vec<RecordBatch>,
-    /// Row of the batch to (which of `batches`, which row).
-    places: HashMap<usize, (usize, usize)>,
-}
-
-impl Stored {
-    /// Leaves out rows that are marked as deleted, but where `keep` says so of the row of the batch.
-    fn forget_deleted(&mut self, keep: impl Fn(usize) -> bool) {
-        let is_deleted = |batch: usize, place: usize| {
-            let marks = self.batches.get(batch).and_then(|batch| batch.column_by_name(DELETED));
-            marks
-                .and_then(|marks| marks.as_boolean_opt())
-                .is_some_and(|marks| marks.is_valid(place) && marks.value(place))
-        };
-        self.places.retain(|&row, &mut (batch, place)| keep(row) || !is_deleted(batch, place));
-    }
-}
-
-async fn stored(
-    folded: &Folded,
-    plan: &Plan,
-    files: &DataFiles,
-    columns: &SchemaRef,
-) -> Result<Stored, LakeError> {
-    let has_absent = |row: usize| folded.absent.iter().flatten().any(|mask| mask.value(row));
-    let wanted: Vec<(&str, Vec<(u32, usize)>)> = plan
-        .files
-        .iter()
-        .map(|touched| {
-            let replaced = touched.rows.iter().filter_map(|&(row, by)| Some((row, by?)));
-            (touched.path.as_str(), replaced.filter(|&(_, by)| has_absent(by)).collect::<Vec<_>>())
-        })
-        .filter(|(_, rows)| !rows.is_empty())
-        .collect();
-    let mut reads = Vec::with_capacity(wanted.len());
-    for (path, rows) in &wanted {
-        let ordinals: Vec<u32> = rows.iter().map(|(row, _)| *row).collect();
-        reads.push(async move { files.rows(path, columns, &ordinals).await }.boxed());
-    }
-    let batches: Vec<RecordBatch> = futures::stream::iter(reads).buffered(READERS).try_collect().await?;
-    let mut places = HashMap::new();
-    for (batch, (_, rows)) in wanted.iter().enumerate() {
-        places.extend(rows.iter().enumerate().map(|(place, &(_, by))| (by, (batch, place))));
-    }
-    Ok(Stored { batches, places })
 }

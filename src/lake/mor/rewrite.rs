@@ -11,12 +11,13 @@ use arrow::error::ArrowError;
 use futures::TryStreamExt;
 use roaring::RoaringTreemap;
 
+use super::cells::{Cells, OriginPlaces, with_stored_cells};
 use super::compact::live;
 use super::files::{self, DataFiles, RowWriter};
 use super::keys::KeyCodec;
-use super::plan::{self, Cells, Emptied, Plan, with_stored_cells};
+use super::plan::{self, Emptied, Plan};
 use super::vectors::Vectors;
-use super::{Done, Upsert, Upserted, scan};
+use super::{Done, Keys, Upsert, Upserted, kept_aside, ledger_after, scan};
 use crate::change::{Folded, TableSchema, Truncated};
 use crate::lake::action::{Add, Entry};
 use crate::lake::error::LakeError;
@@ -38,15 +39,16 @@ pub(in crate::lake) async fn upsert(
     let codec = KeyCodec::new(&folded.schema, &folded.compared);
     let mut upsert = Upsert::new(table, (folded, shape), advances, &codec)?;
     for attempt in 0..ATTEMPTS {
-        let plan = find(table, &codec, &upsert).await?;
+        let (plan, origins, departing) = find(table, &codec, &upsert).await?;
+        let ledger = ledger_after(&upsert, &departing).await?;
         let Cells { columns, depends, unresolved } =
-            with_stored_cells(folded, &plan, &upsert.files, shape).await?;
+            with_stored_cells((folded, shape), &plan, &origins, &upsert.files).await?;
         if upsert.written.is_none() || depends {
             upsert.write(columns, &plan).await?;
         }
         let unknown_deletes = (folded.deletes.num_rows() - plan.without_successor()) as u64;
-        let done = Done { unresolved_absent: unresolved, unknown_deletes };
-        let entry = Entry::new("MERGE", &writer.id, now_millis());
+        let done = Done { unresolved_absent: unresolved.len() as u64, unresolved, unknown_deletes };
+        let entry = Entry::of_batch("MERGE", &writer.id, now_millis(), &ledger.to_text());
         let entry = upsert.written.iter().fold(entry, Entry::add);
         let entry = upsert.with_changes(entry, &plan).await?;
         let entry = plan.write_files(entry, &upsert.files, (&folded.schema, shape)).await?;
@@ -59,28 +61,50 @@ pub(in crate::lake) async fn upsert(
         if table.has(advances) {
             return Ok(Upserted::Committed { done: Done::default(), conflicts });
         }
-        if found.metadata {
+        if found.metadata || found.ledger {
             return Ok(Upserted::Changed);
         }
     }
     Err(LakeError::Busy { table: table.log.table().to_owned(), attempts: ATTEMPTS })
 }
 
-async fn find(table: &Table, codec: &KeyCodec, upsert: &Upsert<'_>) -> Result<Plan, LakeError> {
+/// The rows that go, and the places of the origins of cells of the batch's rows and of the departing ones.
+async fn find(
+    table: &Table,
+    codec: &KeyCodec,
+    upsert: &Upsert<'_>,
+) -> Result<(Plan, OriginPlaces, OriginPlaces), LakeError> {
+    let (mut origins, mut departing) = kept_aside(upsert).await?;
     let emptied = match upsert.folded.truncated {
-        Some(Truncated::All) => return Ok(Plan::everything(table)),
+        Some(Truncated::All) => return Ok((Plan::everything(table), origins, departing)),
         Some(truncated) => scan::emptied(table, &upsert.files, truncated).await?,
         None => Emptied::new(),
     };
     let mut vectors = Vectors::new(VECTOR_MEMORY);
     let keys = (&upsert.upserted, &upsert.deleted);
     let found = scan::find(table, &upsert.files, &mut vectors, codec, keys, &emptied).await?;
+    let none = Keys::default();
+    for (places, keys) in [(&mut origins, &upsert.origins), (&mut departing, &upsert.departing)] {
+        if keys.len() == 0 {
+            continue;
+        }
+        let keys = (keys, &none);
+        places.stored = vec![None; keys.0.len()];
+        for (path, rows) in scan::find(table, &upsert.files, &mut vectors, codec, keys, &emptied).await? {
+            for (row, key) in rows {
+                if let Some(place) = key.and_then(|key| places.stored.get_mut(key)) {
+                    *place = Some((path.clone(), row));
+                }
+            }
+        }
+    }
     let mut going: BTreeMap<&str, Vec<plan::Going>> =
         emptied.keys().map(|path| (path.as_str(), Vec::new())).collect();
     for (path, rows) in &found {
         going.entry(path.as_str()).or_default().extend_from_slice(rows);
     }
-    plan::take(table, &mut vectors, &*upsert.files.store, going, &emptied).await
+    let plan = plan::take(table, &mut vectors, &*upsert.files.store, going, &emptied).await?;
+    Ok((plan, origins, departing))
 }
 
 /// Writes a file anew without the rows in `deleted`; `None` where no row is left.

@@ -164,6 +164,7 @@ pub(super) fn batch_of(
         partitions,
         offsets: events.iter().map(|event| event.offset).collect(),
         source_micros: vec![1_700_000_000_000_000; events.len()],
+        moves: None,
         lsns: vec![0; events.len()],
         truncates: Vec::new(),
     });

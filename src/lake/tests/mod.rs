@@ -8,6 +8,7 @@ mod current;
 mod figures;
 mod fixture;
 mod history;
+mod key_changes;
 mod model;
 mod quarantine;
 mod raw;

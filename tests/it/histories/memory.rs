@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use alluvium::change::{Batch, ChangeBatch, Folded, KnownSchemas, Progress, TableSchema, fold};
+use alluvium::change::{Batch, Candidate, ChangeBatch, Folded, KnownSchemas, Progress, TableSchema, fold};
 
 use super::reader::{Copy, Shown, text};
 
@@ -89,6 +89,19 @@ impl MemoryTable {
             self.count(folded, &names);
             return Ok(());
         }
+        let before = self.rows.clone();
+        // The first stored row under a list of former keys; the histories read here never cut a key change in two.
+        let inherited = |column: usize, row: usize| {
+            let origins = folded.origins.as_ref()?;
+            let list = origins.candidates_of(column, row)?;
+            Some(list.iter().find_map(|candidate| match candidate {
+                Candidate::Stored(at) => {
+                    let key = |name: &&str| text(&origins.keys, *at as usize, name);
+                    before.get(&keys.iter().map(key).collect::<Vec<_>>())
+                }
+                Candidate::Kept(_) => None,
+            }))
+        };
         let mut deleted = HashSet::new();
         for row in 0..folded.deletes.num_rows() {
             let key: Vec<_> = keys.iter().map(|name| text(&folded.deletes, row, name)).collect();
@@ -101,7 +114,7 @@ impl MemoryTable {
             let cell = |(column, name): (usize, &String)| {
                 let absent = folded.absent[column].as_ref().is_some_and(|mask| mask.value(row));
                 let cell = if absent {
-                    stored.and_then(|row| row.get(name).cloned().flatten())
+                    inherited(column, row).unwrap_or(stored).and_then(|row| row.get(name).cloned().flatten())
                 } else {
                     text(&folded.rows, row, name)
                 };

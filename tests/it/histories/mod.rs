@@ -62,7 +62,7 @@ fn check<C: Copy>(cases: u32, features: Features, copy: impl Fn() -> C) {
 }
 
 /// What the program does today.
-const TODAY: Features = Features { moves_keep_values: false, ..Features::ALL };
+const TODAY: Features = Features::ALL;
 
 #[test]
 fn random_histories_folded_in_batches_equal_the_source() {

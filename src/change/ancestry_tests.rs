@@ -1,0 +1,346 @@
+//! Key changes through the fold, against a source that is a map.
+//!
+//! A history is made by a source table whose rows are created, updated, deleted and given other keys; what is unchanged
+//! is left out of its events at random, as Postgres does with TOASTed values. The events go to partitions by key, are
+//! read in any order that keeps each partition's, and are folded in batches.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringArray};
+use arrow::buffer::BooleanBuffer;
+use arrow::datatypes::{Int64Type, Schema};
+use proptest::prelude::*;
+
+use super::{
+    Candidate, ChangeBatch, Column, ColumnType, DeleteMode, Folded, KeyMoves, Ledger, Operation, TableId,
+    TableSchema, fold, fold_onto,
+};
+
+type Row = [Option<String>; 2];
+type Table = BTreeMap<i64, Row>;
+
+#[derive(Debug, Clone)]
+struct Event {
+    operation: Operation,
+    key: i64,
+    /// The other key and the LSN, of half of a key change.
+    other: Option<(i64, i64)>,
+    /// `None` is absent.
+    cells: [Option<Option<String>>; 2],
+}
+
+/// What the source is told to do; what makes no sense at that moment it leaves out.
+#[derive(Debug, Clone)]
+enum Act {
+    Put(i64, Row, [bool; 2]),
+    Delete(i64),
+    Move(i64, i64, [bool; 2]),
+    Swap(i64, i64),
+}
+
+/// The key that a swap goes through.
+const TEMPORARY: i64 = -1;
+
+#[derive(Debug, Default)]
+struct Source {
+    table: Table,
+    events: Vec<Event>,
+}
+
+impl Source {
+    fn of(acts: &[Act]) -> Self {
+        let mut source = Self::default();
+        acts.iter().for_each(|act| source.act(act));
+        source
+    }
+
+    fn act(&mut self, act: &Act) {
+        let there = |key: &i64| self.table.contains_key(key);
+        match act {
+            Act::Put(key, new, unchanged) => {
+                let old = self.table.get(key).cloned();
+                let mut row = new.clone();
+                let mut cells = row.clone().map(Some);
+                if let Some(old) = &old {
+                    for at in (0..2).filter(|&at| unchanged[at]) {
+                        (row[at], cells[at]) = (old[at].clone(), None);
+                    }
+                }
+                let operation = if old.is_some() { Operation::Update } else { Operation::Create };
+                self.events.push(Event { operation, key: *key, other: None, cells });
+                self.table.insert(*key, row);
+            }
+            Act::Delete(key) if there(key) => {
+                self.table.remove(key);
+                self.deleted(*key, None);
+            }
+            Act::Move(from, to, absent) if there(from) && !there(to) => self.change_key(*from, *to, *absent),
+            Act::Swap(a, b) if a != b && there(a) && there(b) => {
+                for (from, to) in [(*a, TEMPORARY), (*b, *a), (TEMPORARY, *b)] {
+                    self.change_key(from, to, [true, true]);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn deleted(&mut self, key: i64, other: Option<(i64, i64)>) {
+        let cells = [Some(None), Some(None)];
+        self.events.push(Event { operation: Operation::Delete, key, other, cells });
+    }
+
+    fn change_key(&mut self, from: i64, to: i64, absent: [bool; 2]) {
+        let row = self.table.remove(&from).unwrap();
+        let lsn = self.events.len() as i64;
+        self.deleted(from, Some((to, lsn)));
+        let cells = [0, 1].map(|at| (!absent[at]).then(|| row[at].clone()));
+        self.events.push(Event { operation: Operation::Create, key: to, other: Some((from, lsn)), cells });
+        self.table.insert(to, row);
+    }
+}
+
+fn schema() -> Arc<TableSchema> {
+    let column = |name: &str, column_type| Column { name: name.into(), column_type, nullable: true };
+    let (key, text) = (column("id", ColumnType::Int64), |name| column(name, ColumnType::Text));
+    Arc::new(TableSchema::new(vec![key, text("a"), text("b")], vec![0]))
+}
+
+fn batch(events: &[Event]) -> ChangeBatch {
+    let schema = schema();
+    let cells = |at: usize| {
+        let values = events.iter().map(|event| event.cells[at].clone().flatten());
+        Arc::new(values.collect::<StringArray>())
+    };
+    let mask = |at: usize| {
+        let mask: BooleanBuffer = events.iter().map(|event| event.cells[at].is_none()).collect();
+        (mask.count_set_bits() > 0).then_some(mask)
+    };
+    let keys = Arc::new(events.iter().map(|event| event.key).collect::<Int64Array>());
+    let rows = RecordBatch::try_new(schema.arrow().clone(), vec![keys, cells(0), cells(1)]).unwrap();
+    let halves: Vec<(u32, (i64, i64))> =
+        (0..).zip(events).filter_map(|(at, event)| Some((at, event.other?))).collect();
+    let key_schema = Arc::new(Schema::new(vec![schema.arrow().field(0).clone()]));
+    let others = Arc::new(halves.iter().map(|(_, (key, _))| *key).collect::<Int64Array>());
+    ChangeBatch {
+        table: TableId::new("db", "public", "t"),
+        operations: events.iter().map(|event| event.operation).collect(),
+        rows,
+        absent: vec![None, mask(0), mask(1)],
+        partitions: vec![0; events.len()],
+        offsets: (0..events.len() as i64).collect(),
+        source_micros: vec![0; events.len()],
+        lsns: vec![0; events.len()],
+        truncates: Vec::new(),
+        moves: (!halves.is_empty()).then(|| KeyMoves {
+            changes: halves.iter().map(|(at, _)| *at).collect(),
+            keys: RecordBatch::try_new(key_schema, vec![others]).unwrap(),
+            lsns: halves.iter().map(|(_, (_, lsn))| Some(*lsn)).collect(),
+        }),
+        schema,
+    }
+}
+
+/// A sink: what it stores, and what it keeps for key changes that are half done.
+#[derive(Debug, Default, Clone)]
+struct Sink {
+    table: Table,
+    ledger: Ledger,
+    kept: BTreeMap<String, Row>,
+    /// Cells that were nowhere.
+    unresolved: usize,
+}
+
+impl Sink {
+    fn of(table: &Table) -> Self {
+        Self { table: table.clone(), ..Self::default() }
+    }
+
+    fn apply(&mut self, events: &[Event]) {
+        let folded =
+            fold_onto(DeleteMode::Hard, &schema(), &[&batch(events)], |_, _| true, &self.ledger).unwrap();
+        let mut names = Vec::new();
+        for departing in folded.departing.iter() {
+            for row in 0..departing.rows.rows.num_rows() {
+                let cells = [1, 2].map(|column| self.cell(&departing.rows, row, column));
+                let lost =
+                    cells.contains(&None) || departing.rows.unresolved.iter().any(|(at, _)| *at == row);
+                let name = format!("{} of {row}", self.kept.len());
+                names.push((!lost).then(|| name.clone()));
+                self.kept.insert(name, cells.map(Option::flatten));
+            }
+        }
+        let rows: Vec<(i64, Row)> = (0..folded.rows.num_rows())
+            .map(|row| {
+                let key = folded.rows.column(0).as_primitive::<Int64Type>().value(row);
+                let cells = [1, 2].map(|column| self.cell(&folded, row, column));
+                self.unresolved += cells.iter().filter(|cell| cell.is_none()).count();
+                (key, cells.map(Option::flatten))
+            })
+            .collect();
+        self.unresolved += folded.unresolved.len();
+        for key in folded.deletes.column(0).as_primitive::<Int64Type>().values() {
+            self.table.remove(key);
+        }
+        self.table.extend(rows);
+        let ledger = folded.ledger_with(names.into_iter());
+        self.ledger = Ledger::from_text(&ledger.to_text());
+    }
+
+    /// A cell of a folded row; `None` where it is stored nowhere.
+    fn cell(&self, folded: &Folded, row: usize, column: usize) -> Option<Option<String>> {
+        if !folded.absent[column].as_ref().is_some_and(|mask| mask.value(row)) {
+            let values = folded.rows.column(column).as_string::<i32>();
+            return Some((!values.is_null(row)).then(|| values.value(row).to_owned()));
+        }
+        let origins = folded.origins.as_ref();
+        let from = match origins.and_then(|origins| origins.candidates_of(column, row)) {
+            None => self.table.get(&folded.rows.column(0).as_primitive::<Int64Type>().value(row)),
+            Some(list) => {
+                let origins = origins.unwrap();
+                let keys = origins.keys.column(0).as_primitive::<Int64Type>().values();
+                list.iter().find_map(|candidate| match *candidate {
+                    Candidate::Stored(at) => self.table.get(&keys[at as usize]),
+                    Candidate::Kept(at) => self.kept.get(&origins.kept[at as usize]),
+                })
+            }
+        };
+        from.map(|row| row[column - 1].clone())
+    }
+}
+
+fn folded(stored: &Table, events: &[Event]) -> Table {
+    let mut sink = Sink::of(stored);
+    sink.apply(events);
+    assert_eq!(sink.unresolved, 0, "cells are nowhere: {events:?}");
+    sink.table
+}
+
+/// The events in another order: each partition's own is kept, `turns` says whose turn it is.
+fn interleaved(events: &[Event], partitions: usize, turns: &[usize]) -> Vec<Event> {
+    let mut queues = vec![VecDeque::new(); partitions];
+    for event in events {
+        queues[event.key.rem_euclid(partitions as i64) as usize].push_back(event.clone());
+    }
+    let mut out = Vec::new();
+    let mut turns = turns.iter().cycle();
+    while out.len() < events.len() {
+        let first = *turns.next().unwrap();
+        let at = (0..partitions).map(|at| (first + at) % partitions).find(|&at| !queues[at].is_empty());
+        out.extend(queues[at.unwrap()].pop_front());
+    }
+    out
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let cell = prop::option::weighted(0.8, "[a-z]");
+    let row = (cell.clone(), cell).prop_map(|(a, b)| [a, b]);
+    let flags = || (any::<bool>(), any::<bool>()).prop_map(|(a, b)| [a, b]);
+    let act = prop_oneof![
+        4 => (0..5i64, row, flags()).prop_map(|(key, row, flags)| Act::Put(key, row, flags)),
+        1 => (0..5i64).prop_map(Act::Delete),
+        4 => (0..5i64, 0..5i64, flags()).prop_map(|(from, to, flags)| Act::Move(from, to, flags)),
+        1 => (0..5i64, 0..5i64).prop_map(|(a, b)| Act::Swap(a, b)),
+    ];
+    prop::collection::vec(act, 0..30)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn unchanged_values_follow_their_row_through_its_keys(
+        before in acts(),
+        acts in acts(),
+        partitions in 1..4usize,
+        turns in prop::collection::vec(0..3usize, 1..40),
+    ) {
+        let mut source = Source::of(&before);
+        let stored = source.table.clone();
+        source.events.clear();
+        acts.iter().for_each(|act| source.act(act));
+        let read = interleaved(&source.events, partitions, &turns);
+        prop_assert_eq!(folded(&stored, &read), source.table);
+    }
+
+    #[test]
+    fn key_changes_that_are_cut_in_two_anywhere_end_as_if_they_were_whole(
+        before in acts(),
+        acts in acts(),
+        partitions in 1..2usize,
+        turns in prop::collection::vec(0..3usize, 1..40),
+        cuts in prop::collection::vec(0..60usize, 0..8),
+    ) {
+        let mut source = Source::of(&before);
+        let mut sink = Sink::of(&source.table);
+        source.events.clear();
+        acts.iter().for_each(|act| source.act(act));
+        let read = interleaved(&source.events, partitions, &turns);
+        let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(read.len())).collect();
+        cuts.extend([0, read.len()]);
+        cuts.sort_unstable();
+        for cut in cuts.windows(2) {
+            sink.apply(&read[cut[0]..cut[1]]);
+        }
+        prop_assert_eq!(&sink.table, &source.table, "read as {:?}", read);
+        prop_assert!(partitions > 1 || sink.unresolved == 0);
+        prop_assert!(partitions > 1 || sink.ledger.is_empty(), "left: {:?}", sink.ledger);
+    }
+}
+
+fn put(key: i64, a: &str) -> Act {
+    Act::Put(key, [Some(a.to_owned()), None], [false, false])
+}
+
+#[test]
+fn a_chain_of_keys_and_a_swap_keep_their_values_within_a_batch() {
+    let mut source = Source::of(&[put(1, "one"), put(4, "four")]);
+    let stored = source.table.clone();
+    source.events.clear();
+    let absent = [true, true];
+    for act in [Act::Move(1, 2, absent), Act::Move(2, 3, absent), Act::Swap(3, 4)] {
+        source.act(&act);
+    }
+    let table = folded(&stored, &source.events);
+    assert_eq!(table, source.table);
+    assert_eq!((table[&3][0].as_deref(), table[&4][0].as_deref()), (Some("four"), Some("one")));
+}
+
+#[test]
+fn a_row_created_anew_under_a_deleted_key_inherits_nothing_without_the_header() {
+    let mut source = Source::of(&[put(1, "one")]);
+    source.events.clear();
+    source.act(&Act::Move(1, 2, [true, true]));
+    source.events[1].other = None;
+    let folded = fold(&schema(), &[&batch(&source.events)], |_, _| true).unwrap();
+    assert!(folded.origins.is_none(), "{folded:?}");
+}
+
+#[test]
+fn a_repeated_create_keeps_the_row_that_is_there_and_takes_none_of_a_newer_row_under_its_old_key() {
+    let stored: Table = [(1, "newer"), (2, "moved")].map(|(key, a)| (key, [Some(a.to_owned()), None])).into();
+    let mut source = Source { table: [(1, [None, None])].into(), events: Vec::new() };
+    source.act(&Act::Move(1, 2, [true, false]));
+    let table = folded(&stored, &source.events);
+    assert_eq!(table[&2][0].as_deref(), Some("moved"));
+}
+
+#[test]
+fn headers_that_go_round_in_a_circle_end_as_unresolved() {
+    let half = |operation, key, other| {
+        let absent = [None, None];
+        let cells = if operation == Operation::Create { absent } else { [Some(None), Some(None)] };
+        Event { operation, key, other: Some((other, 0)), cells }
+    };
+    let events = [
+        half(Operation::Create, 2, 1),
+        half(Operation::Delete, 2, 1),
+        half(Operation::Create, 1, 2),
+        half(Operation::Delete, 1, 2),
+        half(Operation::Create, 2, 1),
+    ];
+    let folded = fold(&schema(), &[&batch(&events)], |_, _| true).unwrap();
+    assert_eq!(folded.rows.num_rows(), 1, "{folded:?}");
+}

@@ -1,0 +1,173 @@
+//! The order of the source, watched and never acted upon: which records were sent twice, and where the log of the source
+//! began anew.
+//!
+//! `source.sequence` is the pair of the last commit's LSN and the event's own. Transactions are decoded in the order of
+//! their commits, so LSNs alone go back wherever transactions overlap; the pair never does, within one history of the
+//! source. A pair that goes back is a repetition, if its commit time does not lie behind all that was seen; else the
+//! source goes on from an earlier point of its log (a failover, a restored slot), and from there on counts anew. Several
+//! events may have one pair (a key change, a COPY): of those only one with the same key and operation is a repetition.
+//!
+//! What is remembered is one pair a partition, the newest commit time, and the keys of the records with that pair. It is
+//! forgotten when the partition is assigned anew, so that records which *we* read again are not counted.
+
+use std::collections::HashSet;
+use std::collections::hash_map::DefaultHasher;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, Visitor};
+
+use crate::change::Operation;
+
+/// Keys that are remembered of one pair. A COPY writes no more rows than fit into a page with one LSN.
+const MOST_KEYS: usize = 10_000;
+
+/// `source.sequence`: last commit's LSN and the event's own; `None` where either is missing or not a number.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sequence(pub(super) Option<(u64, u64)>);
+
+impl Sequence {
+    /// From `["<last commit>","<event>"]`.
+    fn parse(text: &str) -> Option<(u64, u64)> {
+        let (commit, event) = text.trim().strip_prefix('[')?.strip_suffix(']')?.split_once(',')?;
+        let number = |text: &str| text.trim().trim_matches('"').parse().ok();
+        Some((number(commit)?, number(event)?))
+    }
+}
+
+impl<'de> Deserialize<'de> for Sequence {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct SequenceVisitor;
+        impl Visitor<'_> for SequenceVisitor {
+            type Value = Sequence;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text or null")
+            }
+
+            fn visit_str<E: Error>(self, value: &str) -> Result<Sequence, E> {
+                Ok(Sequence(Sequence::parse(value)))
+            }
+
+            fn visit_unit<E: Error>(self) -> Result<Sequence, E> {
+                Ok(Sequence(None))
+            }
+        }
+        deserializer.deserialize_any(SequenceVisitor)
+    }
+}
+
+/// What the order says of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// Nothing.
+    New,
+    /// The source has sent it before.
+    Again,
+    /// The source went back: the commit LSN it was at, and the one it is at now.
+    WentBack { from: u64, to: u64 },
+}
+
+/// One partition's newest place in the source's order.
+#[derive(Debug, Default)]
+pub(super) struct Order {
+    newest: Option<(u64, u64)>,
+    newest_micros: i64,
+    key: u64,
+    more_keys: HashSet<u64>,
+}
+
+impl Order {
+    /// Looks at the next record of the partition: a streamed change.
+    pub(super) fn look(
+        &mut self,
+        sequence: Sequence,
+        micros: Option<i64>,
+        operation: Operation,
+        key: Option<&[u8]>,
+    ) -> Seen {
+        let (Some(pair), Some(micros)) = (sequence.0, micros) else { return Seen::New };
+        let identity = {
+            let mut hasher = DefaultHasher::new();
+            (key, operation).hash(&mut hasher);
+            hasher.finish()
+        };
+        let newest = self.newest.unwrap_or_default();
+        let seen = if pair == newest {
+            let known = self.key == identity || self.more_keys.contains(&identity);
+            if key.is_some() && known {
+                return Seen::Again;
+            }
+            if self.more_keys.len() < MOST_KEYS {
+                self.more_keys.insert(identity);
+            }
+            self.newest_micros = self.newest_micros.max(micros);
+            return Seen::New;
+        } else if pair > newest {
+            Seen::New
+        } else if micros <= self.newest_micros {
+            return Seen::Again;
+        } else {
+            Seen::WentBack { from: newest.0, to: pair.0 }
+        };
+        self.newest = Some(pair);
+        self.newest_micros = self.newest_micros.max(micros);
+        self.key = identity;
+        self.more_keys.clear();
+        seen
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(order: &mut Order, pair: (u64, u64), micros: i64, key: &str) -> Seen {
+        order.look(Sequence(Some(pair)), Some(micros), Operation::Update, Some(key.as_bytes()))
+    }
+
+    #[test]
+    fn the_pair_is_read_from_debeziums_text_and_nothing_is_made_of_half_a_pair() {
+        assert_eq!(Sequence::parse(r#"["24023119","24023128"]"#), Some((24_023_119, 24_023_128)));
+        assert_eq!(Sequence::parse(r#"[null,"24023128"]"#), None);
+        assert_eq!(Sequence::parse("7"), None);
+    }
+
+    #[test]
+    fn transactions_that_overlap_go_back_in_lsn_and_are_new() {
+        let mut order = Order::default();
+        for (at, pair) in (0..).zip([(10, 30), (10, 31), (32, 20), (32, 33)]) {
+            assert_eq!(look(&mut order, pair, at, "k"), Seen::New, "{pair:?}");
+        }
+    }
+
+    #[test]
+    fn each_record_of_a_repetition_is_seen_again_and_what_follows_is_new() {
+        let mut order = Order::default();
+        let sent: Vec<_> = (1..=100).map(|at| ((at / 3, at), at as i64)).collect();
+        sent.iter().for_each(|&(pair, micros)| assert_eq!(look(&mut order, pair, micros, "k"), Seen::New));
+        for &(pair, micros) in sent.iter().skip(40) {
+            assert_eq!(look(&mut order, pair, micros, "k"), Seen::Again, "{pair:?}");
+        }
+        assert_eq!(look(&mut order, (50, 101), 101, "k"), Seen::New);
+    }
+
+    #[test]
+    fn rows_of_one_copy_are_all_new_and_seen_again_when_they_come_twice() {
+        let mut order = Order::default();
+        for expected in [Seen::New, Seen::Again] {
+            for row in 0..1000 {
+                assert_eq!(look(&mut order, (5, 7), 1, &row.to_string()), expected, "row {row}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_log_that_begins_anew_is_said_once() {
+        let mut order = Order::default();
+        assert_eq!(look(&mut order, (1000, 1001), 50, "k"), Seen::New);
+        assert_eq!(look(&mut order, (400, 401), 60, "k"), Seen::WentBack { from: 1000, to: 400 });
+        assert_eq!(look(&mut order, (402, 403), 61, "k"), Seen::New);
+    }
+}

@@ -1,0 +1,259 @@
+//! Copy-on-write: cells that a batch leaves as they are, looked up by the library before it merges.
+//!
+//! A merge keeps the value of the row that it matches by itself. What it cannot see is the row of a former key, and that a
+//! row is not there whose cells are to be kept: both are read here, at the very version that the merge starts from.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanBufferBuilder, Int64Array, RecordBatch, UInt32Array};
+use arrow::compute::{cast, concat, interleave, take};
+use arrow::datatypes::{Field, Int64Type, Schema};
+use arrow::error::ArrowError;
+use deltalake::datafusion::functions::expr_fn::coalesce;
+use deltalake::datafusion::logical_expr::{Expr, JoinType, lit};
+use deltalake::datafusion::prelude::SessionContext;
+use deltalake::delta_datafusion::create_session_state_with_spill_config;
+use deltalake::{DeltaResult, DeltaTable};
+
+use super::error::LakeError;
+use super::mor::DataFiles;
+use super::schema::DELETED;
+use super::shape::Shape;
+use super::upsert::{RESERVED, same_key, source_column, target_column};
+use crate::change::{Candidate, Folded, Ledger};
+
+/// Column with the number of a key.
+const NUMBER: &str = "__alluvium_number";
+
+/// Settles `folded` and the rows that depart with it, which are kept aside, against the version that `table` stands at.
+pub(super) async fn settle_all(
+    table: &DeltaTable,
+    (folded, shape): (&Folded, Shape),
+    files: &DataFiles,
+    memory: usize,
+) -> Result<(Settled, Ledger), LakeError> {
+    let settled = settle(table, (folded, shape), files, memory).await?;
+    let Some(departing) = &folded.departing else {
+        return Ok((settled, folded.ledger_with(std::iter::empty())));
+    };
+    let of_departing = settle(table, (&departing.rows, shape), files, memory).await?;
+    let columns = of_departing.folded.rows.columns().to_vec();
+    let kept = files.keep_aside(departing, columns, &of_departing.unresolved).await?;
+    Ok((settled, folded.ledger_with(kept.into_iter())))
+}
+
+/// A batch whose absent cells are all in the rows that a merge replaces.
+pub(super) struct Settled {
+    pub(super) folded: Folded,
+    /// Row and column of cells that are stored nowhere.
+    pub(super) unresolved: Vec<(usize, usize)>,
+}
+
+/// Settles `folded` against the version that `table` stands at.
+async fn settle(
+    table: &DeltaTable,
+    (folded, shape): (&Folded, Shape),
+    files: &DataFiles,
+    memory: usize,
+) -> Result<Settled, LakeError> {
+    if folded.absent.iter().all(Option::is_none) {
+        return Ok(Settled { folded: folded.clone(), unresolved: Vec::new() });
+    }
+    let refused = |error: ArrowError| LakeError::Refused(format!("stored cells of {}: {error}", files.table));
+    let lookup = Lookup::of(folded).map_err(refused)?;
+    let mut found = lookup
+        .read(table, (folded, shape), memory)
+        .await
+        .map_err(|error| LakeError::delta(&files.table, &error))?;
+    found.kept = lookup.read_kept(folded, files).await?;
+    settled(folded, &lookup, &found).map_err(refused)
+}
+
+/// Keys to look for, numbered: first those of rows with absent cells, then those of origins.
+struct Lookup {
+    keys: RecordBatch,
+    /// By row of the batch, the number of its own key.
+    own: HashMap<usize, i64>,
+    /// The number of the first key of the origins.
+    first_origin: i64,
+    /// Columns whose cells are read.
+    columns: Vec<usize>,
+}
+
+/// The stored rows that there are, by number.
+struct Found {
+    /// The columns of [`Lookup::columns`].
+    columns: Vec<ArrayRef>,
+    rows: HashMap<i64, usize>,
+    /// Rows kept aside with the same columns, one a name of the origins, as far as they are there.
+    kept: Vec<Option<RecordBatch>>,
+}
+
+impl Lookup {
+    fn of(folded: &Folded) -> Result<Self, ArrowError> {
+        let rows = folded.rows.num_rows();
+        let has_absent = |row: &usize| folded.absent.iter().flatten().any(|mask| mask.value(*row));
+        let partial: Vec<usize> = (0..rows).filter(has_absent).collect();
+        let indices: UInt32Array = partial.iter().map(|&row| row as u32).collect();
+        let mut fields = vec![Field::new(NUMBER, arrow::datatypes::DataType::Int64, false)];
+        let mut columns: Vec<ArrayRef> = Vec::new();
+        let origins = folded.origins.as_ref();
+        for (at, &key) in folded.schema.key().iter().enumerate() {
+            let own = take(folded.rows.column(key), &indices, None)?;
+            fields.push(folded.schema.arrow().field(key).clone());
+            columns.push(match origins.and_then(|origins| origins.keys.columns().get(at)) {
+                Some(origin) => concat(&[own.as_ref(), origin.as_ref()])?,
+                None => own,
+            });
+        }
+        let total = columns.first().map_or(0, |column| column.len() as i64);
+        columns.insert(0, Arc::new(Int64Array::from_iter_values(0..total)));
+        let with_cells = |column: &usize| folded.absent.get(*column).is_some_and(Option::is_some);
+        Ok(Self {
+            keys: RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?,
+            first_origin: partial.len() as i64,
+            own: partial.into_iter().zip(0..).collect(),
+            columns: if origins.is_some() {
+                (0..folded.absent.len()).filter(with_cells).collect()
+            } else {
+                Vec::new()
+            },
+        })
+    }
+
+    async fn read(
+        &self,
+        table: &DeltaTable,
+        (folded, shape): (&Folded, Shape),
+        memory: usize,
+    ) -> DeltaResult<Found> {
+        let session =
+            SessionContext::new_with_state(create_session_state_with_spill_config(Some(memory), None));
+        let provider = table.table_provider().await?;
+        let source = session.read_batch(self.keys.clone())?.alias("source")?;
+        let target = session.read_table(provider)?.alias("target")?;
+        let schema = &folded.schema;
+        let key = schema.key().iter().filter_map(|&index| schema.columns().get(index)).map(same_key);
+        let mut wanted: Vec<Expr> = vec![source_column(NUMBER)];
+        for &column in &self.columns {
+            let name = schema.columns().get(column).map_or("", |column| column.name.as_ref());
+            // A name of its own: the key of the other side may have the same.
+            wanted.push(target_column(name).alias(format!("{RESERVED}cell_{column}")));
+        }
+        let mut joined = source.join_on(target, JoinType::Inner, key)?;
+        if shape.keeps_deleted {
+            // A row that is marked as deleted is none.
+            joined =
+                joined.filter(Expr::Not(Box::new(coalesce(vec![target_column(DELETED), lit(false)]))))?;
+        }
+        let batches = joined.select(wanted)?.collect().await?;
+        let mut parts: Vec<Vec<ArrayRef>> = vec![Vec::new(); self.columns.len()];
+        let (mut rows, mut first) = (HashMap::new(), 0);
+        for batch in &batches {
+            let numbers = batch.column(0).as_primitive::<Int64Type>();
+            rows.extend(numbers.values().iter().copied().zip(first..));
+            first += batch.num_rows();
+            for ((part, cells), &column) in
+                parts.iter_mut().zip(batch.columns().iter().skip(1)).zip(&self.columns)
+            {
+                part.push(cast(cells, schema.arrow().field(column).data_type())?);
+            }
+        }
+        let columns = parts.iter().zip(&self.columns).map(|(parts, &column)| {
+            let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
+            if parts.is_empty() {
+                return Ok(arrow::array::new_empty_array(schema.arrow().field(column).data_type()));
+            }
+            concat(&parts)
+        });
+        Ok(Found { columns: columns.collect::<Result<_, _>>()?, rows, kept: Vec::new() })
+    }
+
+    async fn read_kept(
+        &self,
+        folded: &Folded,
+        files: &DataFiles,
+    ) -> Result<Vec<Option<RecordBatch>>, LakeError> {
+        let Some(origins) = &folded.origins else { return Ok(Vec::new()) };
+        let fields = self.columns.iter().map(|&column| folded.schema.arrow().field(column).clone());
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<Field>>()));
+        let mut kept = Vec::with_capacity(origins.kept.len());
+        for place in files.places_aside(&origins.kept).await? {
+            kept.push(match place {
+                Some((path, row)) => Some(files.rows(&path, &schema, &[row]).await?),
+                None => None,
+            });
+        }
+        Ok(kept)
+    }
+}
+
+impl Found {
+    /// Which source a cell is taken from, and the row in it: behind the batch itself come the stored rows, then those
+    /// kept aside.
+    fn place(&self, lookup: &Lookup, candidate: Candidate) -> Option<(usize, usize)> {
+        match candidate {
+            Candidate::Stored(key) => {
+                let row = self.rows.get(&(lookup.first_origin + i64::from(key)))?;
+                Some((1, *row))
+            }
+            Candidate::Kept(name) => {
+                self.kept.get(name as usize)?.as_ref()?;
+                Some((2 + name as usize, 0))
+            }
+        }
+    }
+}
+
+fn settled(folded: &Folded, lookup: &Lookup, found: &Found) -> Result<Settled, ArrowError> {
+    let mut settled = folded.clone();
+    let mut unresolved = Vec::new();
+    let mut columns = folded.rows.columns().to_vec();
+    for (column, mask) in folded.absent.iter().enumerate() {
+        let Some(mask) = mask else { continue };
+        let mut kept = BooleanBufferBuilder::new(mask.len());
+        let mut picked = Vec::with_capacity(mask.len());
+        for row in 0..mask.len() {
+            let mut pick = (0, row);
+            let mut keep = false;
+            if mask.value(row) {
+                let origins = folded.origins.as_ref().and_then(|origins| origins.candidates_of(column, row));
+                let at = match origins {
+                    Some(list) => list.iter().find_map(|candidate| found.place(lookup, *candidate)),
+                    None => {
+                        keep = true;
+                        let own = lookup.own.get(&row).and_then(|number| found.rows.get(number));
+                        own.map(|_| pick)
+                    }
+                };
+                match at {
+                    Some(at) => pick = at,
+                    // A delete keeps the cells of a row that is marked already, and without one it is not written.
+                    None if folded.of_stored.as_ref().is_some_and(|rows| rows.value(row)) => {}
+                    None => unresolved.push((row, column)),
+                }
+            }
+            kept.append(keep);
+            picked.push(pick);
+        }
+        if let Some(at) = lookup.columns.iter().position(|known| *known == column)
+            && let (Some(slot), Some(cells)) = (columns.get_mut(column), found.columns.get(at))
+        {
+            let empty = arrow::array::new_empty_array(slot.data_type());
+            let mut sources: Vec<&dyn Array> = vec![slot.as_ref(), cells.as_ref()];
+            sources.extend(found.kept.iter().map(|kept| {
+                kept.as_ref().and_then(|kept| kept.columns().get(at)).map_or(empty.as_ref(), AsRef::as_ref)
+            }));
+            let filled = interleave(&sources, &picked)?;
+            *slot = filled;
+        }
+        let kept = kept.finish();
+        if let Some(slot) = settled.absent.get_mut(column) {
+            *slot = (kept.count_set_bits() > 0).then_some(kept);
+        }
+    }
+    settled.rows = RecordBatch::try_new(folded.rows.schema(), columns)?;
+    settled.origins = None;
+    Ok(Settled { folded: settled, unresolved })
+}

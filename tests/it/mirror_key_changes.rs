@@ -1,0 +1,172 @@
+//! Rows of a mirror whose key changes while a TOASTed value does not.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::sync::Arc;
+
+use alluvium::change::{Batch, ChangeBatch, CommitReport, KeyMoves, Operation, Sink};
+use alluvium::mirror::{Mirror, MirrorOptions};
+use arrow::array::{Int32Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema};
+use tokio_postgres::Client;
+
+use super::mirror_changes::{Item, batch, gone, item_changes, put, put_without_note};
+use super::postgres_server::Database;
+
+/// Halves of key changes: index, the other key, LSN.
+type Halves<'a> = &'a [(u32, i32, i64)];
+
+/// Where `t.a` and `t.b` stand; both feed the table, as two partitions would.
+struct Written {
+    database: Database,
+    client: Client,
+    mirror: Mirror,
+    next: [i64; 2],
+}
+
+impl Written {
+    async fn with(rows: &[Item<'_>]) -> Self {
+        let database = Database::create().await;
+        let client = database.connect().await;
+        let mirror = loaded(&database.url()).await;
+        let mut written = Self { database, client, mirror, next: [0, 0] };
+        written.commit(0, rows, &[]).await;
+        written
+    }
+
+    async fn commit(&mut self, partition: usize, rows: &[Item<'_>], halves: Halves<'_>) -> CommitReport {
+        let first = self.next[partition];
+        self.next[partition] += rows.len() as i64;
+        let changes = moving(item_changes("items", first, rows), halves);
+        let topic = ["t.a", "t.b"][partition];
+        let batch: Batch = batch(vec![(topic, first, self.next[partition], vec![changes])]);
+        let report = self.mirror.commit(&batch).await.unwrap();
+        assert!(report.stopped.is_empty(), "{:?}", report.stopped);
+        report
+    }
+
+    /// As after a crash: nothing is known but what is stored.
+    async fn restart(&mut self) {
+        self.mirror = loaded(&self.database.url()).await;
+    }
+
+    async fn rows(&self, sql: &str) -> Vec<String> {
+        self.client.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+    }
+
+    async fn items(&self) -> Vec<String> {
+        self.rows("SELECT concat_ws('|', id, name, coalesce(note, '-')) FROM items ORDER BY id").await
+    }
+
+    /// Whether nothing is kept for key changes any more.
+    async fn assert_settled(&self) {
+        let left = self
+            .rows("SELECT ledger FROM alluvium.key_changes WHERE ledger <> '' UNION ALL SELECT id FROM alluvium.departed_rows")
+            .await;
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+async fn loaded(url: &str) -> Mirror {
+    let mut mirror = Mirror::new(&MirrorOptions::new("target", "shop", url)).unwrap();
+    mirror.load().await.unwrap();
+    mirror
+}
+
+fn moving(mut changes: ChangeBatch, halves: Halves<'_>) -> ChangeBatch {
+    let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Int32, true)]));
+    let others = Int32Array::from_iter_values(halves.iter().map(|(_, other, _)| *other));
+    changes.moves = (!halves.is_empty()).then(|| KeyMoves {
+        changes: halves.iter().map(|(change, ..)| *change).collect(),
+        keys: RecordBatch::try_new(schema, vec![Arc::new(others)]).unwrap(),
+        lsns: halves.iter().map(|(.., lsn)| Some(*lsn)).collect(),
+    });
+    changes
+}
+
+fn moved(id: i32) -> Item<'static> {
+    (Operation::Create, id, Some("after"), Err(()))
+}
+
+#[tokio::test]
+async fn unchanged_values_follow_chains_and_swaps_of_keys_in_one_batch() {
+    let mut table = Written::with(&[put(1, "a", "one"), put(4, "a", "four"), put(5, "a", "five")]).await;
+    let events =
+        [gone(1), moved(2), gone(2), moved(3), gone(4), moved(-1), gone(5), moved(4), gone(-1), moved(5)];
+    let halves = [
+        (0, 2, 1),
+        (1, 1, 1),
+        (2, 3, 2),
+        (3, 2, 2),
+        (4, -1, 3),
+        (5, 4, 3),
+        (6, 4, 4),
+        (7, 5, 4),
+        (8, 5, 5),
+        (9, -1, 5),
+    ];
+    let report = table.commit(0, &events, &halves).await;
+    assert_eq!(table.items().await, ["3|after|one", "4|after|five", "5|after|four"]);
+    assert_eq!(report.tables["public.items"].unresolved_absent, 0);
+    table.assert_settled().await;
+}
+
+#[tokio::test]
+async fn a_key_change_that_is_cut_in_two_keeps_its_values_through_a_restart() {
+    let mut table = Written::with(&[put(1, "a", "it's \\ one"), put(2, "a", "two")]).await;
+    let newer = [put(3, "a", "old"), put(3, "a", "in the batch"), gone(1), gone(3)];
+    table.commit(0, &newer, &[(2, 7, 1), (3, 8, 2)]).await;
+    assert_eq!(table.items().await, ["2|a|two"]);
+    table.restart().await;
+    let report = table.commit(1, &[moved(7), moved(8)], &[(0, 1, 1), (1, 3, 2)]).await;
+    assert_eq!(table.items().await, ["2|a|two", "7|after|it's \\ one", "8|after|in the batch"]);
+    assert_eq!(report.tables["public.items"].unresolved_absent, 0);
+    table.assert_settled().await;
+}
+
+#[tokio::test]
+async fn a_create_that_comes_before_its_delete_ends_with_the_newest_value_of_the_old_row() {
+    let mut table = Written::with(&[put(1, "a", "stored"), put(2, "a", "stored")]).await;
+    table.commit(1, &[moved(7), moved(8)], &[(0, 1, 1), (1, 2, 2)]).await;
+    assert_eq!(table.items().await, ["1|a|stored", "2|a|stored", "7|after|stored", "8|after|stored"]);
+    table.restart().await;
+    table.commit(1, &[put_without_note(7, "later"), put(8, "later", "own")], &[]).await;
+    let newest = [put(1, "a", "newest"), gone(1), put(2, "a", "newest"), gone(2)];
+    table.commit(0, &newest, &[(1, 7, 1), (3, 8, 2)]).await;
+    assert_eq!(table.items().await, ["7|later|newest", "8|later|own"]);
+    table.assert_settled().await;
+}
+
+#[tokio::test]
+async fn what_is_nowhere_is_null_counted_and_named() {
+    let mut table = Written::with(&[put(1, "a", "one")]).await;
+    let events = [moved(7), put_without_note(8, "unknown"), put_without_note(1, "kept")];
+    let report = table.commit(0, &events, &[(0, 99, 1)]).await;
+    assert_eq!(table.items().await, ["1|kept|one", "7|after|-", "8|unknown|-"]);
+    let items = &report.tables["public.items"];
+    assert_eq!(items.unresolved_absent, 2);
+    let named: Vec<String> = items
+        .unresolved
+        .iter()
+        .map(|row| format!("{}@{} {}", row.partition, row.offset, row.columns.join(",")))
+        .collect();
+    assert_eq!(named, ["t.a/0@2 note", "t.a/0@1 note"]);
+}
+
+#[tokio::test]
+async fn values_of_every_type_come_back_exactly_from_where_they_are_kept() {
+    let mut table = Written::with(&[put(1, "a", "one")]).await;
+    table
+        .client
+        .batch_execute(
+            "ALTER TABLE items ALTER note TYPE json USING '{\"b\": 1,  \"a\": 1.50, \"a\": null}'::json,
+             ALTER name TYPE varchar(5)",
+        )
+        .await
+        .unwrap();
+    table.restart().await;
+    table.commit(0, &[gone(1)], &[(0, 7, 1)]).await;
+    table.commit(1, &[(Operation::Create, 7, Some("after"), Err(()))], &[(0, 1, 1)]).await;
+    let found = table.rows("SELECT note::text FROM items WHERE id = 7").await;
+    assert_eq!(found, [r#"{"b": 1,  "a": 1.50, "a": null}"#]);
+}
