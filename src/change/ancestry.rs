@@ -269,16 +269,13 @@ impl Ancestry {
                 Parent::Stored(key) => {
                     let settled = self.settled.get(&key).into_iter().flatten();
                     let settled = settled.rev().find(|(columns, _)| columns.contains(&column));
-                    match settled.filter(|_| !last.contains(&Candidate::Stored(key))) {
-                        Some((_, parent)) => {
-                            last.insert(0, Candidate::Stored(key));
-                            at = *parent;
-                        }
-                        None => {
-                            trail.stored.push(key);
-                            list.push(Candidate::Stored(key));
-                            break;
-                        }
+                    if let Some((_, parent)) = settled.filter(|_| !last.contains(&Candidate::Stored(key))) {
+                        last.insert(0, Candidate::Stored(key));
+                        at = *parent;
+                    } else {
+                        trail.stored.push(key);
+                        list.push(Candidate::Stored(key));
+                        break;
                     }
                 }
                 Parent::Change(change) => {

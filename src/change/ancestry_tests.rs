@@ -5,6 +5,8 @@
 //! read in any order that keeps each partition's, and are folded in batches.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+// Absent and null are two things.
+#![allow(clippy::option_option)]
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -53,7 +55,9 @@ struct Source {
 impl Source {
     fn of(acts: &[Act]) -> Self {
         let mut source = Self::default();
-        acts.iter().for_each(|act| source.act(act));
+        for act in acts {
+            source.act(act);
+        }
         source
     }
 
@@ -162,7 +166,7 @@ impl Sink {
         let folded =
             fold_onto(DeleteMode::Hard, &schema(), &[&batch(events)], |_, _| true, &self.ledger).unwrap();
         let mut names = Vec::new();
-        for departing in folded.departing.iter() {
+        for departing in &folded.departing {
             for row in 0..departing.rows.rows.num_rows() {
                 let cells = [1, 2].map(|column| self.cell(&departing.rows, row, column));
                 let lost =
@@ -260,7 +264,9 @@ proptest! {
         let mut source = Source::of(&before);
         let stored = source.table.clone();
         source.events.clear();
-        acts.iter().for_each(|act| source.act(act));
+        for act in acts {
+            source.act(&act);
+        }
         let read = interleaved(&source.events, partitions, &turns);
         prop_assert_eq!(folded(&stored, &read), source.table);
     }
@@ -276,7 +282,9 @@ proptest! {
         let mut source = Source::of(&before);
         let mut sink = Sink::of(&source.table);
         source.events.clear();
-        acts.iter().for_each(|act| source.act(act));
+        for act in acts {
+            source.act(&act);
+        }
         let read = interleaved(&source.events, partitions, &turns);
         let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(read.len())).collect();
         cuts.extend([0, read.len()]);

@@ -146,7 +146,9 @@ mod tests {
     fn each_record_of_a_repetition_is_seen_again_and_what_follows_is_new() {
         let mut order = Order::default();
         let sent: Vec<_> = (1..=100).map(|at| ((at / 3, at), at as i64)).collect();
-        sent.iter().for_each(|&(pair, micros)| assert_eq!(look(&mut order, pair, micros, "k"), Seen::New));
+        for &(pair, micros) in &sent {
+            assert_eq!(look(&mut order, pair, micros, "k"), Seen::New);
+        }
         for &(pair, micros) in sent.iter().skip(40) {
             assert_eq!(look(&mut order, pair, micros, "k"), Seen::Again, "{pair:?}");
         }

@@ -200,7 +200,7 @@ impl Tables {
                 moves.lsns.push(lsn);
             }
             Err(_) => {
-                tracing::debug!(table = %layout.table, "a header of a key change has not the table's key")
+                tracing::debug!(table = %layout.table, "a header of a key change has not the table's key");
             }
         }
     }

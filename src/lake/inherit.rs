@@ -219,13 +219,12 @@ fn settled(folded: &Folded, lookup: &Lookup, found: &Found) -> Result<Settled, A
             let mut keep = false;
             if mask.value(row) {
                 let origins = folded.origins.as_ref().and_then(|origins| origins.candidates_of(column, row));
-                let at = match origins {
-                    Some(list) => list.iter().find_map(|candidate| found.place(lookup, *candidate)),
-                    None => {
-                        keep = true;
-                        let own = lookup.own.get(&row).and_then(|number| found.rows.get(number));
-                        own.map(|_| pick)
-                    }
+                let at = if let Some(list) = origins {
+                    list.iter().find_map(|candidate| found.place(lookup, *candidate))
+                } else {
+                    keep = true;
+                    let own = lookup.own.get(&row).and_then(|number| found.rows.get(number));
+                    own.map(|_| pick)
                 };
                 match at {
                     Some(at) => pick = at,

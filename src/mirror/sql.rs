@@ -86,9 +86,9 @@ impl<'a> Statements<'a> {
         for column in self.fields(absent) {
             let name = quoted(&column.name);
             let cell = format!("(k.cells[array_position(k.columns, {})])", literal(&column.name));
-            names.push_str(&format!(", {name}"));
-            stored.push_str(&format!(", t.{name}"));
-            aside.push_str(&format!(", {cell}::{} AS {name}", type_of(column)));
+            names.extend([", ", &name]);
+            stored.extend([", t.", &name]);
+            aside.extend([", ", &cell, "::", &type_of(column), " AS ", &name]);
         }
         let aside = kept.map_or(String::new(), |kept| {
             format!(

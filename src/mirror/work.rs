@@ -144,7 +144,7 @@ pub(super) fn segments<'a>(
         let before = before.unwrap_or_else(|| {
             Ledger::from_text(ledgers.get(&first.table.to_string()).map_or("", String::as_str))
         });
-        let folded = fold_onto(DeleteMode::Hard, &first.schema, &run, &keep, &before)
+        let folded = fold_onto(DeleteMode::Hard, &first.schema, &run, keep, &before)
             .map_err(|error| (first.table.clone(), error))?;
         if folded.changes > 0 {
             let aside = format!("{}#", uuid::Uuid::new_v4());

@@ -72,7 +72,7 @@ async fn keys_change_under_load(name: &'static str, copy_on_write: bool) {
     let mut plan = Plan::new(name);
     plan.prepare = TABLE;
     if copy_on_write {
-        plan.settings = "[[tables]]\nsource = \"public.docs\"\nwrite = \"copy-on-write\"\n".to_owned();
+        "[[tables]]\nsource = \"public.docs\"\nwrite = \"copy-on-write\"\n".clone_into(&mut plan.settings);
     }
     let shop = plan.open().await;
     let seed = seed();

@@ -99,7 +99,7 @@ struct Stored {
     /// By row of the folded batch: the stored row that it replaces.
     own: HashMap<usize, (usize, usize)>,
     /// By key of the origins.
-    stored: Vec<Option<(usize, usize)>>,
+    by_key: Vec<Option<(usize, usize)>>,
     /// By name of the origins.
     kept: Vec<Option<(usize, usize)>>,
 }
@@ -137,7 +137,7 @@ impl Stored {
         };
         Ok(Self {
             own: replaced.iter().filter_map(|&(by, path, row)| Some((by, at(path, row)?))).collect(),
-            stored: all(&origins.stored),
+            by_key: all(&origins.stored),
             kept: all(&origins.kept),
             batches,
         })
@@ -153,7 +153,7 @@ impl Stored {
                 .is_some_and(|marks| marks.is_valid(place) && marks.value(place))
         };
         self.own.retain(|&row, &mut place| keep(row) || !is_deleted(place));
-        for place in &mut self.stored {
+        for place in &mut self.by_key {
             *place = place.filter(|place| !is_deleted(*place));
         }
     }
@@ -165,7 +165,7 @@ impl Stored {
             return self.own.get(&row).copied();
         };
         keys.iter().find_map(|candidate| match candidate {
-            Candidate::Stored(key) => self.stored.get(*key as usize).copied().flatten(),
+            Candidate::Stored(key) => self.by_key.get(*key as usize).copied().flatten(),
             Candidate::Kept(name) => self.kept.get(*name as usize).copied().flatten(),
         })
     }

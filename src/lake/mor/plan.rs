@@ -70,7 +70,7 @@ pub(super) async fn live_places(
             by_file.entry(address.file).or_default().push((address.row, at));
         }
     }
-    let live: Vec<(&str, &LiveFile, Vec<(u32, usize)>)> = by_file
+    let live: Vec<_> = by_file
         .into_iter()
         .filter_map(|(number, rows)| {
             let path = locator.file(number)?;
