@@ -166,7 +166,7 @@ impl Sink {
         let folded =
             fold_onto(DeleteMode::Hard, &schema(), &[&batch(events)], |_, _| true, &self.ledger).unwrap();
         let mut names = Vec::new();
-        for departing in &folded.departing {
+        if let Some(departing) = &folded.departing {
             for row in 0..departing.rows.rows.num_rows() {
                 let cells = [1, 2].map(|column| self.cell(&departing.rows, row, column));
                 let lost =
