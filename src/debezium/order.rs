@@ -23,16 +23,21 @@ use crate::change::Operation;
 /// Keys that are remembered of one pair. A COPY writes no more rows than fit into a page with one LSN.
 const MOST_KEYS: usize = 10_000;
 
-/// `source.sequence`: last commit's LSN and the event's own; `None` where either is missing or not a number.
+/// `source.sequence`: last commit's LSN, which the first event after a start of the connector lacks, and the event's own;
+/// `None` where that is missing or either is no number.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Sequence(pub(super) Option<(u64, u64)>);
+pub(super) struct Sequence(pub(super) Option<(Option<u64>, u64)>);
 
 impl Sequence {
     /// From `["<last commit>","<event>"]`.
-    fn parse(text: &str) -> Option<(u64, u64)> {
+    fn parse(text: &str) -> Option<(Option<u64>, u64)> {
         let (commit, event) = text.trim().strip_prefix('[')?.strip_suffix(']')?.split_once(',')?;
-        let number = |text: &str| text.trim().trim_matches('"').parse().ok();
-        Some((number(commit)?, number(event)?))
+        let number = |text: &str| text.trim_matches('"').parse().ok();
+        let commit = match commit.trim() {
+            "null" => None,
+            commit => Some(number(commit)?),
+        };
+        Some((commit, number(event.trim())?))
     }
 }
 
@@ -87,7 +92,13 @@ impl Order {
         operation: Operation,
         key: Option<&[u8]>,
     ) -> Seen {
-        let (Some(pair), Some(micros)) = (sequence.0, micros) else { return Seen::New };
+        let (Some((commit, event)), Some(micros)) = (sequence.0, micros) else { return Seen::New };
+        let Some(commit) = commit else {
+            // Half a pair has no place among the others, but what is older in both of its other measures was seen.
+            let seen = self.newest.is_some_and(|newest| event <= newest.1) && micros <= self.newest_micros;
+            return if seen { Seen::Again } else { Seen::New };
+        };
+        let pair = (commit, event);
         let identity = {
             let mut hasher = DefaultHasher::new();
             (key, operation).hash(&mut hasher);
@@ -124,14 +135,28 @@ mod tests {
     use super::*;
 
     fn look(order: &mut Order, pair: (u64, u64), micros: i64, key: &str) -> Seen {
-        order.look(Sequence(Some(pair)), Some(micros), Operation::Update, Some(key.as_bytes()))
+        order.look(Sequence(Some((Some(pair.0), pair.1))), Some(micros), Operation::Update, Some(key.as_bytes()))
     }
 
     #[test]
-    fn the_pair_is_read_from_debeziums_text_and_nothing_is_made_of_half_a_pair() {
-        assert_eq!(Sequence::parse(r#"["24023119","24023128"]"#), Some((24_023_119, 24_023_128)));
-        assert_eq!(Sequence::parse(r#"[null,"24023128"]"#), None);
+    fn the_pair_is_read_from_debeziums_text() {
+        assert_eq!(Sequence::parse(r#"["24023119","24023128"]"#), Some((Some(24_023_119), 24_023_128)));
+        assert_eq!(Sequence::parse(r#"[null,"24023128"]"#), Some((None, 24_023_128)));
+        assert_eq!(Sequence::parse(r#"["x","24023128"]"#), None);
         assert_eq!(Sequence::parse("7"), None);
+    }
+
+    #[test]
+    fn the_first_event_after_a_start_of_the_connector_is_seen_again_where_it_is_older() {
+        let mut order = Order::default();
+        let mut first = |event, micros| {
+            let seen = order.look(Sequence(Some((None, event))), Some(micros), Operation::Update, Some(b"k"));
+            assert_eq!(look(&mut order, (100 + event, 101 + event), 10, "k"), Seen::New);
+            seen
+        };
+        assert_eq!(first(20, 5), Seen::New, "nothing was seen before");
+        assert_eq!(first(21, 6), Seen::Again, "older than what was seen");
+        assert_eq!(first(22, 11), Seen::New, "a transaction that began early and was committed late");
     }
 
     #[test]

@@ -8,6 +8,8 @@ use bytes::Bytes;
 use futures::SinkExt;
 use serde_json::Value;
 
+use crate::accounting::{LANES, counted};
+use crate::eventually::{PATIENCE, eventually};
 use crate::oracle::{assert_all_equal, becomes_equal};
 use crate::shop::{Plan, TABLES};
 use crate::stack::kafka::Stored;
@@ -64,6 +66,16 @@ async fn ten_thousand_records_that_the_connector_sends_again_change_nothing() {
     shop.broker().write_again(&again);
     becomes_equal(&shop, &run).await;
 
+    // Tombstones have no place in the source's log.
+    let changes = again.iter().filter(|record| record.value.is_some()).count() as u64;
+    for lane in LANES {
+        eventually(&format!("lane {lane} has seen {changes} changes again"), PATIENCE, || async {
+            let (_, metrics) = run.get("metrics").await?;
+            let duplicates = counted(&metrics, "alluvium_duplicate_records_total", lane);
+            if duplicates == changes { Ok(()) } else { Err(format!("it has counted {duplicates}")) }
+        })
+        .await;
+    }
     run.stop().await;
     assert_all_equal(&shop).await;
 }

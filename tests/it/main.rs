@@ -24,6 +24,7 @@ mod stack;
 mod workload;
 
 mod acceptance;
+mod accounting;
 mod bad_records;
 mod cli;
 mod cli_check;
