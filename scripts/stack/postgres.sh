@@ -53,8 +53,8 @@ listen_addresses = '127.0.0.1'
 # Sockets of servers on one machine would meet in one folder; TCP is enough.
 unix_socket_directories = ''
 wal_level = logical
-max_replication_slots = 50
-max_wal_senders = 50
+max_replication_slots = 100
+max_wal_senders = 100
 max_connections = 200
 shared_buffers = 64MB
 fsync = $sync

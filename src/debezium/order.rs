@@ -135,7 +135,12 @@ mod tests {
     use super::*;
 
     fn look(order: &mut Order, pair: (u64, u64), micros: i64, key: &str) -> Seen {
-        order.look(Sequence(Some((Some(pair.0), pair.1))), Some(micros), Operation::Update, Some(key.as_bytes()))
+        order.look(
+            Sequence(Some((Some(pair.0), pair.1))),
+            Some(micros),
+            Operation::Update,
+            Some(key.as_bytes()),
+        )
     }
 
     #[test]

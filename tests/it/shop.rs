@@ -280,11 +280,17 @@ impl Drop for Shop {
         if self.own_target_server {
             self.target_server.kill();
         }
-        // A connector that goes on working takes the machine from the tests that follow.
-        let (connect, name) = (self.stack.connect(), self.name.clone());
+        // A connector that goes on working takes the machine from the tests that follow, and its slot stays without it: a
+        // server has so many, and each keeps the log from its position on.
+        let (connect, source, name) = (self.stack.connect(), self.stack.source.clone(), self.name.clone());
         let ended = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.map(|runtime| runtime.block_on(connect.delete(&name)))
+            runtime.map(|runtime| {
+                runtime.block_on(async {
+                    connect.delete(&name).await;
+                    source.drop_slots(&name).await;
+                });
+            })
         });
         let _ = ended.join();
     }

@@ -1,6 +1,7 @@
 //! A Postgres server of the tests.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use tokio_postgres::{Client, NoTls};
 
@@ -10,6 +11,13 @@ use super::{free_port, path_text, project, script};
 pub const USER: &str = "postgres";
 /// The password of [`USER`].
 pub const PASSWORD: &str = "not a secret";
+
+/// How long a connector may take to let go of its slot.
+const SLOTS_PATIENCE: Duration = Duration::from_secs(20);
+
+const DROP_SLOTS: &str =
+    "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = $1 AND NOT active";
+const SLOTS: &str = "SELECT count(*) FROM pg_replication_slots WHERE database = $1";
 
 /// A server on a port of its own, with a password, as in production.
 #[derive(Debug, Clone)]
@@ -54,6 +62,21 @@ impl PostgresServer {
     /// The address of a database, as settings take it.
     pub fn url(&self, database: &str) -> String {
         format!("postgres://{USER}:{}@127.0.0.1:{}/{database}", PASSWORD.replace(' ', "%20"), self.port)
+    }
+
+    /// Drops the replication slots of a database whose connectors are gone. Those that somebody still reads from after a
+    /// while, and those of a server that is away, stay.
+    pub async fn drop_slots(&self, database: &str) {
+        let Ok(client) = self.try_connect("postgres").await else { return };
+        let begun = Instant::now();
+        while begun.elapsed() < SLOTS_PATIENCE {
+            let dropped = client.execute(DROP_SLOTS, &[&database]).await;
+            let left = client.query_one(SLOTS, &[&database]).await.map(|row| row.get::<_, i64>(0));
+            if dropped.is_err() && left.is_err() || left.is_ok_and(|left| left == 0) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// A session in a database, with the settings that make text the same in all of them.
