@@ -21,6 +21,7 @@ mod apply;
 mod assign;
 mod attempt;
 mod catalog;
+mod cells;
 mod command;
 mod connection;
 mod copy;
