@@ -18,6 +18,7 @@ pub(super) mod files;
 mod history;
 mod home;
 mod incoming;
+mod intake;
 mod keys;
 mod locate;
 mod obstacle;
