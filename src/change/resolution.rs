@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use super::evolution::{Difference, DifferenceKind, SchemaStep, free_name, type_words};
+use super::difference::{Difference, DifferenceKind, type_words};
+use super::evolution::{SchemaStep, free_name};
 use super::lineage::{Lineage, Pending};
 use super::passage::{Passage, passage};
 use super::{Choice, Column, ColumnType, TableSchema};
