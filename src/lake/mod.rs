@@ -16,7 +16,7 @@
 //! | [`current`], [`upsert`], [`inherit`] | a batch into a current table, by MERGE |
 //! | [`mor`], [`index`] | the same by deletion vectors, and where each key's row lies |
 //! | [`raw`], [`raw_compact`] | appends to `cdc_events`, and its small files put together |
-//! | [`schema`], [`create`] | types, new tables |
+//! | [`schema`], [`types`], [`create`] | fields, types, new tables |
 //! | [`follow`], [`evolve`], [`rewrite`], [`audit`] | schema changes, files under another type, the record of changes |
 //! | [`quarantine`] | records that could not become changes |
 //! | [`shape`], [`soft`], [`history`] | what rows have besides the source's columns; deleted rows that stay; tables of versions |
@@ -63,6 +63,7 @@ mod state;
 mod table;
 #[cfg(test)]
 mod tests;
+mod types;
 pub mod upkeep;
 mod upsert;
 mod vacuum;
@@ -72,7 +73,7 @@ use std::sync::Arc;
 
 use futures::{StreamExt, stream};
 
-pub use self::schema::delta_type;
+pub use self::types::delta_type;
 pub use error::LakeError;
 pub use location::{DEFAULT_LAYOUT, check_layout, folder};
 pub use mor::UpsertOptions;
