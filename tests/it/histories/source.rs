@@ -346,7 +346,7 @@ impl Source {
             return self.send(table, "c", None, None, Some((&row, &[])), "false");
         }
         if self.tables[table].rows.contains_key(&key) {
-            return self.set(table, key, row);
+            return self.set(table, key, &row);
         }
         self.tables[table].rows.insert(key, row.clone());
         self.touch(table, &[key]);
@@ -366,14 +366,14 @@ impl Source {
         }
         let Some(key) = of.nth_key(row) else { return self.insert(table, row % 6, cells) };
         let after = of.changed(&of.rows[&key], columns, cells);
-        self.set(table, key, after);
+        self.set(table, key, &after);
     }
 
-    fn set(&mut self, table: usize, key: u8, after: Row) {
+    fn set(&mut self, table: usize, key: u8, after: &Row) {
         let Some(before) = self.tables[table].rows.insert(key, after.clone()) else { return };
-        let unchanged = self.tables[table].unchanged(&before, &after);
+        let unchanged = self.tables[table].unchanged(&before, after);
         self.touch(table, &[key]);
-        self.send(table, "u", Some(key), Some(&before), Some((&after, &unchanged)), "false");
+        self.send(table, "u", Some(key), Some(&before), Some((after, &unchanged)), "false");
     }
 
     fn delete(&mut self, table: usize, row: u8) {
