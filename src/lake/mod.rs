@@ -13,8 +13,9 @@
 //! | [`state`] | a table at a version, brought forward by commits |
 //! | [`table`] | log and state together: the rule of every commit |
 //! | [`commit`] | a batch into the lake, table by table |
-//! | [`current`], [`upsert`], [`inherit`] | a batch into a current table, by MERGE |
-//! | [`mor`], [`index`] | the same by deletion vectors, and where each key's row lies |
+//! | [`current`], [`apply`] | a batch into a current table, and by which way |
+//! | [`upsert`], [`inherit`] | by MERGE |
+//! | [`mor`], [`index`] | by deletion vectors, and where each key's row lies |
 //! | [`raw`], [`raw_compact`] | appends to `cdc_events`, and its small files put together |
 //! | [`schema`], [`types`], [`create`] | fields, types, new tables |
 //! | [`follow`], [`evolve`], [`rewrite`], [`audit`] | schema changes, files under another type, the record of changes |
@@ -29,6 +30,7 @@
 //! | [`read`] | the lake as a reader sees it: SQL, versions, history |
 
 mod action;
+mod apply;
 mod audit;
 mod checkpoint;
 mod commit;
