@@ -32,6 +32,7 @@ mod names;
 mod native;
 mod numeric;
 mod options;
+mod own_tables;
 mod pairs;
 mod plan;
 mod progress;
