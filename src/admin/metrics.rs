@@ -79,7 +79,7 @@ pub struct Metrics {
     pub vacuumed_files: IntCounterVec,
     /// Bytes of files that the vacuum removed.
     pub vacuumed_bytes: IntCounterVec,
-    /// Deletes of keys that a table of the lake did not have: nothing was written.
+    /// Deletes of rows that the table did not have, where it can tell: nothing was written.
     pub unknown_deletes: IntCounterVec,
     /// Columns whose nulls may have been written as their default before Kafka.
     pub suspect_defaults: IntGaugeVec,
@@ -170,7 +170,7 @@ impl Metrics {
             vacuumed_bytes: r.counter("vacuumed_bytes_total", "Bytes removed by the vacuum", LANE)?,
             unknown_deletes: r.counter(
                 "unknown_deletes_total",
-                "Deletes of keys that the table did not have",
+                "Deletes of rows that the table did not have",
                 LANE_TABLE,
             )?,
             suspect_defaults: r.gauge(

@@ -1,7 +1,8 @@
 //! The rules of schema changes, by example.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use super::evolution::{DifferenceKind as Kind, SchemaStep, Verdict, judge};
+use super::difference::DifferenceKind as Kind;
+use super::evolution::{SchemaStep, Verdict, judge};
 use super::lineage::{Described, Lineage, Pending};
 use super::resolution::{Action, Resolve, resolve};
 use super::{Column, ColumnType, EventPlace, SchemaChange, TableSchema};

@@ -170,7 +170,7 @@ pub fn fold_onto(
     ledger: &Ledger,
 ) -> Result<Folded, ArrowError> {
     if schema.key().is_empty() {
-        return fold_keyless(schema, batches, Input::concat(schema, batches, keep, &mut Ledger::default())?);
+        return fold_keyless(schema, batches, &Input::concat(schema, batches, keep, &mut Ledger::default())?);
     }
     let mut before = ledger.clone();
     before.retain_key(schema);
@@ -206,7 +206,7 @@ pub fn fold_onto(
 fn fold_keyless(
     schema: &Arc<TableSchema>,
     batches: &[&ChangeBatch],
-    input: Input<'_>,
+    input: &Input<'_>,
 ) -> Result<Folded, ArrowError> {
     let compared = keyless::compared(schema, batches);
     let cells: Vec<ArrayRef> = compared.iter().map(|&column| Arc::clone(&input.columns[column])).collect();

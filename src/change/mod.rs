@@ -16,6 +16,7 @@ mod batch;
 mod convert;
 #[cfg(test)]
 mod convert_tests;
+mod difference;
 mod evolution;
 #[cfg(test)]
 mod evolution_tests;
@@ -48,7 +49,8 @@ pub use align::conform;
 pub use ancestry::{Candidate, OWN, Origins};
 pub use batch::{Batch, ChangeBatch, KeyMoves, Operation, RecordError, RecordErrorKind, Regression};
 pub use convert::{Misfit, convert};
-pub use evolution::{Difference, DifferenceKind, SchemaStep, type_words};
+pub use difference::{Difference, DifferenceKind, type_words};
+pub use evolution::SchemaStep;
 pub use fold::{Departing, Folded, fold, fold_onto, fold_with};
 pub use ledger::{Departed, KeyChange, KeyText, Ledger, Waiting};
 pub use lineage::{Described, Lineage, Pending};

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::align::{Unfit, align, rename_columns};
-use super::evolution::{Difference, SchemaStep, Verdict, judge};
+use super::difference::Difference;
+use super::evolution::{SchemaStep, Verdict, judge};
 use super::lineage::{Described, Lineage, Pending};
 use super::{Batch, ChangeBatch, SchemaChange, TableId, TableSchema};
 

@@ -56,16 +56,9 @@ fn is_lossless(from: &ColumnType, to: &ColumnType) -> bool {
         | (T::Int32, T::Int64 | T::Float64)
         | (T::Float32, T::Float64)
         | (T::Int16 | T::Int32 | T::Int64 | T::Decimal { .. }, T::Numeric)
-        | (T::Date, T::Timestamp) => true,
-        (T::Int16 | T::Int32 | T::Int64, T::Decimal { precision, scale }) => {
-            i16::from(*precision) - i16::from(*scale) >= digits_of(from)
-        }
-        (T::Decimal { precision, scale }, T::Decimal { precision: more, scale: finer }) => {
-            let (whole, larger) =
-                (i16::from(*precision) - i16::from(*scale), i16::from(*more) - i16::from(*finer));
-            finer >= scale && larger >= whole
-        }
-        (
+        | (T::Date, T::Timestamp)
+        // As text each of these has one form, which says everything.
+        | (
             T::Boolean
             | T::Int16
             | T::Int32
@@ -79,6 +72,14 @@ fn is_lossless(from: &ColumnType, to: &ColumnType) -> bool {
             | T::Timestamp,
             T::Text,
         ) => true,
+        (T::Int16 | T::Int32 | T::Int64, T::Decimal { precision, scale }) => {
+            i16::from(*precision) - i16::from(*scale) >= digits_of(from)
+        }
+        (T::Decimal { precision, scale }, T::Decimal { precision: more, scale: finer }) => {
+            let (whole, larger) =
+                (i16::from(*precision) - i16::from(*scale), i16::from(*more) - i16::from(*finer));
+            finer >= scale && larger >= whole
+        }
         _ => false,
     }
 }

@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use super::evolution::{Difference, DifferenceKind, SchemaStep, free_name, type_words};
+use super::difference::{Difference, DifferenceKind, type_words};
+use super::evolution::{SchemaStep, free_name};
 use super::lineage::{Lineage, Pending};
 use super::passage::{Passage, passage};
 use super::{Choice, Column, ColumnType, TableSchema};
@@ -123,29 +124,16 @@ pub fn resolve(
                 && matches!(difference.kind, DifferenceKind::Narrow | DifferenceKind::Incompatible)
         })
     };
-    let (mut actions, mut renames, mut columns) = (Vec::new(), Vec::new(), stored.columns().to_vec());
+    let mut way = Way { columns: stored.columns().to_vec(), ..Way::default() };
     for column in events.columns() {
-        let Some(at) = columns.iter().position(|to| to.name == column.name) else {
-            actions.push(Action::Add(column.clone()));
-            columns.push(column.clone());
+        let Some(to) = way.columns.iter().find(|to| to.name == column.name) else {
+            way.actions.push(Action::Add(column.clone()));
+            way.columns.push(column.clone());
             continue;
         };
-        let Some(to) = columns.get_mut(at) else { continue };
         let returns = latest.index_of(&column.name).is_none();
-        match (returns, conversion(to, column, differs(&column.name), how)) {
-            (false, Some(becomes)) => {
-                if becomes != to.column_type {
-                    let checked = !passage(&to.column_type, &becomes).is_lossless();
-                    let from = std::mem::replace(&mut to.column_type, becomes.clone());
-                    actions.push(Action::Convert {
-                        column: column.name.to_string(),
-                        from,
-                        to: becomes,
-                        checked,
-                    });
-                }
-                to.nullable = column.nullable;
-            }
+        match conversion(to, column, differs(&column.name), how) {
+            Some(becomes) if !returns => way.convert(column, becomes),
             _ if events.key_names().chain(stored.key_names()).any(|name| name == &*column.name) => {
                 return Err(format!(
                     "column {} of the key was {} and is {}, and there is no conversion that keeps its values: the table has to be rebuilt",
@@ -154,21 +142,10 @@ pub fn resolve(
                     type_words(&column.column_type)
                 ));
             }
-            _ => {
-                let kept = free_name(&columns, &events, &column.name);
-                if let Some(former) = columns.get_mut(at) {
-                    former.name = Arc::from(kept.as_str());
-                }
-                columns.push(column.clone());
-                renames.push((column.name.to_string(), kept.clone()));
-                actions.push(Action::KeepAside {
-                    column: column.name.to_string(),
-                    kept,
-                    to: column.column_type.clone(),
-                });
-            }
+            _ => way.keep_aside(column, &events),
         }
     }
+    let Way { mut actions, renames, columns } = way;
     let gone = latest.columns().iter().filter(|column| events.index_of(&column.name).is_none());
     actions.extend(gone.map(|column| Action::Leave(column.name.to_string())));
     let (key, new_key) = key_of(stored, &events, &columns);
@@ -184,6 +161,44 @@ pub fn resolve(
         differences: pending.differences.iter().map(note).collect(),
     };
     Ok(Resolution { actions, step, new_key })
+}
+
+/// What is to be done about the columns, as far as they have been looked at.
+#[derive(Default)]
+struct Way {
+    actions: Vec<Action>,
+    renames: Vec<(String, String)>,
+    /// The stored columns as they are then.
+    columns: Vec<Column>,
+}
+
+impl Way {
+    fn stored(&mut self, name: &str) -> Option<&mut Column> {
+        self.columns.iter_mut().find(|column| *column.name == *name)
+    }
+
+    fn convert(&mut self, column: &Column, becomes: ColumnType) {
+        let Some(stored) = self.stored(&column.name) else { return };
+        stored.nullable = column.nullable;
+        if becomes == stored.column_type {
+            return;
+        }
+        let checked = !passage(&stored.column_type, &becomes).is_lossless();
+        let from = std::mem::replace(&mut stored.column_type, becomes.clone());
+        let column = column.name.to_string();
+        self.actions.push(Action::Convert { column, from, to: becomes, checked });
+    }
+
+    fn keep_aside(&mut self, column: &Column, events: &TableSchema) {
+        let kept = free_name(&self.columns, events, &column.name);
+        if let Some(former) = self.stored(&column.name) {
+            former.name = Arc::from(kept.as_str());
+        }
+        self.columns.push(column.clone());
+        self.renames.push((column.name.to_string(), kept.clone()));
+        let to = column.column_type.clone();
+        self.actions.push(Action::KeepAside { column: column.name.to_string(), kept, to });
+    }
 }
 
 /// The type that a stored column becomes; `None` where its values have to be kept aside.

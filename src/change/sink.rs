@@ -215,7 +215,7 @@ pub struct TableReport {
     pub unresolved: Vec<UnresolvedRow>,
     /// Kinds of schema changes that the table has followed, or was told to ignore.
     pub schema_changes: Vec<&'static str>,
-    /// Deletes of keys that the sink did not have, where it can tell: nothing was written.
+    /// Deletes of rows that the table did not have, where it can tell: nothing was written.
     pub unknown_deletes: u64,
     /// Time the commit took.
     pub duration: std::time::Duration,

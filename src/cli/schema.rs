@@ -19,7 +19,7 @@ type Ended = (Exit, String);
 /// A table that waits, in its sink.
 enum Waiting {
     Lake(Box<lake::WaitingTable>),
-    Mirror(Box<MirrorSchemas>, mirror::WaitingTable),
+    Mirror(Box<MirrorSchemas>, Box<mirror::WaitingTable>),
 }
 
 /// What would be done to one table in one sink.
@@ -139,8 +139,8 @@ async fn find(
     let wanted = |name: &str| sink.is_none_or(|sink| sink == name);
     let mut found = Vec::new();
     if settings.lake.is_on() && wanted("lake") {
-        let lake = LakeSchemas::open(&lake_options(settings)).map_err(of_lake)?;
-        for waiting in lake.waiting(table).await.map_err(of_lake)? {
+        let lake = LakeSchemas::open(&lake_options(settings)).map_err(|error| of_lake(&error))?;
+        for waiting in lake.waiting(table).await.map_err(|error| of_lake(&error))? {
             found.push(("lake".to_owned(), Waiting::Lake(Box::new(waiting))));
         }
     }
@@ -149,14 +149,14 @@ async fn find(
             MirrorSchemas::new(&mirror_options(settings, name, mirror))
                 .map_err(|error| (Exit::Usage, format!("mirror {name}: {error}")))
         };
-        for waiting in open()?.waiting(table).await.map_err(|error| of_mirror(name, error))? {
-            found.push((name.clone(), Waiting::Mirror(Box::new(open()?), waiting)));
+        for waiting in open()?.waiting(table).await.map_err(|error| of_mirror(name, &error))? {
+            found.push((name.clone(), Waiting::Mirror(Box::new(open()?), Box::new(waiting))));
         }
     }
     Ok(found)
 }
 
-fn of_lake(error: LakeError) -> Ended {
+fn of_lake(error: &LakeError) -> Ended {
     let exit = match error {
         LakeError::Settings(_) => Exit::Usage,
         LakeError::Storage { .. } => Exit::Unreachable,
@@ -165,7 +165,7 @@ fn of_lake(error: LakeError) -> Ended {
     (exit, error.to_string())
 }
 
-fn of_mirror(name: &str, error: ApplyError) -> Ended {
+fn of_mirror(name: &str, error: &ApplyError) -> Ended {
     let exit = match error {
         ApplyError::Unreachable(_) => Exit::Unreachable,
         ApplyError::Refused(_) => Exit::Failure,
@@ -229,7 +229,7 @@ async fn planned(sink: &str, waiting: &Waiting, how: How) -> Result<Plan, Ended>
         Waiting::Lake(_) => plan.steps.push("all in one commit; no file is rewritten".to_owned()),
         Waiting::Mirror(mirror, table) => {
             let statements =
-                mirror.statements(table, &resolution).await.map_err(|error| of_mirror(sink, error))?;
+                mirror.statements(table, &resolution).await.map_err(|error| of_mirror(sink, &error))?;
             plan.steps.extend(statements.into_iter().map(|statement| format!("run {statement}")));
         }
     }
@@ -293,8 +293,8 @@ async fn done(settings: &Settings, waiting: Waiting, how: How) -> Result<(), End
     let resolution = waiting.resolution(how).map_err(|reason| (Exit::Failure, reason))?;
     match waiting {
         Waiting::Lake(table) => {
-            let lake = LakeSchemas::open(&lake_options(settings)).map_err(of_lake)?;
-            lake.apply(*table, &resolution).await.map_err(of_lake)
+            let lake = LakeSchemas::open(&lake_options(settings)).map_err(|error| of_lake(&error))?;
+            lake.apply(*table, &resolution).await.map_err(|error| of_lake(&error))
         }
         Waiting::Mirror(mirror, table) => {
             mirror.apply(&table, &resolution).await.map_err(|error| match error {

@@ -60,9 +60,19 @@ impl ShopTable {
 }
 
 fn describe(table: ShopTable) -> TableSchema {
+    let (columns, key) = columns(table);
+    let columns = columns
+        .into_iter()
+        .map(|(name, column_type, nullable)| Column { name: name.into(), column_type, nullable })
+        .collect();
+    TableSchema::new(columns, key)
+}
+
+/// Name, type and whether it may be null, of each column; and the places of those of the key.
+fn columns(table: ShopTable) -> (Vec<(&'static str, ColumnType, bool)>, Vec<usize>) {
     use ColumnType::{Boolean, Date, Int32, Int64, Jsonb, Text, TimestampTz, Uuid};
     let money = |precision| ColumnType::Decimal { precision, scale: 2 };
-    let (columns, key) = match table {
+    match table {
         ShopTable::Customers => (
             vec![
                 ("id", Int64, false),
@@ -113,12 +123,7 @@ fn describe(table: ShopTable) -> TableSchema {
             ],
             vec![0, 1],
         ),
-    };
-    let columns = columns
-        .into_iter()
-        .map(|(name, column_type, nullable)| Column { name: name.into(), column_type, nullable })
-        .collect();
-    TableSchema::new(columns, key)
+    }
 }
 
 /// A value of a row, in the unit that the column's [`ColumnType`] has in Arrow.

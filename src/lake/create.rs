@@ -19,6 +19,7 @@ use super::mor::changes::CHANGE_DATA_FEED;
 use super::properties;
 use super::schema::{self, DeltaSchema, KEY, PIPELINE, SOURCE};
 use super::shape::Shape;
+use super::types::has_exact_bounds;
 use crate::change::{Keyless, Lineage, TableId, TablePolicy, TableSchema, WriteMode};
 
 /// Property of tables whose rows are deleted by vectors.
@@ -206,7 +207,7 @@ fn statistics_columns(schema: &TableSchema) -> Vec<&str> {
         .key()
         .iter()
         .filter_map(|&index| schema.columns().get(index))
-        .filter(|column| schema::has_exact_bounds(&column.column_type))
+        .filter(|column| has_exact_bounds(&column.column_type))
         .map(|column| column.name.as_ref())
         .filter(|name| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
         .collect()

@@ -12,17 +12,15 @@ use super::compaction::Pressure;
 use super::create::{self, TableProperties};
 use super::error::LakeError;
 use super::evolve;
-use super::inherit;
 use super::location::collision;
 use super::log::{Log, Outcome};
-use super::mor::{self, DataFiles, Done, MergeOnRead, Upserted, Upserts};
+use super::mor::{MergeOnRead, Upserted, Upserts};
 use super::progress::Positions;
 use super::schema::{DeltaSchema, PIPELINE, table_schema};
 use super::shape::Shape;
 use super::snapshot::Snapshot;
 use super::soft;
 use super::table::{ATTEMPTS, Advance, Table, Writer, txns};
-use super::upsert;
 use crate::change::{
     Batch, ChangeBatch, DeleteMode, Described, Folded, Ledger, Lineage, TableId, TablePolicy, TableReport,
     TableSchema, fold_onto,
@@ -50,13 +48,23 @@ pub(super) struct CurrentTable {
     /// Index and vectors; `None` where the table is to be written by the library.
     pub(super) merge_on_read: Option<MergeOnRead>,
     /// Why the table was last left to the library, so that it is said once.
-    obstacle: Option<String>,
+    pub(super) obstacle: Option<String>,
     /// Whether the source's snapshot is being read into it.
     pub(super) reading: Snapshot,
     /// The library's snapshot that the next merge starts from.
     pub(super) snapshot: Option<DeltaTable>,
     /// When a position was last stored, or the table opened.
     pub(super) stored: Option<Instant>,
+}
+
+/// How an attempt at a batch ended.
+enum Attempted {
+    /// It is in the table, after so many conflicts.
+    Written(Box<TableReport>, u64),
+    /// The table had all of it.
+    Nothing,
+    /// Another writer came between: look again.
+    Overtaken,
 }
 
 impl CurrentTable {
@@ -159,55 +167,65 @@ impl CurrentTable {
         self.check_truncates(batch, changes, writer)?;
         let mut schema_changes = Vec::new();
         for _ in 0..ATTEMPTS {
-            let advances = self.advances(batch, writer);
-            if !self.mark_deleted(writer, &advances).await? {
-                conflicts += 1;
-                continue;
-            }
-            let outlook = self.look(batch, changes, writer)?;
-            let Some(aligned) = self.evolve(outlook, writer, &advances, &mut schema_changes).await? else {
-                conflicts += 1;
-                continue;
-            };
-            let changes: Vec<&ChangeBatch> = aligned.iter().map(AsRef::as_ref).collect();
-            if self.shape.history {
-                let added = self.add_versions(batch, &changes, &advances, writer).await?;
-                if let Some((report, resolved)) = added {
+            let attempted = self.attempt((batch, changes), writer, merge_memory, &mut schema_changes).await?;
+            match attempted {
+                Attempted::Written(report, resolved) => {
                     self.stored = Some(Instant::now());
-                    let duration = started.elapsed();
-                    let report = TableReport { schema_changes, duration, ..report };
+                    let report = TableReport { schema_changes, duration: started.elapsed(), ..*report };
                     return Ok((report, conflicts + resolved));
                 }
-                conflicts += 1;
-                continue;
+                Attempted::Nothing => return Ok((TableReport::default(), conflicts)),
+                Attempted::Overtaken => conflicts += 1,
             }
-            let folded = self.fold(batch, &changes, writer)?;
-            if folded.changes == 0 || advances.is_empty() {
-                return Ok((TableReport::default(), conflicts));
-            }
-            let applied = self.apply(&folded, &advances, writer, merge_memory).await?;
-            if let Upserted::Committed { done, conflicts: resolved } = applied {
-                let mut unresolved = done.unresolved;
-                conflicts += resolved;
-                unresolved.extend(&folded.unresolved);
-                self.stored = Some(Instant::now());
-                let report = TableReport {
-                    upserted: folded.upserted() as u64,
-                    deleted: folded.deleted() as u64,
-                    truncated: folded.truncated.is_some(),
-                    unresolved_absent: folded.unresolved.len() as u64 + done.unresolved_absent,
-                    unresolved: folded.named(batch, &unresolved),
-                    unknown_deletes: done.unknown_deletes,
-                    duration: started.elapsed(),
-                    version: Some(self.table.state.version() as i64),
-                    schema_changes,
-                    ..TableReport::default()
-                };
-                return Ok((report, conflicts));
-            }
-            conflicts += 1;
         }
         Err(LakeError::Busy { table: self.table.log.table().to_owned(), attempts: ATTEMPTS })
+    }
+
+    /// Brings what is missing into the table, from its definition to its rows, against the version that it stands at.
+    async fn attempt(
+        &mut self,
+        (batch, changes): (&Batch, &[&ChangeBatch]),
+        writer: &Writer,
+        merge_memory: usize,
+        schema_changes: &mut Vec<&'static str>,
+    ) -> Result<Attempted, LakeError> {
+        let advances = self.advances(batch, writer);
+        if !self.mark_deleted(writer, &advances).await? {
+            return Ok(Attempted::Overtaken);
+        }
+        let outlook = self.look(batch, changes, writer)?;
+        let Some(aligned) = self.evolve(outlook, writer, &advances, schema_changes).await? else {
+            return Ok(Attempted::Overtaken);
+        };
+        let changes: Vec<&ChangeBatch> = aligned.iter().map(AsRef::as_ref).collect();
+        if self.shape.history {
+            let added = self.add_versions(batch, &changes, &advances, writer).await?;
+            return Ok(added.map_or(Attempted::Overtaken, |(report, resolved)| {
+                Attempted::Written(Box::new(report), resolved)
+            }));
+        }
+        let folded = self.fold(batch, &changes, writer)?;
+        if folded.changes == 0 || advances.is_empty() {
+            return Ok(Attempted::Nothing);
+        }
+        let Upserted::Committed { done, conflicts } =
+            self.apply(&folded, &advances, writer, merge_memory).await?
+        else {
+            return Ok(Attempted::Overtaken);
+        };
+        let mut unresolved = done.unresolved;
+        unresolved.extend(&folded.unresolved);
+        let report = TableReport {
+            upserted: folded.upserted() as u64,
+            deleted: folded.deleted() as u64,
+            truncated: folded.truncated.is_some(),
+            unresolved_absent: folded.unresolved.len() as u64 + done.unresolved_absent,
+            unresolved: folded.named(batch, &unresolved),
+            unknown_deletes: done.unknown_deletes,
+            version: Some(self.table.state.version() as i64),
+            ..TableReport::default()
+        };
+        Ok(Attempted::Written(Box::new(report), conflicts))
     }
 
     /// Stores the positions of a batch that has no rows for this table, once a minute.
@@ -336,123 +354,6 @@ impl CurrentTable {
         }
         self.read_schema()?;
         Ok(outcome == Outcome::Committed)
-    }
-
-    /// Brings the folded batch into the table by the way that the table is written.
-    async fn apply(
-        &mut self,
-        folded: &Folded,
-        advances: &[Advance],
-        writer: &Writer,
-        merge_memory: usize,
-    ) -> Result<Upserted, LakeError> {
-        if let Some(merge_on_read) = &mut self.merge_on_read {
-            let obstacle = mor::obstacle(&self.table.state, &self.schema);
-            if obstacle.is_none() {
-                self.snapshot = None;
-                let upserted =
-                    merge_on_read.upsert(&mut self.table, (folded, self.shape), advances, writer).await;
-                self.read_schema()?;
-                return upserted;
-            }
-            if self.obstacle != obstacle {
-                let reason = obstacle.as_deref().unwrap_or_default();
-                tracing::info!(table = %self.id, reason, "the table is written by rewriting files, not by deletion vectors");
-                self.obstacle = obstacle;
-            }
-        }
-        if folded.is_keyless() || folded.truncated.is_some() {
-            return self.rewrite(folded, advances, writer).await;
-        }
-        self.merge(folded, advances, writer, merge_memory).await
-    }
-
-    /// Writes touched files anew: what the library's MERGE, which compares keys, cannot do.
-    async fn rewrite(
-        &mut self,
-        folded: &Folded,
-        advances: &[Advance],
-        writer: &Writer,
-    ) -> Result<Upserted, LakeError> {
-        if let Some(reason) = mor::foreign_demand(&self.table.state, &self.schema) {
-            let what = if folded.is_keyless() { "has no key" } else { "was truncated in the source" };
-            return Err(LakeError::Refused(format!(
-                "table {} {what}, and its files cannot be written anew here: {reason}. Undo that, or move the table's folder away \
-                 and rebuild it",
-                self.id
-            )));
-        }
-        self.snapshot = None;
-        let rows = (folded, self.shape);
-        let upserted = mor::rewrite::upsert(&mut self.table, rows, advances, writer).await;
-        self.read_schema()?;
-        upserted
-    }
-
-    /// Merges by the library, as the next version.
-    async fn merge(
-        &mut self,
-        folded: &Folded,
-        advances: &[Advance],
-        writer: &Writer,
-        merge_memory: usize,
-    ) -> Result<Upserted, LakeError> {
-        let version = self.table.state.version();
-        let (mut unresolved, shape) = (Vec::new(), self.shape);
-        let mut ledger = String::new();
-        let files = DataFiles { table: self.table.log.table().into(), store: self.table.log.files() };
-        let merged = async {
-            let failed = |error| LakeError::delta(&files.table, &error);
-            let snapshot = self.snapshot_at(version).await.map_err(failed)?;
-            let (settled, after) =
-                inherit::settle_all(&snapshot, (folded, shape), &files, merge_memory).await?;
-            unresolved.extend(settled.unresolved);
-            ledger = after.to_text();
-            let info = (writer.id.as_str(), ledger.as_str());
-            let rows = (&settled.folded, shape);
-            upsert::merge(snapshot, rows, txns(advances), info, merge_memory).await.map_err(failed)
-        };
-        let merged = merged.await;
-        let done = Done { unresolved_absent: unresolved.len() as u64, unresolved, ..Done::default() };
-        let committed = Ok(Upserted::Committed { done, conflicts: 0 });
-        let found = self.table.catch_up(writer, advances).await?;
-        if found.metadata {
-            self.read_schema()?;
-        }
-        if self.table.has(advances) {
-            // Also where the reply was lost: the positions stand in the log, written by this instance.
-            self.snapshot = merged.ok();
-            return committed;
-        }
-        match merged {
-            // Keys that were not there were deleted: nothing changed, and the library commits nothing.
-            Ok(snapshot) if found.commits == 0 => {
-                self.snapshot = Some(snapshot);
-                let entry = Entry::of_batch("MERGE", &writer.id, super::now_millis(), &ledger);
-                let entry = txns(advances).fold(entry, |entry, txn| entry.txn(&txn));
-                match self.table.commit(entry.into_bytes()).await? {
-                    Outcome::Committed => committed,
-                    Outcome::Conflict => {
-                        self.table.catch_up(writer, advances).await?;
-                        self.read_schema()?;
-                        Ok(Upserted::Changed)
-                    }
-                }
-            }
-            Err(error) if found.commits == 0 => Err(error),
-            _ => Ok(Upserted::Changed),
-        }
-    }
-
-    async fn snapshot_at(&mut self, version: u64) -> Result<DeltaTable, deltalake::DeltaTableError> {
-        let mut snapshot = match self.snapshot.take() {
-            Some(snapshot) if snapshot.version().is_some_and(|at| at <= version) => snapshot,
-            _ => DeltaTable::new(self.table.log.guarded()),
-        };
-        if snapshot.version() != Some(version) {
-            snapshot.update_incremental(Some(version)).await?;
-        }
-        Ok(snapshot)
     }
 
     pub(super) fn read_schema(&mut self) -> Result<(), LakeError> {

@@ -23,8 +23,8 @@ use super::action::Add;
 use super::error::LakeError;
 use super::mor::{DataFiles, bounds, writer_properties};
 use super::now_millis;
-use super::schema::has_exact_bounds;
 use super::state::LiveFile;
+use super::types::has_exact_bounds;
 use crate::change::{Column, ColumnType, Misfit, Passage, SchemaStep, TableSchema, convert, passage};
 
 /// Bytes of encoded rows after which a row group ends.

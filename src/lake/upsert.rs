@@ -24,8 +24,9 @@ use deltalake::operations::merge::{InsertBuilder, UpdateBuilder};
 use deltalake::{DeltaResult, DeltaTable, DeltaTableError};
 
 use super::action::{LEDGER, Txn, WRITER};
-use super::schema::{DELETED, OPERATION, SOURCE_TIME, SYNCED_AT, has_exact_bounds};
+use super::schema::{DELETED, OPERATION, SOURCE_TIME, SYNCED_AT};
 use super::shape::Shape;
+use super::types::has_exact_bounds;
 use crate::change::Folded;
 
 /// Names with this beginning belong to the merge's source.

@@ -37,7 +37,7 @@ pub struct BatchLimits {
 /// What the decoding stage hands to the committing stage, in order.
 pub(super) enum Staged {
     Batch {
-        batch: Batch,
+        batch: Box<Batch>,
         filtered: HashMap<&'static str, u64>,
         decoding: Duration,
         /// Given back when the batch is committed: its owner is the one batch in the committing stage.
@@ -367,7 +367,7 @@ impl DecodeStage {
         let decoding = std::mem::take(&mut self.decoding) + started.elapsed();
         self.opened = None;
         let filtered = std::mem::take(&mut self.filtered);
-        self.send(Staged::Batch { batch, filtered, decoding, permit })
+        self.send(Staged::Batch { batch: Box::new(batch), filtered, decoding, permit })
     }
 
     /// Hands over positions without records. A log that was cut may grow beyond the former position before its first
@@ -377,7 +377,7 @@ impl DecodeStage {
         let permit = self.runtime.block_on(committer.acquire_owned()).map_err(|_| CommitterGone)?;
         let batch = Batch { spans, ..Batch::default() };
         let (filtered, decoding) = (HashMap::new(), Duration::ZERO);
-        self.send(Staged::Batch { batch, filtered, decoding, permit })
+        self.send(Staged::Batch { batch: Box::new(batch), filtered, decoding, permit })
     }
 
     pub(super) fn send(&self, staged: Staged) -> Result<(), CommitterGone> {

@@ -10,6 +10,7 @@
 mod attempt;
 mod backoff;
 mod barrier;
+mod commit;
 mod decode;
 mod observe;
 mod originals;
@@ -33,9 +34,8 @@ use self::positions::{PositionBridge, PositionRequest};
 use self::refuse::Refusals;
 use crate::admin::status::LaneState;
 use crate::change::quarantine::{Ledger, Limiter, Limits, Marks};
-use crate::change::{Batch, CommitReport, Policies, Sink, SinkError, TopicPartition};
+use crate::change::{Policies, Sink, SinkError, TopicPartition};
 use crate::debezium::{Decoder, DecoderOptions};
-use crate::failpoint;
 use crate::kafka::{Consumer, ConsumerOptions, Events};
 
 pub use self::decode::BatchLimits;
@@ -362,86 +362,6 @@ impl<S: Sink> Lane<S> {
         }
     }
 
-    /// Commits a batch, again and again while the sink is away.
-    async fn commit(&mut self, attempt: &mut Attempt, batch: &Batch) -> Result<(), AttemptEnd> {
-        failpoint::hit("lane.before_commit");
-        let started = Instant::now();
-        let report = self.commit_until_done(attempt, batch).await?;
-        failpoint::hit("lane.after_commit");
-        self.observer.stage("commit", started.elapsed());
-        self.after_commit(attempt, batch, &report);
-        Ok(())
-    }
-
-    async fn commit_until_done(
-        &mut self,
-        attempt: &mut Attempt,
-        batch: &Batch,
-    ) -> Result<CommitReport, AttemptEnd> {
-        let mut failed = false;
-        loop {
-            match self.sink.commit(batch).await {
-                Ok(report) => {
-                    self.backoff.reset();
-                    if failed {
-                        self.observer.state(LaneState::Running);
-                    }
-                    return Ok(report);
-                }
-                Err(SinkError::Retry { class, message }) => {
-                    tracing::warn!(lane = self.options.name, class, message, "commit failed, trying again");
-                    self.observer.retry(class, &message);
-                    failed = true;
-                    let wait = self.backoff.next();
-                    self.wait_and_answer(attempt, wait).await?;
-                }
-                Err(error) => return Err(end_of(&error)),
-            }
-        }
-    }
-
-    fn after_commit(&mut self, attempt: &Attempt, batch: &Batch, report: &CommitReport) {
-        let mut stopped_topics = BTreeSet::new();
-        for (table, reason) in &report.stopped {
-            if self.stopped_tables.insert(table.to_string()) {
-                self.observer.table_stopped(&table.to_string(), "table", reason);
-            }
-            for changes in batch.changes.iter().filter(|changes| changes.table == *table) {
-                let topics =
-                    changes.partitions.iter().filter_map(|&index| batch.partitions.get(index as usize));
-                stopped_topics.extend(topics.map(|partition| Arc::clone(&partition.topic)));
-            }
-        }
-        for topic in &stopped_topics {
-            attempt.consumer.pause_topic(topic);
-        }
-        self.quarantined += (batch.quarantined.len() + report.refused.len()) as u64;
-        self.marks.remove(&report.superseded);
-        for refused in report.refused.iter().filter(|refused| !refused.superseded) {
-            if let Some(key) = &refused.row_key {
-                self.marks.add(&refused.place, Some(&refused.table), key);
-            }
-        }
-        let durable: Vec<_> = batch
-            .spans
-            .iter()
-            .filter(|(partition, _)| !stopped_topics.contains(&partition.topic))
-            .map(|(partition, span)| (partition.clone(), span.next))
-            .collect();
-        attempt.consumer.commit_positions(&durable);
-        failpoint::hit("lane.after_kafka_commit");
-        if let Some(on_commit) = &self.on_commit {
-            on_commit(&durable);
-        }
-        self.observer.committed(batch, report);
-        // While batches are waiting nothing else tells.
-        if self.told.elapsed() >= MAINTENANCE_INTERVAL {
-            self.told = Instant::now();
-            self.observer.figures(&self.sink.figures());
-        }
-        self.observer.positions(&durable, &attempt.consumer.lag());
-    }
-
     async fn maintain(&mut self) -> Result<(), AttemptEnd> {
         match self.sink.maintain().await {
             Ok(()) => Ok(()),
@@ -454,19 +374,6 @@ impl<S: Sink> Lane<S> {
         let SinkError::Retry { class, message } = error else { return Err(end_of(&error)) };
         tracing::warn!(lane = self.options.name, class, message, "{what} failed, trying again later");
         Ok(())
-    }
-
-    /// Sleeps between two attempts at one commit; rebalances go on meanwhile.
-    async fn wait_and_answer(&mut self, attempt: &mut Attempt, wait: Duration) -> Result<(), AttemptEnd> {
-        let deadline = tokio::time::Instant::now() + wait;
-        let mut stop = self.stop.clone();
-        loop {
-            tokio::select! {
-                () = asked_to_stop(&mut stop) => return Err(AttemptEnd::Finished),
-                () = tokio::time::sleep_until(deadline) => return Ok(()),
-                Some(request) = attempt.requests.recv() => self.answer(request).await?,
-            }
-        }
     }
 
     /// Whether the lane was asked to stop meanwhile.

@@ -7,7 +7,7 @@ use super::*;
 use crate::admin::metrics::Metrics;
 use crate::admin::status::StatusBoard;
 use crate::change::quarantine::Payload;
-use crate::change::{KnownSchemas, Progress, StoredPosition, TableId, TopicIdentity};
+use crate::change::{Batch, CommitReport, KnownSchemas, Progress, StoredPosition, TableId, TopicIdentity};
 use crate::change::{OnError, TablePolicy};
 use crate::kafka::{Assignment, Chunk, ChunkBuilder, Event, HeaderBuffer, Record};
 

@@ -76,31 +76,38 @@ pub(super) fn assignment(wire: &Wire, target: &TargetType) -> Option<Assignment>
             Some((_, scale)) if scale < 0 => None,
             _ => cast(any),
         },
-        (Wire::Numeric(scale), oid::NUMERIC) => match (scale, target.precision_and_scale()) {
-            (_, None) => direct(any),
-            (Some(from), Some((_, to))) => {
-                if i32::from(*from) <= to {
-                    direct(any)
-                } else {
-                    None
-                }
-            }
-            (None, Some((_, to))) => direct(Limit { scale: Some(u16::try_from(to).ok()?), ..any }),
-        },
+        (Wire::Numeric(scale), oid::NUMERIC) => {
+            numeric(scale.map(i32::from), target).map(|limit| Assignment { cast: None, limit })
+        }
         (Wire::Bytea, _) => None,
         (Wire::Pairs, _) if target.bare_name() == "hstore" => cast(Limit { hstore: true, ..any }),
-        // These round.
-        (Wire::Text, oid::TIME | oid::TIMETZ | oid::TIMESTAMP | oid::TIMESTAMPTZ | oid::INTERVAL) => {
-            cast(Limit { scale: target.digits(), ..any })
-        }
-        (Wire::Text, oid::NUMERIC) => match target.precision_and_scale() {
-            None => cast(any),
-            Some((_, scale)) => cast(Limit { scale: Some(u16::try_from(scale).ok()?), ..any }),
-        },
-        // Text can become whatever the type's input function reads; only a name is cut off without a word.
-        (Wire::Text, other) if other != oid::NAME => cast(any),
+        (Wire::Text, _) => text(target).and_then(cast),
         _ if is_text => cast(any),
         _ => None,
+    }
+}
+
+/// What to check of numbers with `scale` digits behind the point, where that is known, on their way into a column of numbers.
+fn numeric(scale: Option<i32>, target: &TargetType) -> Option<Limit> {
+    let any = Limit::default();
+    match (scale, target.precision_and_scale()) {
+        (_, None) => Some(any),
+        (Some(from), Some((_, to))) => (from <= to).then_some(any),
+        (None, Some((_, to))) => Some(Limit { scale: Some(u16::try_from(to).ok()?), ..any }),
+    }
+}
+
+/// What to check of a text that becomes whatever the type's input function reads.
+fn text(target: &TargetType) -> Option<Limit> {
+    match target.oid {
+        // These round.
+        oid::TIME | oid::TIMETZ | oid::TIMESTAMP | oid::TIMESTAMPTZ | oid::INTERVAL => {
+            Some(Limit { scale: target.digits(), ..Limit::default() })
+        }
+        oid::NUMERIC => numeric(None, target),
+        // It is cut off without a word.
+        oid::NAME => None,
+        _ => Some(Limit::default()),
     }
 }
 

@@ -10,6 +10,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use super::names::{TargetName, quoted};
+use super::own_tables;
 use super::sqlstate::Trouble;
 use crate::change::{Batch, Ledger, TableId};
 
@@ -53,22 +54,10 @@ impl LedgerTables {
         )
     }
 
-    /// Creates the tables where they are missing, without asking for rights that are not needed where they are there.
+    /// Creates the tables where one is missing.
     pub(super) async fn ensure(&self, client: &Client) -> Result<(), Trouble> {
-        let there = "SELECT to_regclass($1) IS NOT NULL AND to_regclass($2) IS NOT NULL";
-        let names = (self.ledgers.sql(), self.kept.sql());
-        for row in client.query_typed(there, &[(&names.0, Type::TEXT), (&names.1, Type::TEXT)]).await? {
-            if row.try_get(0)? {
-                return Ok(());
-            }
-        }
-        client.batch_execute(&self.ddl()).await.map_err(|error| match Trouble::from(error) {
-            Trouble::Table { reason, .. } => Trouble::Lane(format!(
-                "the tables for key changes cannot be created: {reason}; have their owner run: {}",
-                self.ddl()
-            )),
-            other => other,
-        })
+        let names = [&self.ledgers, &self.kept];
+        own_tables::ensure(client, &names, "the tables for key changes", &self.ddl()).await
     }
 
     /// Reads the ledgers of all tables.

@@ -8,6 +8,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Statement};
 
 use super::names::{TargetName, quoted};
+use super::own_tables;
 use super::sqlstate::Trouble;
 use crate::change::{Progress, Span, StoredPosition, TopicIdentity, TopicPartition};
 
@@ -51,22 +52,9 @@ impl ProgressTable {
         )
     }
 
-    /// Creates the table where it is missing, without asking for rights that are not needed where it is there.
+    /// Creates the table where it is missing.
     pub(super) async fn ensure(&self, client: &Client) -> Result<(), Trouble> {
-        let there = "SELECT to_regclass($1) IS NOT NULL";
-        let sql = self.name.sql();
-        for row in client.query_typed(there, &[(&sql, Type::TEXT)]).await? {
-            if row.try_get(0)? {
-                return Ok(());
-            }
-        }
-        client.batch_execute(&self.ddl()).await.map_err(|error| match Trouble::from(error) {
-            Trouble::Table { reason, .. } => Trouble::Lane(format!(
-                "the progress table cannot be created: {reason}; have its owner run: {}",
-                self.ddl()
-            )),
-            other => other,
-        })
+        own_tables::ensure(client, &[&self.name], "the progress table", &self.ddl()).await
     }
 
     pub(super) async fn prepare(&self, client: &Client) -> Result<Statements, tokio_postgres::Error> {

@@ -10,6 +10,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::names::{TargetName, quoted};
+use super::own_tables;
 use super::sqlstate::Trouble;
 use crate::change::quarantine::rows::{headers_from_text, headers_to_text};
 use crate::change::quarantine::{Ledger, Payload, QuarantineEvent, QuarantineRow, RecordPlace};
@@ -87,27 +88,17 @@ impl QuarantineTable {
 
     async fn is_there(&mut self, client: &Client) -> Result<bool, Trouble> {
         if !self.there {
-            let sql = self.name.sql();
-            let found =
-                client.query_typed("SELECT to_regclass($1) IS NOT NULL", &[(&sql, Type::TEXT)]).await?;
-            self.there = found.first().map(|row| row.try_get(0)).transpose()?.unwrap_or(false);
+            self.there = own_tables::are_there(client, &[&self.name]).await?;
         }
         Ok(self.there)
     }
 
     /// Creates the table where it is missing. Not within a batch's transaction.
     pub(super) async fn ensure(&mut self, client: &Client) -> Result<(), Trouble> {
-        if self.is_there(client).await? {
-            return Ok(());
+        if !self.there {
+            own_tables::ensure(client, &[&self.name], "the quarantine table", &self.ddl()).await?;
+            self.there = true;
         }
-        client.batch_execute(&self.ddl()).await.map_err(|error| match Trouble::from(error) {
-            Trouble::Table { reason, .. } => Trouble::Lane(format!(
-                "the quarantine table cannot be created: {reason}; have its owner run: {}",
-                self.ddl()
-            )),
-            other => other,
-        })?;
-        self.there = true;
         Ok(())
     }
 

@@ -7,10 +7,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Instant;
 
+use super::attempt::{Failure, of_table};
 use super::isolate::{Isolating, Isolation, KeyText};
 use super::session::Session;
 use super::work;
-use super::{Failure, of_table};
 use crate::change::quarantine::{Limiter, Limits, RecordPlace};
 use crate::change::{Batch, ChangeBatch, CommitReport, OnError, Policies, RefusedChange, TableId};
 

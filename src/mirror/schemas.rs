@@ -13,6 +13,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::{Json, Type};
 
 use super::names::TargetName;
+use super::own_tables;
 use super::sqlstate::Trouble;
 use crate::change::{Described, Difference, EventPlace, Lineage, TableId, TableSchema};
 
@@ -107,20 +108,8 @@ impl SchemaTables {
 
     /// Creates both where one is missing. Their schema is that of the progress, which is there already.
     pub(super) async fn ensure(&self, client: &Client) -> Result<(), Trouble> {
-        let there = "SELECT to_regclass($1) IS NOT NULL AND to_regclass($2) IS NOT NULL";
-        let (memory, record) = (self.memory.sql(), self.record.sql());
-        for row in client.query_typed(there, &[(&memory, Type::TEXT), (&record, Type::TEXT)]).await? {
-            if row.try_get(0)? {
-                return Ok(());
-            }
-        }
-        client.batch_execute(&self.ddl()).await.map_err(|error| match Trouble::from(error) {
-            Trouble::Table { reason, .. } => Trouble::Lane(format!(
-                "the tables for schema changes cannot be created: {reason}; have the owner of the schema run: {}",
-                self.ddl()
-            )),
-            other => other,
-        })
+        let names = [&self.memory, &self.record];
+        own_tables::ensure(client, &names, "the tables for schema changes", &self.ddl()).await
     }
 
     /// Reads everything.

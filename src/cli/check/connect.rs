@@ -128,6 +128,11 @@ impl Surroundings<'_> {
         };
         Some(tables.iter().flat_map(of).collect())
     }
+
+    /// Those of one of these types, and of arrays of them.
+    fn of_type(&self, names: &[&str]) -> Option<Vec<String>> {
+        self.columns(|_, column| names.contains(&column.type_name.trim_start_matches('_')))
+    }
 }
 
 /// Judges the connectors that write the topics that are read.

@@ -193,7 +193,7 @@ fn judge_identity(table: &FoundTable, keyless: Keyless) -> Option<Finding> {
             ),
             full,
         )),
-        (false, 'i') => None,
+        (true, _) | (false, 'i') => None,
         (false, _) => Some(match keyless {
             Keyless::MatchRow => Finding::note(
                 "source",
@@ -213,7 +213,6 @@ fn judge_identity(table: &FoundTable, keyless: Keyless) -> Option<Finding> {
                 format!("ALTER TABLE {name} ADD PRIMARY KEY, or keyless = \"match_row\" for it"),
             ),
         }),
-        (true, _) => None,
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) struct Found {
 /// The quarantine of one lane.
 pub(super) enum Store {
     Lake(Box<LakeQuarantine>),
-    Mirror { lane: String, quarantine: MirrorQuarantine },
+    Mirror { lane: String, quarantine: Box<MirrorQuarantine> },
 }
 
 impl From<LakeError> for Failed {
@@ -48,7 +48,7 @@ impl Store {
         for (name, mirror) in settings.mirrors.iter().filter(|(name, _)| wanted(name)) {
             let quarantine = MirrorQuarantine::open(&mirror_options(settings, name, mirror)).await;
             let quarantine = quarantine.map_err(|error| of_mirror(name, &error))?;
-            stores.push(Self::Mirror { lane: name.clone(), quarantine });
+            stores.push(Self::Mirror { lane: name.clone(), quarantine: Box::new(quarantine) });
         }
         if stores.is_empty() {
             let named = lane.map_or_else(String::new, |lane| format!(" named {lane:?}"));

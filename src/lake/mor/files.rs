@@ -30,8 +30,8 @@ use crate::change::{Folded, TableSchema};
 use crate::lake::action::Add;
 use crate::lake::error::LakeError;
 use crate::lake::now_millis;
-use crate::lake::schema::has_exact_bounds;
 use crate::lake::shape::Shape;
+use crate::lake::types::has_exact_bounds;
 
 /// Longest text that becomes a bound in the statistics; they stand in every log entry that touches the file.
 const LONGEST_BOUND: usize = 64;

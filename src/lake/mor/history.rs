@@ -106,6 +106,16 @@ impl MergeOnRead {
         Err(LakeError::Busy { table: table.log.table().to_owned(), attempts: ATTEMPTS })
     }
 
+    /// Where the current version of each key lies.
+    async fn find_versions(&mut self, table: &Table, addition: &Addition<'_>) -> Result<Plan, LakeError> {
+        let Some(locator) = self.locator.as_ref().filter(|_| !table.state.files().is_empty()) else {
+            return Ok(Plan::default());
+        };
+        let places = locator.locate(&addition.keys)?;
+        let (vectors, store) = (&mut self.vectors, &*addition.files.store);
+        plan::resolve(table, locator, vectors, store, (&places, &[]), &Emptied::new()).await
+    }
+
     /// Writes what the commit needs, against the version at which table and index stand.
     async fn prepare_versions(
         &mut self,
@@ -114,22 +124,7 @@ impl MergeOnRead {
         advances: &[Advance],
         writer: &Writer,
     ) -> Result<Prepared, LakeError> {
-        let mut plan = match &self.locator {
-            Some(locator) if !table.state.files().is_empty() => {
-                let places = locator.locate(&addition.keys)?;
-                let nothing = Emptied::new();
-                plan::resolve(
-                    table,
-                    locator,
-                    &mut self.vectors,
-                    &*addition.files.store,
-                    (&places, &[]),
-                    &nothing,
-                )
-                .await?
-            }
-            _ => Plan::default(),
-        };
+        let mut plan = self.find_versions(table, addition).await?;
         let stored = Stored::read(&plan, addition).await?;
         let completed = addition
             .versions

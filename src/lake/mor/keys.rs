@@ -18,7 +18,7 @@ use arrow::datatypes::{
 use arrow::error::ArrowError;
 
 use crate::change::{Column, TableSchema};
-use crate::lake::schema::type_name;
+use crate::lake::types::type_name;
 
 /// Bytes that the index stores as they are.
 const EXACT: usize = 16;

@@ -17,8 +17,11 @@ mod compact;
 pub(super) mod files;
 mod history;
 mod home;
+mod incoming;
+mod intake;
 mod keys;
 mod locate;
+mod obstacle;
 mod plan;
 pub(super) mod reader;
 pub(super) mod rewrite;
@@ -29,32 +32,29 @@ mod vectors;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use self::cells::{Cells, OriginPlaces, with_stored_cells};
 use self::compact::Compacted;
 pub(super) use self::compact::step_without_index;
-use self::files::stored_rows;
 pub(super) use self::files::{DataFiles, RowWriter, bounds, writer_properties};
 use self::home::Home;
+use self::incoming::Upsert;
 use self::keys::{KeyCodec, Keys};
 use self::locate::{Locator, OwnCommit, identity};
+pub(super) use self::obstacle::{foreign_demand, obstacle};
 use self::plan::{Emptied, Plan};
 use self::vectors::Vectors;
 pub(super) use self::vectors::{path as vector_path, read as read_vector};
-use super::action::{Add, Entry};
+use super::action::Entry;
 use super::compaction::Background;
-use super::create::DELETION_VECTORS;
 use super::error::LakeError;
 use super::log::Outcome;
 use super::now_millis;
 use super::shape::Shape;
-use super::state::TableState;
 use super::table::{ATTEMPTS, Advance, Table, Writer, txns};
-use crate::change::{Folded, Ledger, Policies, TableId, TablePolicy, TableSchema, Truncated, WriteMode};
+use crate::change::{Folded, Policies, TableId, TablePolicy, TableSchema, Truncated, WriteMode};
 use crate::failpoint;
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
-use arrow::compute::filter_record_batch;
-use arrow::error::ArrowError;
-use bytes::Bytes;
 
 /// Folder of the indexes in a local lake. No table may lie there.
 pub(super) const INDEX_FOLDER: &str = "_index";
@@ -142,94 +142,6 @@ pub(super) struct MergeOnRead {
     conflict: Option<u64>,
     /// A large step of compaction that is being read and written.
     compacting: Option<Background<Compacted>>,
-}
-
-/// What is being brought into the table, with its keys.
-struct Upsert<'a> {
-    folded: &'a Folded,
-    shape: Shape,
-    advances: &'a [Advance],
-    upserted: Keys,
-    deleted: Keys,
-    origins: Keys,
-    departing: Keys,
-    files: DataFiles,
-    /// The rows, once they are written; another attempt takes them over where they do not depend on stored rows.
-    written: Option<Add>,
-    /// Keys of the rows that were written, where they are not all of the batch's.
-    written_keys: Option<Keys>,
-    /// The rows that were written and where each of the batch's went, where the table has a change data feed.
-    change: Option<(RecordBatch, Vec<Option<usize>>)>,
-    has_feed: bool,
-}
-
-impl<'a> Upsert<'a> {
-    fn new(
-        table: &Table,
-        (folded, shape): (&'a Folded, Shape),
-        advances: &'a [Advance],
-        codec: &KeyCodec,
-    ) -> Result<Self, LakeError> {
-        let refused = |error| LakeError::Refused(format!("keys of table {}: {error}", table.log.table()));
-        let keys = |rows: &RecordBatch| codec.encode(&codec.columns_of(rows)).map_err(refused);
-        Ok(Self {
-            folded,
-            shape,
-            advances,
-            upserted: keys(&folded.rows)?,
-            deleted: keys(&folded.deletes)?,
-            origins: keys_of_origins(codec, Some(folded)).map_err(refused)?,
-            departing: keys_of_origins(codec, folded.departing.as_deref().map(|departing| &departing.rows))
-                .map_err(refused)?,
-            files: DataFiles { table: table.log.table().into(), store: table.log.files() },
-            written: None,
-            written_keys: None,
-            change: None,
-            has_feed: changes::has_feed(table.state.metadata()),
-        })
-    }
-
-    /// Writes the rows, without deletes of rows that are not there; returns how many those are.
-    async fn write(&mut self, columns: Vec<ArrayRef>, plan: &Plan) -> Result<usize, LakeError> {
-        let refused = |error: ArrowError| {
-            LakeError::Refused(format!("table {} cannot take this batch: {error}", self.files.table))
-        };
-        let mut rows = stored_rows(self.folded, columns, self.shape).map_err(refused)?;
-        let all = rows.num_rows();
-        let mut places: Vec<Option<usize>> = (0..all).map(Some).collect();
-        if let Some(of_stored) = &self.folded.of_stored {
-            let stored = plan.replacing();
-            let keep: BooleanArray = of_stored
-                .iter()
-                .enumerate()
-                .map(|(row, only)| Some(!only || stored.contains(&row)))
-                .collect();
-            rows = filter_record_batch(&rows, &keep).map_err(refused)?;
-            let mut next = 0..;
-            places = keep.iter().map(|keep| keep.unwrap_or(false).then(|| next.next()).flatten()).collect();
-            let codec = KeyCodec::new(&self.folded.schema, &self.folded.compared);
-            let keys = codec.encode(&codec.columns_of(&rows));
-            self.written_keys = Some(keys.map_err(refused)?);
-        }
-        let unknown = all - rows.num_rows();
-        self.change = self.has_feed.then(|| (rows.clone(), places));
-        self.written = None;
-        if rows.num_rows() > 0 {
-            self.written = Some(self.files.write(rows, &self.folded.schema).await?);
-            failpoint::hit("lake.after_data_files");
-        }
-        Ok(unknown)
-    }
-
-    /// Writes down what the commit does to the rows, where the table has a change data feed.
-    async fn with_changes(&self, entry: Entry, plan: &Plan) -> Result<Entry, LakeError> {
-        if !self.has_feed {
-            return Ok(entry);
-        }
-        let columns = self.shape.stored(&self.folded.schema);
-        let rows = self.change.as_ref().map(|(rows, places)| (rows, places.as_slice()));
-        changes::write(entry, &self.files, &columns, plan, rows).await
-    }
 }
 
 /// A commit that is ready for its attempt.
@@ -363,7 +275,7 @@ impl MergeOnRead {
     ) -> Result<Prepared, LakeError> {
         let (plan, cuts, origins, departing) = self.find(table, upsert).await?;
         let shape = upsert.shape;
-        let ledger = ledger_after(upsert, &departing).await?;
+        let ledger = upsert.ledger_after(&departing).await?;
         let Cells { columns, depends, unresolved } =
             with_stored_cells((upsert.folded, shape), &plan, &origins, &upsert.files).await?;
         let mut unknown_deletes = upsert.folded.deletes.num_rows() - plan.without_successor();
@@ -390,7 +302,7 @@ impl MergeOnRead {
         table: &Table,
         upsert: &Upsert<'_>,
     ) -> Result<(Plan, Vec<(Box<[u8]>, u32)>, OriginPlaces, OriginPlaces), LakeError> {
-        let (mut origins, mut departing) = kept_aside(upsert).await?;
+        let (mut origins, mut departing) = upsert.kept_aside().await?;
         let Some(locator) = self.locator.as_ref().filter(|_| !table.state.files().is_empty()) else {
             return Ok((Plan::default(), Vec::new(), origins, departing));
         };
@@ -452,68 +364,4 @@ impl MergeOnRead {
             self.locator = None;
         }
     }
-}
-
-/// Where rows lie that were kept aside: those that the batch's rows take cells from, and those that departing rows do.
-async fn kept_aside(upsert: &Upsert<'_>) -> Result<(OriginPlaces, OriginPlaces), LakeError> {
-    let (mut origins, mut departing) = <(OriginPlaces, OriginPlaces)>::default();
-    let rows_departing = upsert.folded.departing.as_ref().map(|departing| &departing.rows);
-    for (places, folded) in [(&mut origins, Some(upsert.folded)), (&mut departing, rows_departing)] {
-        if let Some(of_rows) = folded.and_then(|folded| folded.origins.as_ref()) {
-            places.kept = upsert.files.places_aside(&of_rows.kept).await?;
-        }
-    }
-    Ok((origins, departing))
-}
-
-/// Keeps the departing rows aside, and says what the ledger is then.
-async fn ledger_after(upsert: &Upsert<'_>, departing: &OriginPlaces) -> Result<Ledger, LakeError> {
-    let Some(rows) = &upsert.folded.departing else {
-        return Ok(upsert.folded.ledger_with(std::iter::empty()));
-    };
-    let files = &upsert.files;
-    let cells = with_stored_cells((&rows.rows, upsert.shape), &Plan::default(), departing, files).await?;
-    let kept = files.keep_aside(rows, cells.columns, &cells.unresolved).await?;
-    Ok(upsert.folded.ledger_with(kept.into_iter()))
-}
-
-fn keys_of_origins(codec: &KeyCodec, folded: Option<&Folded>) -> Result<Keys, ArrowError> {
-    match folded.and_then(|folded| folded.origins.as_ref()) {
-        Some(origins) => codec.encode(origins.keys.columns()),
-        None => Ok(Keys::default()),
-    }
-}
-
-/// Why a table cannot be written by deletion vectors, or `None` where it can.
-pub(super) fn obstacle(state: &TableState, schema: &TableSchema) -> Option<String> {
-    let set = |name: &str| state.metadata().configuration.get(name).map(String::as_str);
-    let has_feature = state.protocol().is_some_and(|protocol| {
-        protocol.writer_features.iter().flatten().any(|feature| feature == "deletionVectors")
-    });
-    if !has_feature || set(DELETION_VECTORS) != Some("true") {
-        return Some(format!("it was created without deletion vectors ({DELETION_VECTORS})"));
-    }
-    foreign_demand(state, schema)
-}
-
-/// What a table asks of its writers beyond rows and vectors, which is left to the library.
-pub(super) fn foreign_demand(state: &TableState, schema: &TableSchema) -> Option<String> {
-    let metadata = state.metadata();
-    if !metadata.partition_columns.is_empty() {
-        return Some("it is partitioned".to_owned());
-    }
-    let asks = metadata.configuration.iter().find(|(name, value)| {
-        name.starts_with("delta.constraints.")
-            || (value.as_str() == "true" && name.as_str() == "delta.appendOnly")
-    });
-    if let Some((name, _)) = asks {
-        return Some(format!("it has the property {name}"));
-    }
-    let fields = super::schema::DeltaSchema::parse("", &metadata.schema_string).ok()?.fields;
-    let foreign = fields.iter().find(|field| {
-        let ours = schema.index_of(&field.name).is_some() || super::schema::is_metadata(&field.name);
-        let plain = field.nullable && !field.metadata.keys().any(|key| key.starts_with("delta."));
-        !ours || !plain
-    });
-    foreign.map(|field| format!("its column {} was added or changed by another writer", field.name))
 }

@@ -14,10 +14,11 @@ use roaring::RoaringTreemap;
 use super::cells::{Cells, OriginPlaces, with_stored_cells};
 use super::compact::live;
 use super::files::{self, DataFiles, RowWriter};
+use super::incoming::Upsert;
 use super::keys::KeyCodec;
 use super::plan::{self, Emptied, Plan};
 use super::vectors::Vectors;
-use super::{Done, Keys, Upsert, Upserted, kept_aside, ledger_after, scan};
+use super::{Done, Keys, Upserted, scan};
 use crate::change::{Folded, TableSchema, Truncated};
 use crate::lake::action::{Add, Entry};
 use crate::lake::error::LakeError;
@@ -40,7 +41,7 @@ pub(in crate::lake) async fn upsert(
     let mut upsert = Upsert::new(table, (folded, shape), advances, &codec)?;
     for attempt in 0..ATTEMPTS {
         let (plan, origins, departing) = find(table, &codec, &upsert).await?;
-        let ledger = ledger_after(&upsert, &departing).await?;
+        let ledger = upsert.ledger_after(&departing).await?;
         let Cells { columns, depends, unresolved } =
             with_stored_cells((folded, shape), &plan, &origins, &upsert.files).await?;
         if upsert.written.is_none() || depends {
@@ -74,7 +75,7 @@ async fn find(
     codec: &KeyCodec,
     upsert: &Upsert<'_>,
 ) -> Result<(Plan, OriginPlaces, OriginPlaces), LakeError> {
-    let (mut origins, mut departing) = kept_aside(upsert).await?;
+    let (mut origins, mut departing) = upsert.kept_aside().await?;
     let emptied = match upsert.folded.truncated {
         Some(Truncated::All) => return Ok((Plan::everything(table), origins, departing)),
         Some(truncated) => scan::emptied(table, &upsert.files, truncated).await?,

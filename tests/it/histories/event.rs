@@ -1,6 +1,6 @@
 //! Debezium's JSON, as its connector for Postgres and Kafka's `JsonConverter` write it.
 
-use super::source::{Row, Table};
+use super::tables::{Row, Table};
 use super::values::{Value, quoted};
 
 /// What `before` holds.

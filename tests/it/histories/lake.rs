@@ -7,7 +7,8 @@ use arrow::array::RecordBatch;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use super::reader::{Copy, Shown, text};
+use super::reader::{Copy, text};
+use super::truth::Shown;
 
 /// A lake of its own.
 pub struct LakeCopy {

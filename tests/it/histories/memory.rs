@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use alluvium::change::{Batch, Candidate, ChangeBatch, Folded, KnownSchemas, Progress, TableSchema, fold};
 
-use super::reader::{Copy, Shown, text};
+use super::reader::{Copy, text};
+use super::truth::Shown;
 
 /// Tables by name.
 #[derive(Default)]

@@ -5,7 +5,8 @@ use alluvium::mirror::{Mirror, MirrorOptions};
 use tokio::runtime::Runtime;
 use tokio_postgres::{Client, Row};
 
-use super::reader::{Copy, Shown};
+use super::reader::Copy;
+use super::truth::Shown;
 use crate::postgres_server::Database;
 
 /// A mirror of its own.

@@ -4,9 +4,10 @@
 //! | module | idea |
 //! |---|---|
 //! | [`steps`] | what may happen, as small steps that are legal in any state |
-//! | [`source`] | the model: what the source is after each record, and what its connector sends |
+//! | [`source`], [`tables`] | the model: what the source is after each record, and what its connector sends |
+//! | [`effect`], [`truth`] | what a record does to a copy, and what the copies have to be |
 //! | [`event`], [`values`] | Debezium's JSON |
-//! | [`reader`] | partitions, batches that end anywhere, crashes; the comparison |
+//! | [`reader`] | partitions, batches that end anywhere, crashes |
 //! | [`memory`] | the plainest copy |
 //! | [`lake`] | Delta tables, in each way to write them |
 //! | [`mirror`] | a Postgres server |
@@ -14,6 +15,7 @@
 //! Only the mirror needs a server. `ALLUVIUM_HISTORIES` is the number of histories of the fast variant, `ALLUVIUM_SINK_HISTORIES` of each other one, `ALLUVIUM_TEST_SEED`
 //! repeats a run; a history that fails is shrunk and printed, and found again by its seed.
 
+mod effect;
 mod event;
 mod lake;
 mod memory;
@@ -21,6 +23,8 @@ mod mirror;
 mod reader;
 mod source;
 mod steps;
+mod tables;
+mod truth;
 mod values;
 
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};

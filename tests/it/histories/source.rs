@@ -7,92 +7,11 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::effect::{Effect, Raw, Sent, Sure};
 use super::event::{self, Event, Image};
 use super::steps::{Choices, Setting, Step};
-use super::values::{Kind, Value};
-
-/// A column of a table.
-#[derive(Debug, Clone)]
-pub struct Column {
-    pub name: String,
-    pub kind: Kind,
-    pub key: bool,
-    pub dropped: bool,
-}
-
-/// A table of the source.
-#[derive(Debug, Clone)]
-pub struct Table {
-    pub name: &'static str,
-    pub topic: Arc<str>,
-    pub columns: Vec<Column>,
-    /// Names of the key columns, in key order.
-    pub key: Vec<&'static str>,
-    /// REPLICA IDENTITY FULL: events hold the whole row before, and no placeholders.
-    pub full: bool,
-    rows: BTreeMap<u8, Row>,
-    /// Rows of a table without key.
-    bag: Vec<Row>,
-}
-
-/// The cells of a row by the number of their column. A column that was added later is null until it is set.
-pub type Row = BTreeMap<usize, Value>;
-
-/// How sure it is that a copy can have a cell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sure {
-    /// It has this value.
-    Yes,
-    /// It has this value, or null where the value was nowhere to be found: the event left it out, and the row that
-    /// held it lies in another partition, whose delete came first.
-    OrNull,
-    /// Not looked at: a replay passes through older rows that the events no longer describe whole.
-    No,
-}
-
-/// What a copy must show: by column name the text of a cell.
-pub type Expected = BTreeMap<String, (Option<String>, Sure)>;
-
-/// What the copy of a table is after a record, compared with before.
-#[derive(Debug, Clone)]
-pub enum Effect {
-    Nothing,
-    Set {
-        table: usize,
-        key: u8,
-        row: Expected,
-    },
-    Remove {
-        table: usize,
-        key: u8,
-    },
-    Clear {
-        table: usize,
-    },
-    /// The rows of a table without key, all of them.
-    Bag {
-        table: usize,
-        rows: Vec<Expected>,
-    },
-}
-
-/// What the raw table must have of a record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Raw {
-    pub operation: &'static str,
-    pub absent: Vec<String>,
-}
-
-/// A record on its way to Kafka.
-#[derive(Debug, Clone)]
-pub struct Sent {
-    pub topic: Arc<str>,
-    pub key: Option<String>,
-    pub value: Option<String>,
-    pub headers: Vec<(&'static str, String)>,
-    pub effect: Effect,
-    pub raw: Option<Raw>,
-}
+use super::tables::{ASIDE, Column, Row, Table, tables};
+use super::values::Kind;
 
 /// The source and its connector.
 pub struct Source {
@@ -111,159 +30,6 @@ pub struct Source {
     /// Whether `schemas.enable` is the other way than at the start.
     switched: bool,
     pub sent: Vec<Sent>,
-}
-
-fn table(name: &'static str, columns: &[(&str, Kind)], key: &[&'static str], full: bool) -> Table {
-    let columns = columns
-        .iter()
-        .map(|(name, kind)| Column {
-            name: (*name).to_owned(),
-            kind: *kind,
-            key: key.contains(name),
-            dropped: false,
-        })
-        .collect();
-    let topic = format!("cdc.public.{name}").into();
-    Table { name, topic, columns, key: key.to_vec(), full, rows: BTreeMap::new(), bag: Vec::new() }
-}
-
-/// The tables of every history. The one without key is the last.
-pub fn tables() -> Vec<Table> {
-    vec![
-        table(
-            "plain",
-            &[
-                ("id", Kind::Int8),
-                ("name", Kind::Text),
-                ("note", Kind::Text),
-                ("n", Kind::Int4),
-                ("flag", Kind::Bool),
-            ],
-            &["id"],
-            false,
-        ),
-        // Every form of the placeholder, and a key whose order is not that of the columns.
-        table(
-            "forms",
-            &[
-                ("a", Kind::Int4),
-                ("body", Kind::Jsonb),
-                ("raw", Kind::Bytea),
-                ("tags", Kind::TextArray),
-                ("b", Kind::Text),
-                ("numbers", Kind::IntArray),
-                ("ids", Kind::UuidArray),
-                ("blobs", Kind::ByteaArray),
-                ("attributes", Kind::HstoreMap),
-            ],
-            &["b", "a"],
-            false,
-        ),
-        table(
-            "whole",
-            &[
-                ("id", Kind::Uuid),
-                ("doc", Kind::Text),
-                ("price", Kind::Numeric),
-                ("day", Kind::Date),
-                ("at", Kind::TimestampTz),
-                ("weight", Kind::Double),
-            ],
-            &["id"],
-            true,
-        ),
-        table("pairs", &[("a", Kind::Int4), ("b", Kind::Text)], &["a", "b"], false),
-        table("heap", &[("a", Kind::Int4), ("t", Kind::Text)], &[], true),
-    ]
-}
-
-/// A key that no step names: where a row waits while two rows change places.
-const ASIDE: u8 = 8;
-
-impl Table {
-    /// Numbers of the columns that there are now.
-    pub fn live(&self) -> impl Iterator<Item = usize> {
-        (0..self.columns.len()).filter(|&column| !self.columns[column].dropped)
-    }
-
-    /// The values of a key column, different for each key.
-    fn key_value(&self, column: usize, key: u8) -> Value {
-        // In a composite key, keys share the values of single columns.
-        let number = match (self.key.len(), self.columns[column].name.as_str()) {
-            (2, "a") => key / 3 + 41,
-            (2, _) => key % 3 + 41,
-            _ => key,
-        };
-        match self.columns[column].kind {
-            Kind::Int8 if key == ASIDE => Value::Small(6),
-            _ => Value::Small(number),
-        }
-    }
-
-    fn with_key(&self, mut row: Row, key: u8) -> Row {
-        for column in 0..self.columns.len() {
-            if self.columns[column].key {
-                row.insert(column, self.key_value(column, key));
-            }
-        }
-        row
-    }
-
-    fn row(&self, key: u8, cells: &Choices) -> Row {
-        let chosen =
-            |column: usize| (column, Value::chosen(self.columns[column].kind, cells[column % cells.len()]));
-        self.with_key(self.live().map(chosen).collect(), key)
-    }
-
-    fn changed(&self, row: &Row, columns: u16, cells: &Choices) -> Row {
-        let mut changed = row.clone();
-        for column in self.live().filter(|&column| !self.columns[column].key) {
-            if columns >> (column % 16) & 1 == 1 {
-                let value = Value::chosen(self.columns[column].kind, cells[column % cells.len()]);
-                changed.insert(column, value);
-            }
-        }
-        changed
-    }
-
-    /// Columns whose value an update from `before` to `after` does not send.
-    fn unchanged(&self, before: &Row, after: &Row) -> Vec<usize> {
-        if self.full {
-            return Vec::new();
-        }
-        let large = |column: &usize| matches!(after.get(column), Some(Value::Big(_)));
-        self.live()
-            .filter(large)
-            .filter(|column| before.get(column) == after.get(column) && !self.columns[*column].key)
-            .collect()
-    }
-
-    /// What a copy shows of a row. Columns that were dropped are null in rows that were written since.
-    fn expected(&self, row: &Row, lost: &BTreeSet<usize>) -> Expected {
-        self.live()
-            .map(|column| {
-                let Column { name, kind, .. } = &self.columns[column];
-                let value = row.get(&column).copied().unwrap_or(Value::Null);
-                let sure = if lost.contains(&column) { Sure::OrNull } else { Sure::Yes };
-                (name.clone(), (value.shown(*kind), sure))
-            })
-            .collect()
-    }
-
-    /// The texts of a key's columns, in key order.
-    pub fn key_texts(&self, key: u8) -> Vec<String> {
-        self.key
-            .iter()
-            .filter_map(|name| {
-                let column = self.columns.iter().position(|column| column.name == *name)?;
-                self.key_value(column, key).shown(self.columns[column].kind)
-            })
-            .collect()
-    }
-
-    fn nth_key(&self, row: u8) -> Option<u8> {
-        self.rows.keys().nth(row as usize % self.rows.len().max(1)).copied()
-    }
 }
 
 impl Source {
@@ -346,7 +112,7 @@ impl Source {
             return self.send(table, "c", None, None, Some((&row, &[])), "false");
         }
         if self.tables[table].rows.contains_key(&key) {
-            return self.set(table, key, row);
+            return self.set(table, key, &row);
         }
         self.tables[table].rows.insert(key, row.clone());
         self.touch(table, &[key]);
@@ -366,14 +132,14 @@ impl Source {
         }
         let Some(key) = of.nth_key(row) else { return self.insert(table, row % 6, cells) };
         let after = of.changed(&of.rows[&key], columns, cells);
-        self.set(table, key, after);
+        self.set(table, key, &after);
     }
 
-    fn set(&mut self, table: usize, key: u8, after: Row) {
+    fn set(&mut self, table: usize, key: u8, after: &Row) {
         let Some(before) = self.tables[table].rows.insert(key, after.clone()) else { return };
-        let unchanged = self.tables[table].unchanged(&before, &after);
+        let unchanged = self.tables[table].unchanged(&before, after);
         self.touch(table, &[key]);
-        self.send(table, "u", Some(key), Some(&before), Some((&after, &unchanged)), "false");
+        self.send(table, "u", Some(key), Some(&before), Some((after, &unchanged)), "false");
     }
 
     fn delete(&mut self, table: usize, row: u8) {
@@ -621,15 +387,5 @@ impl Source {
             }),
         };
         self.sent.push(sent);
-    }
-}
-
-impl Effect {
-    fn is_of_same_row(&self, other: &Self) -> bool {
-        let row = |effect: &Self| match effect {
-            Self::Set { table, key, .. } | Self::Remove { table, key } => Some((*table, *key)),
-            _ => None,
-        };
-        row(self).is_some() && row(self) == row(other)
     }
 }

@@ -8,7 +8,7 @@ use arrow::datatypes::{
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::columns::Compare;
+use super::expected::Compare;
 
 /// A cell as text: dates as days, times as microseconds, infinity by name, arrays as `[a, NULL]`.
 pub fn text(array: &dyn Array, row: usize) -> Option<String> {

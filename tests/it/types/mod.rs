@@ -3,6 +3,7 @@
 
 mod cells;
 mod columns;
+mod expected;
 mod setting;
 
 use std::fmt::Write as _;
@@ -13,7 +14,8 @@ use crate::oracle::{reason, rows_of};
 use crate::shop::{Plan, Shop};
 use crate::workload::seed;
 
-use columns::{COLUMNS, Column, Compare};
+use columns::{COLUMNS, Column};
+use expected::Compare;
 use setting::Setting;
 
 /// Random rows in the snapshot, and again in the stream.

@@ -14,7 +14,9 @@ pub(super) fn judge(connector: &FoundConnector, around: &Surroundings<'_>) -> Ve
     let mut judged = Judged { connector, findings: Vec::new() };
     judged.state();
     judged.converter(around);
-    judged.values(around);
+    judged.decimals(around);
+    judged.times(around);
+    judged.large_values(around);
     judged.failures();
     judged.events(around);
     judged.transforms();
@@ -104,20 +106,16 @@ impl Judged<'_> {
         }
     }
 
-    /// Settings that bend values of some types.
-    fn values(&mut self, around: &Surroundings<'_>) {
-        let connector = self.connector;
-        let of_type = |names: &'static [&'static str]| {
-            around.columns(move |_, column| names.contains(&column.type_name.trim_start_matches('_')))
-        };
-        match connector.or("decimal.handling.mode", "precise") {
+    /// Settings that bend numbers.
+    fn decimals(&mut self, around: &Surroundings<'_>) {
+        match self.connector.or("decimal.handling.mode", "precise") {
             "double" => self.warn_of(
                 "decimals of more than 15 digits are rounded (decimal.handling.mode=double)",
-                of_type(&["numeric", "money"]),
+                around.of_type(&["numeric", "money"]),
                 "decimal.handling.mode=precise, or string",
             ),
             "precise" => {
-                let columns = of_type(&["numeric"]);
+                let columns = around.of_type(&["numeric"]);
                 if columns.as_ref().is_none_or(|columns| !columns.is_empty()) {
                     let of = columns.map_or_else(String::new, |columns| format!(": {}", listed(&columns)));
                     self.note(
@@ -131,15 +129,20 @@ impl Judged<'_> {
             }
             _ => {}
         }
+    }
+
+    /// Settings that bend times and spans of time.
+    fn times(&mut self, around: &Surroundings<'_>) {
+        let connector = self.connector;
         match connector.or("time.precision.mode", "adaptive") {
             "connect" => self.warn_of(
                 "microseconds are cut off (time.precision.mode=connect)",
-                of_type(&["time", "timestamp"]),
+                around.of_type(&["time", "timestamp"]),
                 "time.precision.mode=adaptive",
             ),
             "isostring" => self.warn_of(
                 "24:00:00 arrives as 00:00:00 (time.precision.mode=isostring)",
-                of_type(&["time"]),
+                around.of_type(&["time"]),
                 "time.precision.mode=adaptive",
             ),
             _ => {}
@@ -147,11 +150,15 @@ impl Judged<'_> {
         if connector.or("interval.handling.mode", "numeric") == "numeric" {
             self.warn_of(
                 "a month of an interval arrives as 30.4375 days (interval.handling.mode=numeric)",
-                of_type(&["interval"]),
+                around.of_type(&["interval"]),
                 "interval.handling.mode=string",
             );
         }
-        if connector.or("binary.handling.mode", "bytes").starts_with("base64") {
+    }
+
+    /// Settings by which a large value is lost that an update does not change.
+    fn large_values(&mut self, around: &Surroundings<'_>) {
+        if self.connector.or("binary.handling.mode", "bytes").starts_with("base64") {
             self.warn_of(
                 "a large bytea that an update does not change arrives as null (binary.handling.mode=base64)",
                 around.columns(|table, column| {

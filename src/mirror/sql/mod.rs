@@ -10,20 +10,12 @@
 //! Rows of a table without key are found by their text, all columns together: every type has one, while not every type
 //! can be compared. Equal rows are numbered, and as many of them go, by their place, as are staged.
 
-use std::borrow::Cow;
+mod inherit;
 
 use super::absent::{ABSENT, ORIGINS, ROW};
-use super::ledger::literal;
 use super::names::{quoted, quoted_list};
 use super::plan::{METADATA, Plan, PlannedColumn};
 use crate::change::Truncated;
-
-/// The staged column with the number of a list of keys.
-const LIST: &str = "__list";
-/// The staged column with the place of a key in its list.
-const RANK: &str = "__rank";
-/// The staged column with the name of a row that was kept aside, in place of a key.
-const KEPT: &str = "__kept";
 
 /// Statements for rows of one plan.
 #[derive(Debug, Clone)]
@@ -70,74 +62,6 @@ impl<'a> Statements<'a> {
         let columns: Vec<String> =
             self.compared().map(|column| format!("{} {}", staged_name(column), column.wire.sql())).collect();
         format!("CREATE TEMP TABLE {stage} ({}) ON COMMIT DELETE ROWS", columns.join(", "))
-    }
-
-    /// The staging table for keys under which absent values are stored.
-    pub(super) fn create_origins(&self, stage: &str) -> String {
-        let mut columns = vec![format!("{LIST} integer, {RANK} integer, {KEPT} text")];
-        columns.extend(self.keys().map(|column| format!("{} {}", staged_name(column), column.wire.sql())));
-        format!("CREATE TEMP TABLE {stage} ({}) ON COMMIT DELETE ROWS", columns.join(", "))
-    }
-
-    /// Keeps, before anything is deleted, the absent fields of the first row that there is of each staged list: a stored
-    /// one, or one of `kept`.
-    pub(super) fn inherit(&self, stage: &str, absent: &[i16], kept: Option<&str>) -> String {
-        let (mut names, mut stored, mut aside) = (String::new(), String::new(), String::new());
-        for column in self.fields(absent) {
-            let name = quoted(&column.name);
-            let cell = format!("(k.cells[array_position(k.columns, {})])", literal(&column.name));
-            names.extend([", ", &name]);
-            stored.extend([", t.", &name]);
-            aside.extend([", ", &cell, "::", &type_of(column), " AS ", &name]);
-        }
-        let aside = kept.map_or(String::new(), |kept| {
-            format!(
-                " UNION ALL SELECT s.{LIST}, s.{RANK}{aside} FROM pg_temp.{stage} s JOIN {kept} k ON k.id = s.{KEPT}"
-            )
-        });
-        format!(
-            "DROP TABLE IF EXISTS {inherited}; CREATE TEMP TABLE {name} ON COMMIT DROP AS SELECT DISTINCT ON ({LIST}) \
-             {LIST}{names} FROM (SELECT s.{LIST}, s.{RANK}{stored} FROM pg_temp.{stage} s JOIN {target} t ON {same} WHERE \
-             s.{KEPT} IS NULL{aside}) AS found ORDER BY {LIST}, {RANK}; CREATE UNIQUE INDEX ON {inherited} ({LIST})",
-            inherited = inherited(stage),
-            name = inherited_name(stage),
-            target = self.plan.target.sql(),
-            same = self.same_key(),
-        )
-    }
-
-    /// Keeps the staged rows aside in `kept`, those of which every cell is there. `owner` are the values that say whose they
-    /// are, `name` is what their names begin with; the number of the row follows.
-    pub(super) fn keep_aside(
-        &self,
-        stage: &str,
-        absent: &[i16],
-        origins: Option<&str>,
-        (kept, owner, name): (&str, &str, &str),
-    ) -> String {
-        let source = |column: &&PlannedColumn| column.field < self.source_columns;
-        let (mut names, mut cells) = (Vec::new(), Vec::new());
-        for column in self.plan.columns.iter().filter(source) {
-            names.push(literal(&column.name));
-            cells.push(format!("({})::text", self.resolved(column, absent, origins)));
-        }
-        format!(
-            "INSERT INTO {kept} (id, pipeline, mirror, \"table\", columns, cells) SELECT {prefix} || s.{ROW}, {owner}, \
-             ARRAY[{names}]::text[], ARRAY[{cells}]::text[] FROM pg_temp.{stage} s{stored} WHERE s.{ROW} NOT IN (SELECT \
-             u.row FROM ({unresolved}) AS u(row, field))",
-            prefix = literal(name),
-            names = names.join(", "),
-            cells = cells.join(", "),
-            stored = self.own_row(absent),
-            unresolved = self.unresolved(stage, origins),
-        )
-    }
-
-    fn fields(&self, absent: &[i16]) -> impl Iterator<Item = &'a PlannedColumn> {
-        let plan = self.plan;
-        let is_absent =
-            |column: &&PlannedColumn| i16::try_from(column.field).is_ok_and(|field| absent.contains(&field));
-        plan.columns.iter().filter(is_absent)
     }
 
     /// Removes the rows that a truncate takes.
@@ -213,45 +137,6 @@ impl<'a> Statements<'a> {
         quoted_list(self.keys().map(|column| column.name.as_str()))
     }
 
-    /// A column of a staged row, taken from what is stored where the row says so.
-    fn resolved(&self, column: &PlannedColumn, absent: &[i16], origins: Option<&str>) -> String {
-        let value = self.value(column);
-        match i16::try_from(column.field) {
-            Ok(field) if absent.contains(&field) => format!(
-                "CASE WHEN {field} = ANY (s.{ABSENT}) THEN {} ELSE {value} END",
-                stored_value(column, field, origins)
-            ),
-            _ => value,
-        }
-    }
-
-    /// The join with the stored row of the same key.
-    ///
-    /// Only the stored row knows the absent values, and ON CONFLICT sees no column of the staging table that the target
-    /// lacks, so the values are fetched before the conflict.
-    fn own_row(&self, absent: &[i16]) -> String {
-        if absent.is_empty() {
-            return String::new();
-        }
-        format!(" LEFT JOIN {} t ON {}", self.plan.target.sql(), self.same_key())
-    }
-
-    /// Lists the staged absent cells that are stored nowhere, by number of row and field.
-    pub(super) fn unresolved(&self, stage: &str, origins: Option<&str>) -> String {
-        let own = format!("EXISTS (SELECT FROM {} t WHERE {})", self.plan.target.sql(), self.same_key());
-        let stored = match origins {
-            Some(origins) => format!(
-                "CASE WHEN a.list >= 0 THEN EXISTS (SELECT FROM {} i WHERE i.{LIST} = a.list) ELSE {own} END",
-                inherited(origins)
-            ),
-            None => own,
-        };
-        format!(
-            "SELECT s.{ROW}, a.field FROM pg_temp.{stage} s, unnest(s.{ABSENT}, s.{ORIGINS}) AS a(field, list) \
-             WHERE s.{ABSENT} IS NOT NULL AND NOT {stored}"
-        )
-    }
-
     /// Appends the staged rows.
     pub(super) fn append(&self, stage: &str) -> String {
         let values: Vec<String> = self.plan.columns.iter().map(staged_value).collect();
@@ -283,31 +168,6 @@ impl<'a> Statements<'a> {
     }
 }
 
-/// The stored value of an absent cell.
-fn stored_value(column: &PlannedColumn, field: i16, origins: Option<&str>) -> String {
-    let name = quoted(&column.name);
-    let Some(origins) = origins else { return format!("t.{name}") };
-    let list = format!("s.{ORIGINS}[array_position(s.{ABSENT}, {field}::smallint)]");
-    format!(
-        "CASE WHEN {list} >= 0 THEN (SELECT i.{name} FROM {} i WHERE i.{LIST} = {list}) ELSE t.{name} END",
-        inherited(origins)
-    )
-}
-
-/// The type that a column has in the target.
-fn type_of(column: &PlannedColumn) -> Cow<'_, str> {
-    column.cast.as_deref().map_or_else(|| column.wire.sql(), Cow::Borrowed)
-}
-
-/// The table of what is kept for a stage of origins.
-fn inherited(stage: &str) -> String {
-    format!("pg_temp.{}", inherited_name(stage))
-}
-
-fn inherited_name(stage: &str) -> String {
-    format!("inherited_{stage}")
-}
-
 fn staged_name(column: &PlannedColumn) -> String {
     quoted(&column.name)
 }
@@ -321,10 +181,10 @@ fn staged_value(column: &PlannedColumn) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::assign::Limit;
-    use super::super::names::TargetName;
-    use super::super::types::Wire;
     use super::*;
+    use crate::mirror::assign::Limit;
+    use crate::mirror::names::TargetName;
+    use crate::mirror::types::Wire;
 
     fn column(field: usize, name: &str, wire: Wire, cast: Option<&str>, settable: bool) -> PlannedColumn {
         let cast = cast.map(ToOwned::to_owned);

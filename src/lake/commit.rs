@@ -1,0 +1,215 @@
+//! A batch into the lake: what is set aside first, then every current table, and the raw table last.
+//!
+//! Invariant: nothing says that a record is done before all that is kept of it is stored. So the quarantine commits before any
+//! position covers its records, and the raw table, from whose position a lane starts where it is the smallest, after the
+//! current tables. A table that refuses its part is stopped and its topics are held back from the raw table's positions,
+//! while the other tables go on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use futures::{FutureExt, StreamExt, stream};
+
+use super::compaction::Pressure;
+use super::current::{CurrentTable, topics_of};
+use super::error::LakeError;
+use super::location::{collision, folder};
+use super::quarantine::QuarantineTable;
+use super::raw::RawTable;
+use super::{CONCURRENCY, Lake, Stopped};
+use crate::change::{Batch, ChangeBatch, CommitReport, TableId, TableReport};
+
+/// What became of one table's part of a batch.
+struct Outcome {
+    id: TableId,
+    table: Option<CurrentTable>,
+    result: Result<(TableReport, u64), LakeError>,
+}
+
+impl Lake {
+    pub(super) async fn commit_batch(&mut self, batch: &Batch) -> Result<CommitReport, LakeError> {
+        let mut report = CommitReport::default();
+        if !batch.quarantined.is_empty() || !batch.settled.is_empty() {
+            self.commit_quarantine(batch, &mut report).await?;
+        }
+        self.record_schema_changes().await?;
+        self.commit_current(batch, &mut report).await?;
+        self.record_schema_changes().await?;
+        let stopped: BTreeSet<Arc<str>> =
+            self.stopped.values().flat_map(|table| table.topics.iter().cloned()).collect();
+        if let Some(rows) = batch.raw.as_ref().filter(|rows| rows.num_rows() > 0) {
+            self.commit_raw(batch, rows, &stopped, &mut report).await?;
+        }
+        let reached = batch.spans.iter().filter(|(partition, _)| !stopped.contains(&partition.topic));
+        self.passed.extend(reached.map(|(partition, span)| (partition.clone(), span.clone())));
+        Ok(report)
+    }
+
+    /// Keeps what the batch sets aside, before anything says that its records are done.
+    async fn commit_quarantine(&mut self, batch: &Batch, report: &mut CommitReport) -> Result<(), LakeError> {
+        let mut quarantine = match self.quarantine.take() {
+            Some(quarantine) => quarantine,
+            None => {
+                QuarantineTable::open_or_create(self.quarantine_log()?, &self.properties, &self.writer)
+                    .await?
+            }
+        };
+        let conflicts = quarantine.commit(batch, &self.writer).await;
+        self.quarantine = Some(quarantine);
+        report.conflicts += conflicts?;
+        Ok(())
+    }
+
+    /// Commits all current tables' parts, several at a time.
+    async fn commit_current(&mut self, batch: &Batch, report: &mut CommitReport) -> Result<(), LakeError> {
+        let mut parts: BTreeMap<&TableId, Vec<&ChangeBatch>> = BTreeMap::new();
+        let wanted = |changes: &&ChangeBatch| self.options.current_tables && !changes.is_empty();
+        for changes in batch.changes.iter().filter(wanted) {
+            parts.entry(&changes.table).or_default().push(changes);
+        }
+        let mut work = Vec::new();
+        for (id, changes) in parts {
+            if let Some(stopped) = self.stopped.get_mut(id) {
+                stopped.topics.extend(topics_of(batch, &changes));
+                report.stopped.insert(id.clone(), stopped.reason.clone());
+                continue;
+            }
+            work.push((id.clone(), changes, self.tables.remove(id)));
+        }
+        let lanes = work.len().clamp(1, CONCURRENCY);
+        let memory = self.options.merge_memory / lanes;
+        let this = &*self;
+        let mut tasks = Vec::with_capacity(work.len());
+        for (id, changes, table) in work {
+            tasks.push(this.commit_one(batch, id, changes, table, memory).boxed());
+        }
+        let outcomes: Vec<Outcome> = stream::iter(tasks).buffer_unordered(lanes).collect().await;
+        self.settle(batch, outcomes, report)?;
+        let with_rows: BTreeSet<&TableId> = batch.changes.iter().map(|changes| &changes.table).collect();
+        for (id, table) in &mut self.tables {
+            if !with_rows.contains(id) && !self.stopped.contains_key(id) {
+                table.store_positions(batch, &self.writer).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn commit_one(
+        &self,
+        batch: &Batch,
+        id: TableId,
+        changes: Vec<&ChangeBatch>,
+        table: Option<CurrentTable>,
+        memory: usize,
+    ) -> Outcome {
+        let opened = match table {
+            Some(table) => Ok(table),
+            None => self.open_current(&id, &changes).await,
+        };
+        match opened {
+            Ok(mut table) => {
+                let feed = self.options.policies.of(&id).change_data_feed;
+                if let Err(error) = table.keep_properties(&self.properties, feed, &self.writer).await {
+                    return Outcome { id, table: Some(table), result: Err(error) };
+                }
+                let result = table.commit(batch, &changes, &self.writer, memory).await;
+                // The batch is in the table; what fails now is tried again with the next one.
+                if result.is_ok()
+                    && let Err(error) = table.compact(&self.writer, Pressure::Busy).await
+                {
+                    tracing::warn!(table = %id, %error, "compaction failed");
+                }
+                Outcome { id, table: Some(table), result }
+            }
+            Err(error) => Outcome { id, table: None, result: Err(error) },
+        }
+    }
+
+    async fn open_current(&self, id: &TableId, changes: &[&ChangeBatch]) -> Result<CurrentTable, LakeError> {
+        let folder = folder(id, &self.options.layout)?;
+        if Some(&folder) == self.options.raw_table.as_ref() {
+            return Err(collision(id, "of the raw history", &folder));
+        }
+        if folder == self.options.quarantine_table {
+            return Err(collision(id, "of the quarantine", &folder));
+        }
+        if folder == self.options.schema_changes_table {
+            return Err(collision(id, "of the record of schema changes", &folder));
+        }
+        let first = changes
+            .first()
+            .ok_or_else(|| LakeError::Refused(format!("table {id} has no schema in its events")))?;
+        let since = first.source_micros.first().copied().unwrap_or(0);
+        let how = (&self.properties, &self.upserts);
+        CurrentTable::open_or_create(self.log(&folder)?, id, (&first.schema, since), how, &self.writer).await
+    }
+
+    /// Puts the tables back and sorts the results: the worst error decides, tables that refused are remembered.
+    fn settle(
+        &mut self,
+        batch: &Batch,
+        outcomes: Vec<Outcome>,
+        report: &mut CommitReport,
+    ) -> Result<(), LakeError> {
+        let mut worst: Option<LakeError> = None;
+        for Outcome { id, table, result } in outcomes {
+            match result {
+                Ok((table_report, conflicts)) => {
+                    report.conflicts += conflicts;
+                    report.tables.insert(id.to_string(), table_report);
+                }
+                Err(error) if error.stops_table() => {
+                    let reason = error.to_string();
+                    let of_table = |changes: &&ChangeBatch| changes.table == id;
+                    let changes: Vec<&ChangeBatch> = batch.changes.iter().filter(of_table).collect();
+                    let mut topics = topics_of(batch, &changes);
+                    topics.extend(table.iter().flat_map(|table| table.topics().iter().cloned()));
+                    report.stopped.insert(id.clone(), reason.clone());
+                    let waits = table.as_ref().is_some_and(CurrentTable::waits);
+                    self.stopped.insert(id.clone(), Stopped { reason, topics, waits });
+                }
+                Err(error) => {
+                    if !matches!(worst, Some(LakeError::Fenced { .. })) {
+                        worst = Some(error);
+                    }
+                }
+            }
+            if let Some(table) = table {
+                self.tables.insert(id, table);
+            }
+        }
+        worst.map_or(Ok(()), Err)
+    }
+
+    async fn commit_raw(
+        &mut self,
+        batch: &Batch,
+        rows: &RecordBatch,
+        stopped: &BTreeSet<Arc<str>>,
+        report: &mut CommitReport,
+    ) -> Result<(), LakeError> {
+        let Some(log) = self.raw_log()? else { return Ok(()) };
+        let mut raw = match self.raw.take() {
+            Some(raw) => raw,
+            None => RawTable::open_or_create(log, &self.properties, &self.writer).await?,
+        };
+        let name = raw.table.log.table().to_owned();
+        if let Err(error) = raw.table.keep_properties(&self.properties, false, &self.writer).await {
+            self.raw = Some(raw);
+            return Err(error);
+        }
+        let result = raw.commit(batch, rows, stopped, &self.writer).await;
+        // The batch is in the table; what fails now is tried again with the next one.
+        if result.is_ok()
+            && let Err(error) = raw.compact(&self.writer, Pressure::Busy).await
+        {
+            tracing::warn!(table = name, %error, "compaction failed");
+        }
+        self.raw = Some(raw);
+        let (table, conflicts) = result?;
+        report.tables.insert(name, table);
+        report.conflicts += conflicts;
+        Ok(())
+    }
+}

@@ -1,0 +1,36 @@
+//! The tables of our own in the target database: created where they are missing.
+//!
+//! The right to create is needed only where something is missing. Where it is missing too, the error has the statement, so
+//! that somebody who has it can run it once, and the mirror then goes on with fewer rights.
+
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+
+use super::names::TargetName;
+use super::sqlstate::Trouble;
+
+/// Creates the tables of these names where one is missing. `what` they are is said in errors, `ddl` creates them all.
+pub(super) async fn ensure(
+    client: &Client,
+    names: &[&TargetName],
+    what: &str,
+    ddl: &str,
+) -> Result<(), Trouble> {
+    if are_there(client, names).await? {
+        return Ok(());
+    }
+    client.batch_execute(ddl).await.map_err(|error| match Trouble::from(error) {
+        Trouble::Table { reason, .. } => Trouble::Lane(format!(
+            "{what} cannot be created: {reason}; have the owner of the schema run: {ddl}"
+        )),
+        other => other,
+    })
+}
+
+/// Whether tables of all these names are there.
+pub(super) async fn are_there(client: &Client, names: &[&TargetName]) -> Result<bool, Trouble> {
+    let there = "SELECT bool_and(to_regclass(name) IS NOT NULL) FROM unnest($1) AS name";
+    let names: Vec<String> = names.iter().map(|name| name.sql()).collect();
+    let found = client.query_typed(there, &[(&names, Type::TEXT_ARRAY)]).await?;
+    Ok(found.first().map(|row| row.try_get(0)).transpose()?.unwrap_or(false))
+}
