@@ -31,6 +31,8 @@ mod ledger;
 mod lineage;
 mod linked;
 mod outlook;
+#[cfg(test)]
+mod outlook_tests;
 mod passage;
 pub mod policy;
 mod position;

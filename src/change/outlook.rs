@@ -3,18 +3,23 @@
 //!
 //! Schemas are met in the order of the changes. What came before a change of schema in the same batch is brought along
 //! on the same way as the rows that are stored already, step by step.
+//!
+//! Deletes and truncates have no rows, so they ask for nothing but their key: what a decoder knows of a table when it has
+//! met nothing else of it yet (after a start, without schema block) is the key alone, or what the sink has. Taken for
+//! the schema of the events, that would say that all other columns were dropped, or that dropped ones are there again,
+//! and the columns that come with the next row would begin anew.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::align::{Unfit, align, rename_columns};
-use super::difference::Difference;
 use super::evolution::{SchemaStep, Verdict, judge};
 use super::lineage::{Described, Lineage, Pending};
-use super::{Batch, ChangeBatch, SchemaChange, TableId, TableSchema};
+use super::{Batch, ChangeBatch, Operation, SchemaChange, TableId, TableSchema};
 
 /// What becomes of a table's part of a batch.
 #[derive(Debug)]
@@ -118,7 +123,8 @@ pub fn look<'a>(
     for change in changes {
         let mut places = change.partitions.iter().zip(&change.offsets);
         let Some(first) = places.position(|(&partition, &offset)| keep(partition, offset)) else { continue };
-        match judge(&stored, &lineage, &change.schema, times(change, first), policy) {
+        let events = asked_by(change, &stored, &lineage, &keep);
+        match judge(&stored, &lineage, &events, times(change, first), policy) {
             Verdict::Settled => {}
             Verdict::Change(step) => {
                 realign(&mut outlook.aligned, batch, &step)?;
@@ -129,7 +135,8 @@ pub fn look<'a>(
             }
             Verdict::Refuse(differences) => {
                 let place = EventPlace::of(batch, change, first);
-                outlook.refused = Some(refusal(change, place, differences));
+                let events = Described::from(events.as_ref());
+                outlook.refused = Some(Pending { events, place, differences });
                 return Ok(outlook);
             }
         }
@@ -139,9 +146,37 @@ pub fn look<'a>(
     Ok(outlook)
 }
 
-fn refusal(change: &ChangeBatch, place: EventPlace, differences: Vec<Difference>) -> Pending {
-    let events = Described::from(change.schema.as_ref());
-    Pending { events, place, differences }
+/// The schema that the changes which count ask for. Where none of them leaves a row, it is the newest one, with the key
+/// that they have.
+fn asked_by<'c>(
+    change: &'c ChangeBatch,
+    stored: &TableSchema,
+    lineage: &Lineage,
+    keep: impl Fn(u32, i64) -> bool,
+) -> Cow<'c, TableSchema> {
+    let has_row = |operation: Operation| match operation {
+        Operation::Truncate => false,
+        // Without key, a delete is the whole row.
+        Operation::Delete => change.schema.key().is_empty(),
+        _ => true,
+    };
+    let mut counting = change.operations.iter().zip(change.partitions.iter().zip(&change.offsets));
+    if counting.any(|(&operation, (&partition, &offset))| has_row(operation) && keep(partition, offset)) {
+        return Cow::Borrowed(&change.schema);
+    }
+    let newest = lineage.latest.as_ref().map_or_else(|| stored.clone(), Described::schema);
+    let mut columns = newest.columns().to_vec();
+    for column in change.schema.key().iter().filter_map(|&key| change.schema.columns().get(key)) {
+        match columns.iter_mut().find(|known| known.name == column.name) {
+            Some(known) => known.column_type = column.column_type.clone(),
+            None => columns.push(column.clone()),
+        }
+    }
+    let names = |schema: &TableSchema| schema.key_names().map(str::to_owned).collect::<BTreeSet<_>>();
+    let of = if names(&newest) == names(&change.schema) { &newest } else { change.schema.as_ref() };
+    let place = |name: &str| columns.iter().position(|column| *column.name == *name);
+    let key = of.key_names().filter_map(place).collect();
+    Cow::Owned(TableSchema::new(columns, key))
 }
 
 fn realign(aligned: &mut [Cow<'_, ChangeBatch>], batch: &Batch, step: &SchemaStep) -> Result<(), UnfitAt> {

@@ -4,7 +4,7 @@
 //! stored position of each partition with the one the lane believes in, and answers [`SinkError::Fenced`] where they
 //! differ, because then another instance has written. Rows before the stored position are skipped: they are in the sink.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
 use std::sync::Arc;
 
@@ -36,6 +36,9 @@ pub trait Sink: Send + 'static {
     /// Answers with the schema of a table as the sink had it at the last [`Sink::load`], for events that do not carry
     /// one. A value of its own, because it is asked on the decoding thread.
     fn known_schemas(&self) -> KnownSchemas;
+
+    /// The tables that had rows in the sink at the last [`Sink::load`], under the very names that their events gave.
+    fn known_tables(&self) -> HashSet<TableId>;
 
     /// Whether a table that has stopped may be able to go on, because somebody did what it waits for. The lane then
     /// starts over from [`Sink::load`]. Asked now and then while tables are stopped; has to be cheap. A sink whose tables

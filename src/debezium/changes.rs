@@ -271,7 +271,11 @@ impl Decoder {
     /// A layout for deletes by a key with these fields, of the table that the topic's name ends with.
     pub(super) fn layout_of_topic(&mut self, topic: usize, key_names: &KeyNames) -> Option<Arc<Layout>> {
         let (schema, table) = self.topics.get(topic)?.table();
-        let layout = self.layout_in_sink(&TableId::new("", schema, table))?;
+        let source = TableId::new("", schema, table);
+        if !self.in_sink.contains(self.options.routes.of(&source).as_ref().unwrap_or(&source)) {
+            return None;
+        }
+        let layout = self.layout_in_sink(&source)?;
         let same = layout.key_names.iter().all(|name| key_names.contains(name));
         (same && layout.key_names.len() == key_names.len()).then_some(layout)
     }

@@ -5,9 +5,11 @@
 //! record before it (the first of a partition after a start) it cannot tell the two apart: then the delete is
 //! applied, because deleting twice is harmless and deleting never is not, but no raw row is made, because the delete
 //! before it may have one already. Where no row of the topic was seen yet, its table is the one that the topic's name
-//! ends with, if the sink has it.
+//! ends with, if the sink has one under just that name: so it is with flattened events, whose deletes may be tombstones
+//! and nothing else. A name that lacks the database which all other events of the table give would be another table, which
+//! could not be written to the same place.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::error::ArrowError;
@@ -34,6 +36,8 @@ pub struct Decoder {
     pub(super) options: DecoderOptions,
     pub(super) placeholder: Placeholder,
     pub(super) known: Box<dyn KnownSchemas>,
+    /// Tables that have rows in the sink.
+    pub(super) in_sink: HashSet<TableId>,
     pub(super) topics: Vec<Topic>,
     topic_index: HashMap<Arc<str>, usize>,
     pub(super) partitions: Partitions,
@@ -62,6 +66,7 @@ impl Decoder {
             placeholder: Placeholder::new(&options.placeholder),
             options,
             known: Box::new(known),
+            in_sink: HashSet::new(),
             topics: Vec::new(),
             topic_index: HashMap::new(),
             partitions: Partitions::default(),
@@ -70,6 +75,13 @@ impl Decoder {
             counts: Counts::default(),
             aside: Aside::default(),
         }
+    }
+
+    /// Says which tables have rows in the sink, by the names that events give them.
+    #[must_use]
+    pub fn with_tables(mut self, tables: HashSet<TableId>) -> Self {
+        self.in_sink = tables;
+        self
     }
 
     /// Says from which position a partition will be read: after an assignment or a seek, before its first record. The

@@ -70,7 +70,7 @@ pub mod upkeep;
 mod upsert;
 mod vacuum;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::{StreamExt, stream};
@@ -345,6 +345,10 @@ impl Sink for Lake {
         let known: HashMap<TableId, Arc<TableSchema>> =
             self.tables.iter().map(|(id, table)| (id.clone(), Arc::clone(table.schema()))).collect();
         Box::new(move |table| known.get(table).cloned())
+    }
+
+    fn known_tables(&self) -> HashSet<TableId> {
+        self.tables.keys().cloned().collect()
     }
 
     /// A stopped table goes on when somebody else has committed to it: that is how `alluvium schema apply` says so.

@@ -218,6 +218,7 @@ impl<S: Sink> Lane<S> {
         // Markers and at most one batch, which needs the permit: the bound on memory is the permit.
         let (sender, staged) = mpsc::channel(16);
         let decoder = Decoder::new(self.options.decoder.clone(), self.sink.known_schemas())
+            .with_tables(self.sink.known_tables())
             .with_marks(self.marks.clone());
         let refusals = Refusals {
             policies: self.options.policies.clone(),

@@ -123,7 +123,8 @@ impl<S: Sink> Lane<S> {
         for asked in replay.asked.iter().filter(|asked| !found.contains(&asked.place)) {
             answers.insert(asked.place.clone(), Err("the record is not in the quarantine".to_owned()));
         }
-        let mut decoder = Decoder::new(self.options.decoder.clone(), self.sink.known_schemas());
+        let mut decoder = Decoder::new(self.options.decoder.clone(), self.sink.known_schemas())
+            .with_tables(self.sink.known_tables());
         for record in &records {
             let forced = replay.asked.iter().any(|asked| asked.place == record.place && asked.force);
             let answer = obstacle(ledger, &record.place, answers, forced)

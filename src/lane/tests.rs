@@ -1,6 +1,7 @@
 //! The lane against a sink that only remembers what it was asked.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use std::collections::HashSet;
 use std::sync::mpsc::sync_channel;
 
 use super::*;
@@ -43,6 +44,10 @@ impl Sink for Remembering {
 
     fn known_schemas(&self) -> KnownSchemas {
         Box::new(|_| None)
+    }
+
+    fn known_tables(&self) -> HashSet<TableId> {
+        HashSet::new()
     }
 
     async fn maintain(&mut self) -> Result<(), SinkError> {

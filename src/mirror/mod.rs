@@ -48,7 +48,7 @@ mod tls;
 mod types;
 mod work;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -275,6 +275,15 @@ impl Sink for Mirror {
     fn known_schemas(&self) -> KnownSchemas {
         let (catalog, schema) = (self.catalog.clone(), self.schema.clone());
         Box::new(move |table| Some(Arc::new(catalog.get(&TargetName::of(&schema, table))?.table_schema())))
+    }
+
+    fn known_tables(&self) -> HashSet<TableId> {
+        // Earlier versions took tombstones for those of a table without database.
+        let same = |one: &TableId, other: &TableId| one.schema == other.schema && one.table == other.table;
+        let is_second = |table: &TableId| {
+            table.database.is_empty() && self.memory.keys().any(|other| other != table && same(other, table))
+        };
+        self.memory.keys().filter(|table| !is_second(table)).cloned().collect()
     }
 
     /// A stopped table goes on when nothing is waited for any more: that is how `alluvium schema apply` says so.

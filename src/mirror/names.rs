@@ -89,21 +89,13 @@ impl Targets {
         Self(raw.map(|raw| (raw.clone(), Owner::Raw)).into_iter().collect())
     }
 
-    /// Gives `target` to `table`. A table whose database is not known (a tombstone does not name it) is the one that has
-    /// the target, if schema and name are the same.
+    /// Gives `target` to `table`.
     ///
     /// # Errors
     /// Where it is somebody else's: who has it, and the setting to change.
     pub(super) fn claim(&mut self, target: &TargetName, table: &TableId) -> Result<(), String> {
         let owner = match self.0.get(target) {
             Some(Owner::Source(owner)) if owner == table => return Ok(()),
-            Some(Owner::Source(owner)) if same_name(owner, table) && table.database.is_empty() => {
-                return Ok(());
-            }
-            Some(Owner::Source(owner)) if same_name(owner, table) && owner.database.is_empty() => {
-                self.0.insert(target.clone(), Owner::Source(table.clone()));
-                return Ok(());
-            }
             None => {
                 self.0.insert(target.clone(), Owner::Source(table.clone()));
                 return Ok(());
@@ -117,10 +109,6 @@ impl Targets {
             table.database
         ))
     }
-}
-
-fn same_name(one: &TableId, other: &TableId) -> bool {
-    one.schema == other.schema && one.table == other.table
 }
 
 #[cfg(test)]
@@ -159,19 +147,6 @@ mod tests {
         let reason = claim(&mut targets, "archive", "orders").unwrap_err();
         assert!(reason.contains("table sales.orders") && reason.contains("{schema}"), "{reason}");
         assert!(claim(&mut targets, "sales", "events").unwrap_err().contains("raw rows"));
-    }
-
-    #[test]
-    fn a_table_whose_database_is_not_known_is_the_one_that_has_the_target() {
-        let target = TargetName::parse("public.orders").unwrap();
-        let table = |database| TableId::new(database, "public", "orders");
-        let mut targets = Targets::default();
-        for database in ["", "shop", "", "shop"] {
-            assert_eq!(targets.claim(&target, &table(database)), Ok(()), "{database:?}");
-        }
-        assert!(targets.claim(&target, &table("archive")).unwrap_err().contains("of database \"shop\""));
-        let other = TableId::new("", "sales", "orders");
-        assert!(targets.claim(&target, &other).is_err(), "another schema");
     }
 
     #[test]

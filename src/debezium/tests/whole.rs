@@ -203,9 +203,14 @@ fn a_tombstone_finds_its_table_by_the_topics_name_where_the_sink_has_it() {
     };
     let schema = Arc::new(TableSchema::new(vec![column("id")], vec![0]));
     let known = move |table: &TableId| (table.to_string() == "public.t").then(|| Arc::clone(&schema));
-    let mut decoder = Decoder::new(DecoderOptions::default(), known);
-    let end = Record::tombstone(0, r#"{"id":1}"#).push(&mut decoder).unwrap();
-    assert_eq!(end, Outcome::Change(Operation::Delete));
+    for (database, expected) in
+        [("", Outcome::Change(Operation::Delete)), ("shop", Outcome::Filtered("tombstone_unknown_table"))]
+    {
+        let tables = [TableId::new(database, "public", "t")].into();
+        let mut decoder = Decoder::new(DecoderOptions::default(), known.clone()).with_tables(tables);
+        let end = Record::tombstone(0, r#"{"id":1}"#).push(&mut decoder).unwrap();
+        assert_eq!(end, expected, "of database {database:?}");
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! A copy in the lake, in one of its write modes: real Delta tables in a folder, read back as SQL reads them.
 
+use std::collections::HashSet;
+
 use alluvium::change::{Batch, KnownSchemas, Policies, Progress, Sink, TableId, TablePolicy, WriteMode};
 use alluvium::lake::read::{At, LakeReader};
 use alluvium::lake::{Lake, LakeOptions};
@@ -67,6 +69,10 @@ impl Copy for LakeCopy {
 
     fn known(&self) -> KnownSchemas {
         self.lake.as_ref().map_or_else(|| Box::new(|_: &TableId| None) as KnownSchemas, Sink::known_schemas)
+    }
+
+    fn tables(&self) -> HashSet<TableId> {
+        self.lake.as_ref().map(Sink::known_tables).unwrap_or_default()
     }
 
     fn maintain(&mut self) -> Result<(), String> {

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use alluvium::change::{Batch, Candidate, ChangeBatch, Folded, KnownSchemas, Progress, TableSchema, fold};
+use alluvium::change::{
+    Batch, Candidate, ChangeBatch, Folded, KnownSchemas, Progress, TableId, TableSchema, fold,
+};
 
 use super::reader::{Copy, text};
 use super::truth::Shown;
@@ -49,6 +51,10 @@ impl Copy for Memory {
         let schemas: BTreeMap<String, Arc<TableSchema>> =
             self.tables.iter().map(|(name, table)| (name.clone(), Arc::clone(&table.schema))).collect();
         Box::new(move |table| schemas.get(&*table.table).cloned())
+    }
+
+    fn tables(&self) -> HashSet<TableId> {
+        HashSet::new()
     }
 
     fn rows(&mut self, table: &str) -> Result<Vec<Shown>, String> {

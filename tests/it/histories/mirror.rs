@@ -1,5 +1,7 @@
 //! A copy in a Postgres mirror: a real server, each history in a database of its own.
 
+use std::collections::HashSet;
+
 use alluvium::change::{Batch, KnownSchemas, Progress, Sink, TableId};
 use alluvium::mirror::{Mirror, MirrorOptions};
 use tokio::runtime::Runtime;
@@ -54,6 +56,10 @@ impl Copy for MirrorCopy {
 
     fn known(&self) -> KnownSchemas {
         self.mirror.as_ref().map_or_else(|| Box::new(|_: &TableId| None) as KnownSchemas, Sink::known_schemas)
+    }
+
+    fn tables(&self) -> HashSet<TableId> {
+        self.mirror.as_ref().map(Sink::known_tables).unwrap_or_default()
     }
 
     fn maintain(&mut self) -> Result<(), String> {

@@ -4,7 +4,7 @@
 //! history say from which partition the next record is read, where a batch ends, and where the reader crashes: then
 //! the running batch is lost, and a new decoder begins at what the sink has.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use alluvium::change::{Batch, KnownSchemas, Progress, TableId, TopicIdentity, TopicPartition};
@@ -33,6 +33,9 @@ pub trait Copy {
 
     /// The schemas of its tables, as a decoder asks for them that has not seen their rows.
     fn known(&self) -> KnownSchemas;
+
+    /// Its tables, as their events name them.
+    fn tables(&self) -> HashSet<TableId>;
 
     /// Work between two batches.
     fn maintain(&mut self) -> Result<(), String> {
@@ -155,7 +158,7 @@ impl<C: Copy> Reader<'_, C> {
                 self.committed.insert(partition.clone(), index.unwrap_or(records.len()));
             }
         }
-        self.decoder = Decoder::new(self.options.clone(), self.copy.known());
+        self.decoder = Decoder::new(self.options.clone(), self.copy.known()).with_tables(self.copy.tables());
         self.running.clear();
         self.at = self.committed.clone();
         for (partition, records) in &self.log {
