@@ -7,7 +7,8 @@
 //! order. The create may come first, where the two keys lie in different partitions.
 //!
 //! A create of a key that has a row already is a repetition by the source (a row cannot be created twice): it builds on
-//! that row, whatever its header says, because the row of the old key may be another one by now.
+//! that row, whatever its header says, because the row of the old key may be another one by now. So does one that is
+//! known to come again, where a delete that came again has taken the row: it is what it was the first time.
 
 use std::collections::HashMap;
 
@@ -20,7 +21,8 @@ use arrow::row::{RowConverter, SortField};
 
 use super::Operation;
 use super::input::Input;
-use super::ledger::{Ledger, Link};
+use super::ledger::Ledger;
+use super::pairs::{First, Link};
 
 /// No change.
 const NONE: u32 = u32::MAX;
@@ -164,6 +166,42 @@ impl Ancestry {
             self.newest.push(NONE);
             self.places.len() as u32 - 1
         })
+    }
+
+    /// Links creates that come again to what they were the first time; `ledger` is the one before the batch.
+    pub(super) fn link_again(&mut self, input: &Input<'_>, ledger: &Ledger) {
+        for &(create, first) in &input.pairs.again {
+            if !matches!(self.before(create), Parent::Nothing) {
+                continue;
+            }
+            let parent = match first {
+                First::In(first) => Parent::Change(first),
+                First::Earlier(entry) if ledger.done.get(entry).is_some_and(|entry| entry.overtaken) => {
+                    continue;
+                }
+                First::Earlier(_) => Parent::Stored(self.key[create as usize]),
+            };
+            self.parents.insert(create, parent);
+        }
+    }
+
+    /// The number of the key of a change.
+    pub(super) fn key_of(&self, change: u32) -> u32 {
+        self.key[change as usize]
+    }
+
+    /// Whether the batch has, behind the change `after`, a row of a key, given by its number, that lies before `lsn` in the
+    /// source's log.
+    pub(super) fn has_older(&self, number: u32, after: Option<u32>, lsn: i64, lsns: &[i64]) -> bool {
+        let mut change = self.newest[number as usize];
+        while change != NONE && after.is_none_or(|after| change > after) {
+            let at = lsns.get(change as usize).copied().unwrap_or(0);
+            if self.operations[change as usize].is_upsert() && at > 0 && at < lsn {
+                return true;
+            }
+            change = self.before[change as usize];
+        }
+        false
     }
 
     /// Links moved creates to the rows that they continue.

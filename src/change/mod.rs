@@ -34,6 +34,7 @@ mod linked;
 mod outlook;
 #[cfg(test)]
 mod outlook_tests;
+mod pairs;
 mod passage;
 pub mod policy;
 mod position;
@@ -56,7 +57,7 @@ pub use difference::{Difference, DifferenceKind, type_words};
 pub use evolution::SchemaStep;
 pub use fold::{fold, fold_onto, fold_with};
 pub use folded::{Departing, Folded};
-pub use ledger::{Departed, KeyChange, KeyText, Ledger, Waiting};
+pub use ledger::{Departed, Done, KeyChange, KeyText, Ledger, Waiting};
 pub use lineage::{Described, Lineage, Pending};
 pub use outlook::{EventPlace, Met, Outlook, UnfitAt, look};
 pub use passage::{Passage, passage};

@@ -239,7 +239,7 @@ impl Mirror {
                     format!("another instance has applied half of a key change of {table} meanwhile");
                 return Err(Failure::Sink(SinkError::Retry { class: "conflict", message }));
             }
-            if !after.is_empty() {
+            if !after.to_text().is_empty() {
                 ledgers.insert(table, after.to_text());
             }
         }
