@@ -20,10 +20,11 @@ use arrow::buffer::BooleanBuffer;
 use arrow::compute::take;
 use arrow::error::ArrowError;
 
-use super::ancestry::{Ancestry, Found, OriginsBuilder, Parent, Trail};
+use super::ancestry::{Ancestry, Found, Parent, Trail};
 use super::folded::{Departing, Folded, now, with_rows};
 use super::input::Input;
 use super::ledger::{self, Done, KeyChange, Ledger, Waiting};
+use super::origins::OriginsBuilder;
 use super::pairs::{First, Link};
 use super::{ChangeBatch, DeleteMode, OWN, TableSchema, keyless};
 

@@ -31,6 +31,7 @@ mod keyless;
 mod ledger;
 mod lineage;
 mod linked;
+mod origins;
 mod outlook;
 #[cfg(test)]
 mod outlook_tests;
@@ -50,7 +51,6 @@ pub mod versions;
 mod versions_tests;
 
 pub use align::conform;
-pub use ancestry::{Candidate, OWN, Origins};
 pub use batch::{Batch, ChangeBatch, KeyMoves, Operation, RecordError, RecordErrorKind, Regression};
 pub use convert::{Misfit, convert};
 pub use difference::{Difference, DifferenceKind, type_words};
@@ -59,6 +59,7 @@ pub use fold::{fold, fold_onto, fold_with};
 pub use folded::{Departing, Folded};
 pub use ledger::{Departed, Done, KeyChange, KeyText, Ledger, Waiting};
 pub use lineage::{Described, Lineage, Pending};
+pub use origins::{Candidate, OWN, Origins};
 pub use outlook::{EventPlace, Met, Outlook, UnfitAt, look};
 pub use passage::{Passage, passage};
 pub use policy::{
