@@ -44,7 +44,7 @@ mod resolution;
 mod sink;
 pub mod sources;
 #[cfg(test)]
-mod sources_tests;
+pub(crate) mod sources_tests;
 mod table;
 mod text_form;
 mod truncate;

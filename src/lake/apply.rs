@@ -124,7 +124,10 @@ impl CurrentTable {
     }
 
     /// The library's view of a version.
-    pub(super) async fn snapshot_at(&mut self, version: u64) -> Result<DeltaTable, deltalake::DeltaTableError> {
+    pub(super) async fn snapshot_at(
+        &mut self,
+        version: u64,
+    ) -> Result<DeltaTable, deltalake::DeltaTableError> {
         let mut snapshot = match self.snapshot.take() {
             Some(snapshot) if snapshot.version().is_some_and(|at| at <= version) => snapshot,
             _ => DeltaTable::new(self.table.log.guarded()),

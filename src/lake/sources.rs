@@ -98,9 +98,9 @@ impl CurrentTable {
                 found
             }
         };
-        let last = |place: Option<(usize, usize)>| place.and_then(|(batch, row)| {
-            Some(last_change(batches.get(batch)?, row))
-        });
+        let last = |place: Option<(usize, usize)>| {
+            place.and_then(|(batch, row)| Some(last_change(batches.get(batch)?, row)))
+        };
         Ok(places.into_iter().map(last).collect())
     }
 }

@@ -84,7 +84,11 @@ impl Mirror {
         let failed = |error: ArrowError| Failure::Table(table.clone(), error.to_string());
         // Only the schemas of changes that count were made ready.
         let counts = |changes: &&&ChangeBatch| {
-            changes.partitions.iter().zip(&changes.offsets).any(|(partition, offset)| keep(*partition, *offset))
+            changes
+                .partitions
+                .iter()
+                .zip(&changes.offsets)
+                .any(|(partition, offset)| keep(*partition, *offset))
         };
         let Some(schema) = parts.iter().rfind(counts).map(|changes| Arc::clone(&changes.schema)) else {
             return Ok(Settled { changes: parts.iter().copied().cloned().collect(), late: 0 });
@@ -92,8 +96,10 @@ impl Mirror {
         let touched = Touched::of(&schema, parts, &keep).map_err(failed)?;
         let keys = touched.keys(&schema).map_err(failed)?;
         let name = TargetName::of(&self.schema, table).sql();
-        let lock =
-            format!("SELECT pg_advisory_xact_lock(hashtextextended({}, 0))", literal(&format!("alluvium {name}")));
+        let lock = format!(
+            "SELECT pg_advisory_xact_lock(hashtextextended({}, 0))",
+            literal(&format!("alluvium {name}"))
+        );
         session.client.batch_execute(&lock).await.map_err(Trouble::from)?;
         let Some(writer) = session.table(table, &schema) else {
             let message = format!("table {table} was not made ready for its rows");
@@ -136,7 +142,8 @@ async fn last_changes(
         let number = |column: usize| row.get(column).and_then(|text| text.parse::<i64>().ok());
         let place = number(0).and_then(|number| usize::try_from(number).ok());
         if let Some(slot) = place.and_then(|place| stored.get_mut(place)) {
-            *slot = Some(LastChange { partition: row.get(1).map(Arc::from), lsn: number(2), micros: number(3) });
+            *slot =
+                Some(LastChange { partition: row.get(1).map(Arc::from), lsn: number(2), micros: number(3) });
         }
     }
     Ok(stored)

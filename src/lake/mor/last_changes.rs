@@ -30,9 +30,9 @@ impl MergeOnRead {
     ) -> Result<StoredRows, LakeError> {
         let files = DataFiles { table: table.log.table().into(), store: table.log.files() };
         let codec = KeyCodec::new(schema, schema.key());
-        let keys = codec.encode(keys.columns()).map_err(|error| {
-            LakeError::Refused(format!("keys of table {}: {error}", table.log.table()))
-        })?;
+        let keys = codec
+            .encode(keys.columns())
+            .map_err(|error| LakeError::Refused(format!("keys of table {}: {error}", table.log.table())))?;
         self.follow(table, (&codec, shape), &files).await?;
         let Some(locator) = self.locator.as_ref().filter(|_| !table.state.files().is_empty()) else {
             return Ok((Vec::new(), vec![None; keys.len()]));
