@@ -32,7 +32,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::error::ArrowError;
 
 use super::ledger::{self, KeyText};
@@ -52,34 +52,39 @@ pub fn are_placed(schema: &TableSchema) -> bool {
 /// The changes of a table with several sources, with the columns that say where they came from.
 ///
 /// # Errors
-/// Never, unless the columns contradict their schema.
+/// Where the source has a column of that name.
 pub fn placed(changes: &ChangeBatch, partitions: &[TopicPartition]) -> Result<ChangeBatch, ArrowError> {
     let names = names_of(partitions);
     let of_row = changes.partitions.iter().map(|&index| names.get(index as usize));
     let topics: ArrayRef = Arc::new(of_row.map(|name| name.map(|name| &**name)).collect::<StringArray>());
     let lsns: ArrayRef = Arc::new((0..changes.len()).map(|row| lsn_of(changes, row)).collect::<Int64Array>());
-    let mut columns = changes.schema.columns().to_vec();
-    let mut cells = changes.rows.columns().to_vec();
-    let mut absent = changes.absent.clone();
+    let (mut columns, mut cells, mut absent) = (Vec::new(), Vec::new(), Vec::new());
+    let of_source = changes.schema.columns().iter().zip(changes.rows.columns().iter().zip(&changes.absent));
+    for (column, (values, mask)) in of_source {
+        // A table as the sink has it has them already, and a delete by its key alone has its columns, as null.
+        if [LSN, TOPIC_PARTITION].contains(&&*column.name) {
+            if values.null_count() < values.len() {
+                let reason =
+                    format!("the source has a column {}, which is one of ours: rename it there", column.name);
+                return Err(ArrowError::SchemaError(reason));
+            }
+            continue;
+        }
+        columns.push(column.clone());
+        cells.push(Arc::clone(values));
+        absent.push(mask.clone());
+    }
+    let key =
+        changes.schema.key_names().filter_map(|name| columns.iter().position(|column| *column.name == *name));
+    let key = key.collect();
     for (name, column_type, values) in
         [(LSN, ColumnType::Int64, lsns), (TOPIC_PARTITION, ColumnType::Text, topics)]
     {
-        let column = Column { name: name.into(), column_type, nullable: true };
-        // The layout of a table as the sink has it has them already.
-        match changes.schema.index_of(name) {
-            Some(at) => {
-                columns[at] = column;
-                cells[at] = values;
-                absent[at] = None;
-            }
-            None => {
-                columns.push(column);
-                cells.push(values);
-                absent.push(None);
-            }
-        }
+        columns.push(Column { name: name.into(), column_type, nullable: true });
+        cells.push(values);
+        absent.push(None);
     }
-    let schema = Arc::new(TableSchema::new(columns, changes.schema.key().to_vec()));
+    let schema = Arc::new(TableSchema::new(columns, key));
     let rows = RecordBatch::try_new(Arc::clone(schema.arrow()), cells)?;
     Ok(ChangeBatch { schema, rows, absent, ..changes.clone() })
 }
@@ -144,6 +149,11 @@ impl Touched {
             touched.of.push(numbered);
         }
         Ok(touched)
+    }
+
+    /// Whether no change counts.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
     }
 
     /// The keys, each once: the key columns of `schema`, in key order.

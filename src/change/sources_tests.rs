@@ -306,3 +306,28 @@ fn changes_of_one_partition_apply_in_its_order_whatever_their_lsn() {
     use Operation::{Create, Update};
     assert_eq!(after(&[(1, Create, "a", 21), (1, Update, "b", 20)]), ["1 b -"]);
 }
+
+#[test]
+fn a_column_of_the_source_with_one_of_our_names_is_refused_and_not_overwritten() {
+    use super::{Column, ColumnType, TableSchema};
+    let plain = batch(
+        &[Change {
+            operation: Operation::Create,
+            key: 1,
+            first: Cell::Value("a".into()),
+            second: Cell::Null,
+        }],
+        0,
+    );
+    let renamed = |name: &str| {
+        let mut columns = plain.schema.columns().to_vec();
+        columns[0] = Column { name: name.into(), column_type: ColumnType::Text, nullable: true };
+        let schema = std::sync::Arc::new(TableSchema::new(columns, vec![1]));
+        let rows = plain.rows.columns().to_vec();
+        let rows = arrow::array::RecordBatch::try_new(schema.arrow().clone(), rows).unwrap();
+        ChangeBatch { schema, rows, ..plain.clone() }
+    };
+    assert!(placed(&renamed("other"), &partitions()).is_ok());
+    let error = placed(&renamed(TOPIC_PARTITION), &partitions()).unwrap_err();
+    assert!(error.to_string().contains("rename it"), "{error}");
+}

@@ -64,6 +64,9 @@ impl CurrentTable {
         let parts: Vec<&ChangeBatch> = changes.iter().map(AsRef::as_ref).collect();
         let touched = Touched::of(&schema, &parts, self.missing(batch, writer));
         let touched = touched.map_err(|error| self.refused(&error))?;
+        if touched.is_empty() {
+            return Ok((changes, 0));
+        }
         let keys = touched.keys(&schema).map_err(|error| self.refused(&error))?;
         let stored = self.last_changes(&schema, &keys, memory).await?;
         let settled = touched.settle(&parts, &batch.partitions, stored);
