@@ -171,8 +171,8 @@ impl Source {
             // The connector crashes and sends its last records again.
             6 if !self.sent.is_empty() => {
                 let from = self.random.usize(self.sent.len().saturating_sub(12)..self.sent.len());
-                for (topic, entry) in self.sent[from..].to_vec() {
-                    self.topics[topic].push(entry);
+                for (topic, entry) in &self.sent[from..] {
+                    self.topics[*topic].push(entry.clone());
                 }
             }
             7 => {

@@ -7,7 +7,7 @@ use tokio_postgres::Client;
 
 use crate::daemon::Running;
 use crate::eventually::{PATIENCE, eventually};
-use crate::oracle::{SourceColumn, compare, lake_table_equal, postgres_rows, source_columns};
+use crate::oracle::{compare, lake_table_equal, postgres_rows, source_columns};
 use crate::shop::{Plan, Shop};
 use crate::workload::seed;
 
@@ -85,7 +85,9 @@ impl Editor {
 /// Compares a table in the lake and in both mirrors with the parent in the source.
 async fn equal(shop: &Shop, table: &str) -> Result<(), String> {
     let mut columns = source_columns(&shop.source, table).await;
-    columns.iter_mut().for_each(|column: &mut SourceColumn| column.key = column.name == "id");
+    for column in &mut columns {
+        column.key = column.name == "id";
+    }
     let source = postgres_rows(&shop.source, &format!("public.{table}"), &columns).await?;
     lake_table_equal(shop, table, &columns, &source).await?;
     for (session, schema) in [(shop.datalake().await, "cdc_processed"), (shop.target().await, "public")] {
