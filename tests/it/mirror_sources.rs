@@ -101,8 +101,8 @@ async fn a_table_made_by_hand_gets_the_columns_and_its_rows_are_older_than_every
 async fn instances_that_read_different_topics_of_one_table_compare_with_each_others_rows() {
     let database = Database::create().await;
     let (mut one, mut other) = (loaded(&database.url()).await, loaded(&database.url()).await);
-    let first = |id: i32| 40 * i64::from(id);
-    for id in 0..50 {
+    let first = |id: i32| 40 * i64::from(id + 1);
+    for id in 0..100 {
         let north = from(
             "t.north",
             2 * i64::from(id),
@@ -112,6 +112,6 @@ async fn instances_that_read_different_topics_of_one_table_compare_with_each_oth
         tokio::join!(commit(&mut one, batch(vec![north])), commit(&mut other, batch(vec![south])));
     }
     let rows = rows(&database).await;
-    assert_eq!(rows.len(), 50, "{rows:?}");
+    assert_eq!(rows.len(), 100, "{rows:?}");
     assert!(rows.iter().all(|row| row.contains("|there|")), "{rows:?}");
 }
