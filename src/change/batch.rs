@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, UInt32Array};
 use arrow::buffer::BooleanBuffer;
+use arrow::compute::take_record_batch;
+use arrow::error::ArrowError;
 
 use super::quarantine::{Originals, Quarantined, Settlement};
 use super::{Span, TableId, TableSchema, TopicPartition, Truncate};
@@ -83,8 +85,8 @@ pub struct ChangeBatch {
     pub source_micros: Vec<i64>,
     /// Which of the changes are halves of a key change; `None` where none is.
     pub moves: Option<KeyMoves>,
-    /// Place of the change in the source's log (LSN); 0 where the event does not say. It decides nothing but what a
-    /// truncate takes away where partitions leave the order open.
+    /// Place of the change in the source's log (LSN); 0 where the event does not say. It decides only where partitions
+    /// leave the order open: what a truncate takes away, and in a table of several sources which change is late.
     pub lsns: Vec<i64>,
     /// The truncates among the changes, in order; nearly always none.
     pub truncates: Vec<Truncate>,
@@ -99,6 +101,52 @@ impl ChangeBatch {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.operations.is_empty()
+    }
+
+    /// The changes at these indexes, which ascend, and no other.
+    ///
+    /// # Errors
+    /// Where there is no such change.
+    pub(super) fn only(&self, rows: &[u32]) -> Result<Self, ArrowError> {
+        fn those<T: Copy>(values: &[T], rows: &[u32]) -> Vec<T> {
+            rows.iter().filter_map(|&row| values.get(row as usize)).copied().collect()
+        }
+        let new_place = |row: u32| rows.binary_search(&row).ok();
+        let indices = UInt32Array::from(rows.to_vec());
+        let mask = |mask: &BooleanBuffer| rows.iter().map(|&row| mask.value(row as usize)).collect();
+        let moves = self.moves.as_ref().map(|moves| moves.only(rows)).transpose()?;
+        let truncates = self.truncates.iter().filter_map(|truncate| {
+            let row = new_place(u32::try_from(truncate.row).ok()?)?;
+            Some(Truncate { row, ..*truncate })
+        });
+        Ok(Self {
+            table: self.table.clone(),
+            schema: Arc::clone(&self.schema),
+            operations: those(&self.operations, rows),
+            rows: take_record_batch(&self.rows, &indices)?,
+            absent: self.absent.iter().map(|absent| absent.as_ref().map(mask)).collect(),
+            partitions: those(&self.partitions, rows),
+            offsets: those(&self.offsets, rows),
+            source_micros: those(&self.source_micros, rows),
+            moves,
+            lsns: those(&self.lsns, rows),
+            truncates: truncates.collect(),
+        })
+    }
+}
+
+impl KeyMoves {
+    /// Those of the changes at these indexes, which ascend.
+    fn only(&self, rows: &[u32]) -> Result<Self, ArrowError> {
+        let (mut changes, mut lsns, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+        for ((change, lsn), at) in self.changes.iter().zip(&self.lsns).zip(0_u32..) {
+            if let Ok(place) = rows.binary_search(change) {
+                changes.push(place as u32);
+                lsns.push(*lsn);
+                kept.push(at);
+            }
+        }
+        Ok(Self { changes, keys: take_record_batch(&self.keys, &UInt32Array::from(kept))?, lsns })
     }
 }
 

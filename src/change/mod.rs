@@ -43,6 +43,9 @@ pub mod quarantine;
 pub mod raw;
 mod resolution;
 mod sink;
+pub mod sources;
+#[cfg(test)]
+pub(crate) mod sources_tests;
 mod table;
 mod text_form;
 mod truncate;
