@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, UInt32Array};
 use arrow::buffer::BooleanBuffer;
+use arrow::compute::{take, take_record_batch};
+use arrow::error::ArrowError;
 
+use super::fold::with_rows;
 use super::quarantine::{Originals, Quarantined, Settlement};
 use super::{Span, TableId, TableSchema, TopicPartition, Truncate};
 
@@ -21,7 +24,8 @@ pub enum Operation {
     Delete,
     /// `r`: read by a snapshot.
     Read,
-    /// `t`: the whole table was emptied. Its row is all null; [`ChangeBatch::truncates`] says what it takes away.
+    /// `t`: the whole table was emptied. Its row is all null; [`ChangeBatch::truncates`] says what it takes away. In a sink
+    /// that keeps what is deleted, also the end of one row by a truncate.
     Truncate,
 }
 
@@ -56,6 +60,22 @@ pub struct KeyMoves {
     pub keys: RecordBatch,
     /// For each of `changes` its LSN in the source, which both halves have in common, if the event says.
     pub lsns: Vec<Option<i64>>,
+}
+
+impl KeyMoves {
+    /// Those among the changes that `rows` names, ascending, which are counted anew.
+    fn select(&self, rows: &[u32]) -> Result<Self, ArrowError> {
+        let found = self.changes.iter().enumerate().filter_map(|(at, change)| {
+            let now = rows.binary_search(change).ok()?;
+            Some((at as u32, now as u32))
+        });
+        let (at, changes): (Vec<u32>, Vec<u32>) = found.unzip();
+        Ok(Self {
+            lsns: picked(&self.lsns, &at),
+            keys: take_record_batch(&self.keys, &UInt32Array::from(at))?,
+            changes,
+        })
+    }
 }
 
 /// Changes of one table with one schema, in the order in which they apply.
@@ -100,6 +120,31 @@ impl ChangeBatch {
     pub fn is_empty(&self) -> bool {
         self.operations.is_empty()
     }
+
+    /// Those of the changes that `rows` names, ascending, without truncates.
+    pub(super) fn select(&self, rows: &[u32]) -> Result<Self, ArrowError> {
+        let at = UInt32Array::from(rows.to_vec());
+        let columns = self.rows.columns().iter().map(|column| take(column, &at, None));
+        let columns = columns.collect::<Result<Vec<_>, _>>()?;
+        let of_mask = |mask: &BooleanBuffer| rows.iter().map(|&row| mask.value(row as usize)).collect();
+        Ok(Self {
+            table: self.table.clone(),
+            schema: Arc::clone(&self.schema),
+            operations: picked(&self.operations, rows),
+            rows: with_rows(Arc::clone(self.schema.arrow()), columns, rows.len())?,
+            absent: self.absent.iter().map(|mask| mask.as_ref().map(of_mask)).collect(),
+            partitions: picked(&self.partitions, rows),
+            offsets: picked(&self.offsets, rows),
+            source_micros: picked(&self.source_micros, rows),
+            moves: self.moves.as_ref().map(|moves| moves.select(rows)).transpose()?,
+            lsns: picked(&self.lsns, rows),
+            truncates: Vec::new(),
+        })
+    }
+}
+
+fn picked<T: Copy>(values: &[T], rows: &[u32]) -> Vec<T> {
+    rows.iter().filter_map(|&row| values.get(row as usize).copied()).collect()
 }
 
 /// All that a lane commits at once.

@@ -8,7 +8,8 @@
 //!
 //! A sink may keep deleted rows ([`DeleteMode::Soft`]). Then a delete is a row as well, all of whose cells but the key
 //! are absent: it takes the last values, of this batch or of the stored row, and never what its event says, which are
-//! values made up by the connector wherever the source logs the key alone.
+//! values made up by the connector wherever the source logs the key alone. A truncate is a delete of each row that is
+//! there ([`ending`]).
 //!
 //! Tables without key are counted instead ([`keyless`]), and have no key changes.
 
@@ -21,6 +22,7 @@ use arrow::compute::take;
 use arrow::error::ArrowError;
 
 use super::ancestry::{Ancestry, Found, Origins, OriginsBuilder, Parent, Trail};
+use super::ending::{self, Ending};
 use super::input::Input;
 use super::ledger::{self, Departed, KeyChange, Ledger, Waiting};
 use super::{Batch, ChangeBatch, DeleteMode, OWN, Operation, TableSchema, Truncated, UnresolvedRow, keyless};
@@ -50,6 +52,8 @@ pub struct Folded {
     pub places: Vec<(u32, i64)>,
     /// Stored rows that go before anything else happens.
     pub truncated: Option<Truncated>,
+    /// Where deleted rows are kept, what truncates do to the stored rows instead.
+    pub ending: Option<Box<Ending>>,
     /// Indexes of the columns that say which row a delete means: those of the key, in key order; without a key all that
     /// the events have.
     pub compared: Vec<usize>,
@@ -84,14 +88,20 @@ impl Folded {
         self.operations.iter().filter(|operation| operation.is_upsert()).count()
     }
 
-    /// Keys that do not, whether their rows go or stay as deleted ones.
+    /// Rows that were deleted one by one, whether they go or stay as deleted ones.
     pub fn deleted(&self) -> usize {
-        self.deletes.num_rows() + self.operations.len() - self.upserted()
+        let kept = self.operations.iter().filter(|&&operation| operation == Operation::Delete);
+        self.deletes.num_rows() + kept.count()
     }
 
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.rows.num_rows() == 0 && self.deletes.num_rows() == 0 && self.truncated.is_none()
+        self.rows.num_rows() == 0 && self.deletes.num_rows() == 0 && !self.truncates()
+    }
+
+    /// Whether the table was truncated.
+    pub fn truncates(&self) -> bool {
+        self.truncated.is_some() || self.ending.is_some()
     }
 
     /// Whether rows have no key, so that equal ones may be there several times.
@@ -172,7 +182,29 @@ pub fn fold_onto(
     if schema.key().is_empty() {
         return fold_keyless(schema, batches, &Input::concat(schema, batches, keep, &mut Ledger::default())?);
     }
-    let mut before = ledger.clone();
+    if mode == DeleteMode::Soft
+        && let Some(spread) = ending::spread(schema, batches, &keep)?
+    {
+        let mut before = ledger.clone();
+        before.forget_waiting(spread.limit);
+        let batches: Vec<&ChangeBatch> = spread.batches.iter().collect();
+        let mut folded = fold_keyed(mode, schema, &batches, |_, _| true, before)?;
+        folded.ledger.forget(spread.limit);
+        folded.changes = spread.changes;
+        folded.ending = Some(Box::new(spread.ending));
+        return Ok(folded);
+    }
+    fold_keyed(mode, schema, batches, keep, ledger.clone())
+}
+
+/// Folds the changes of a table with key. Truncates among them take rows away.
+fn fold_keyed(
+    mode: DeleteMode,
+    schema: &Arc<TableSchema>,
+    batches: &[&ChangeBatch],
+    keep: impl Fn(u32, i64) -> bool,
+    mut before: Ledger,
+) -> Result<Folded, ArrowError> {
     before.retain_key(schema);
     let input = Input::concat(schema, batches, keep, &mut before)?;
     let keys = input.keys();
@@ -232,6 +264,7 @@ fn fold_keyless(
         source_micros: upserts.iter().map(|&index| input.source_micros[index as usize]).collect(),
         places: upserts.iter().map(|&index| input.places[index as usize]).collect(),
         truncated: input.truncated,
+        ending: None,
         compared,
         deletes,
         of_stored: None,
@@ -308,6 +341,7 @@ impl Fold<'_> {
             rows: with_rows(self.schema.arrow().clone(), columns, changes.len())?,
             deletes: RecordBatch::new_empty(self.key_schema()?),
             truncated: None,
+            ending: None,
             compared: self.schema.key().to_vec(),
             of_stored: None,
             changes: input.changes,
