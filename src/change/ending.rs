@@ -46,11 +46,22 @@ impl Ending {
         self.truncates.iter().any(|truncate| truncate.takes == Truncated::All)
     }
 
-    /// The number of the truncate that ends a stored row whose last change was committed at `micros`, if one does: one before that of
-    /// number `rank`, where the batch has changes of its key.
-    pub fn of_row(&self, micros: Option<i64>, rank: Option<usize>) -> Option<usize> {
+    /// The number of the truncate that ends a stored row, whose last change was committed at `began`, if one does: one before
+    /// that of number `rank`, where the batch has changes of its key.
+    pub fn of_row(&self, began: Option<i64>, rank: Option<usize>) -> Option<usize> {
+        self.first(rank, |takes| takes.takes(began))
+    }
+
+    /// The number of the truncate at which a stored version had ended that another change ended at `until`, if there is one:
+    /// read late, behind what came to the table after it.
+    pub fn of_version(&self, began: Option<i64>, until: i64) -> Option<usize> {
+        let between = |takes: Truncated| matches!(takes, Truncated::Before(limit) if limit < until);
+        self.first(None, |takes| takes.takes(began) && between(takes))
+    }
+
+    fn first(&self, rank: Option<usize>, takes: impl Fn(Truncated) -> bool) -> Option<usize> {
         let before = self.truncates.iter().take(rank.unwrap_or(usize::MAX));
-        before.enumerate().find(|(_, truncate)| truncate.takes.takes(micros)).map(|(number, _)| number)
+        before.enumerate().find(|(_, truncate)| takes(truncate.takes)).map(|(number, _)| number)
     }
 }
 

@@ -33,6 +33,13 @@ impl Aside {
         self.place = (!self.marks.is_empty()).then(|| place_of(record, identity));
     }
 
+    /// The record that is being decoded empties a table.
+    pub(super) fn emptied(&mut self, table: &TableId) {
+        if let Some(place) = self.place.take() {
+            self.marks.truncated(table, &place, &mut self.settled);
+        }
+    }
+
     /// What goes with the batch that ends here.
     pub(super) fn finish(&mut self) -> (Vec<Quarantined>, Vec<Settlement>) {
         (std::mem::take(&mut self.quarantined), std::mem::take(&mut self.settled))

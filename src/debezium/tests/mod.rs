@@ -55,8 +55,8 @@ impl Record {
         Self { value: None, ..Self::new(offset, key, "") }
     }
 
-    fn push(&self, decoder: &mut Decoder) -> Result<Outcome, RecordError> {
-        let record = RecordRef {
+    fn reference(&self) -> RecordRef<'_> {
+        RecordRef {
             topic: &self.topic,
             partition: 0,
             offset: self.offset,
@@ -65,8 +65,15 @@ impl Record {
             value: self.value.as_deref().map(str::as_bytes),
             new_key: self.new_key.as_deref().map(str::as_bytes),
             old_key: self.old_key.as_deref().map(str::as_bytes),
-        };
-        decoder.push(record, &TopicIdentity::unknown())
+        }
+    }
+
+    fn push(&self, decoder: &mut Decoder) -> Result<Outcome, RecordError> {
+        decoder.push(self.reference(), &TopicIdentity::unknown())
+    }
+
+    fn set_aside(&self, decoder: &mut Decoder, error: RecordError) {
+        decoder.set_aside(&self.reference(), &TopicIdentity::unknown(), error, Vec::new());
     }
 }
 

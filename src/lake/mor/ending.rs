@@ -3,7 +3,7 @@
 //! Every stored row that a truncate takes is marked as deleted in its file's vector and written anew as a row that has
 //! ended, with the time of the truncate; one commit makes both visible, with the rest of the batch and its positions.
 //! That costs the rows that end. They are read and written file by file, so that no more than one file of them is in memory, and
-//! files in which nothing ends are read by two columns.
+//! files in which nothing ends are read by a few columns.
 //!
 //! A row whose key the batch changes before the truncate comes does not end here: it is the batch that says what
 //! becomes of it ([`Ending::of_row`]).
@@ -75,6 +75,24 @@ pub(super) struct End<'a> {
     ending: &'a Ending,
     own: HashMap<String, HashMap<u32, Own>>,
     has_feed: bool,
+}
+
+/// What says of stored rows whether they are there.
+struct Marks<'a> {
+    /// When the last change of each was committed.
+    began: &'a TimestampMicrosecondArray,
+    /// In a history, when it ended.
+    until: Option<&'a TimestampMicrosecondArray>,
+    /// Whether it is current, in a history; else whether it is deleted.
+    flags: &'a BooleanArray,
+}
+
+impl<'a> Marks<'a> {
+    fn of(cells: &'a RecordBatch) -> Option<Self> {
+        let times = |name| cells.column_by_name(name)?.as_primitive_opt::<TimestampMicrosecondType>();
+        let flags = cells.columns().last()?.as_boolean_opt()?;
+        Some(Self { began: times(SOURCE_TIME)?, until: times(VALID_TO), flags })
+    }
 }
 
 /// Where the rows of `keys` lie.
@@ -152,36 +170,39 @@ impl<'a> End<'a> {
 
     /// For each truncate, the rows of a file that it ends.
     async fn ends(&self, path: &str, gone: &RoaringTreemap) -> Result<Vec<RoaringTreemap>, LakeError> {
-        let flag = if self.shape.history { IS_CURRENT } else { DELETED };
-        let fields =
-            self.shape.fields().into_iter().filter(|field| [SOURCE_TIME, flag].contains(&&**field.name()));
+        let names = [SOURCE_TIME, VALID_TO, if self.shape.history { IS_CURRENT } else { DELETED }];
+        let fields = self.shape.fields().into_iter().filter(|field| names.contains(&&**field.name()));
         let columns: SchemaRef = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        let own = self.own.get(path);
         let mut ends = vec![RoaringTreemap::new(); self.ending.truncates.len()];
         let mut batches = self.files.scan(path, &columns).await?;
         let mut first = 0_u64;
         while let Some(cells) = batches.try_next().await? {
-            let times = cells.first().and_then(|cells| cells.as_primitive_opt::<TimestampMicrosecondType>());
-            let flags = cells.get(1).and_then(|cells| cells.as_boolean_opt());
-            let (Some(times), Some(flags)) = (times, flags) else {
-                let message = format!("{path} has no columns {SOURCE_TIME} and {flag}");
-                return Err(LakeError::Unreadable { table: self.files.table.to_string(), message });
-            };
-            for at in 0..times.len() {
-                let row = first + at as u64;
-                let is_set = flags.is_valid(at) && flags.value(at);
-                if is_set != self.shape.history || gone.contains(row) {
-                    continue;
-                }
-                let rank = own.and_then(|own| own.get(&(row as u32))).and_then(|own| own.rank);
-                let time = times.is_valid(at).then(|| times.value(at));
-                if let Some(ends) = self.ending.of_row(time, rank).and_then(|by| ends.get_mut(by)) {
-                    ends.insert(row);
+            let cells =
+                RecordBatch::try_new(Arc::clone(&columns), cells).map_err(|error| self.refused(&error))?;
+            let marks = Marks::of(&cells).ok_or_else(|| {
+                let message = format!("the columns {} of {path} have other types", names.join(", "));
+                LakeError::Unreadable { table: self.files.table.to_string(), message }
+            })?;
+            for row in (0..cells.num_rows()).filter(|row| !gone.contains(first + *row as u64)) {
+                let by = self.ends_row(path, (first, row), &marks);
+                if let Some(ends) = by.and_then(|by| ends.get_mut(by)) {
+                    ends.insert(first + row as u64);
                 }
             }
-            first += times.len() as u64;
+            first += cells.num_rows() as u64;
         }
         Ok(ends)
+    }
+
+    /// The truncate that ends a stored row, if one does.
+    fn ends_row(&self, path: &str, (first, row): (u64, usize), marks: &Marks<'_>) -> Option<usize> {
+        let time = |times: &TimestampMicrosecondArray| times.is_valid(row).then(|| times.value(row));
+        let (began, is_set) = (time(marks.began), marks.flags.is_valid(row) && marks.flags.value(row));
+        if is_set == self.shape.history {
+            let own = self.own.get(path).and_then(|own| own.get(&(first as u32 + row as u32)));
+            return self.ending.of_row(began, own.and_then(|own| own.rank));
+        }
+        self.ending.of_version(began, marks.until.and_then(time)?)
     }
 
     /// Writes the rows of a file that end, but for those that others replace.

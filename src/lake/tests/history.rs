@@ -149,6 +149,22 @@ async fn a_late_truncate_ends_only_versions_that_began_before_it() {
         "4 newest - c 10 50 - true",
     ];
     assert_eq!(fixture.query(ROWS, At::Latest).await, expected);
+    // Read so late that what came after it has ended older versions already: they were not there in between.
+    lake.commit(&at(batch("items", &[event(11, Create, 0, "again", Cell::Null)]), &[70])).await.unwrap();
+    lake.commit(&at(batch("items", &[event(12, Create, 1, "again", Cell::Null)]), &[70])).await.unwrap();
+    let mut later = at(batch("items", &[truncate(13)]), &[60]);
+    later.changes[0].lsns = vec![6];
+    later.changes[0].truncates[0].reach = TruncateReach::Older { stored: true };
+    lake.commit(&later).await.unwrap();
+    let sql = ROWS.replace("ORDER BY", "WHERE __is_current OR __cdc_offset IN (6, 7, 10) ORDER BY");
+    let expected = [
+        "0 again - c 11 70 - true",
+        "1 newer n u 7 40 60 false",
+        "1 again - c 12 70 - true",
+        "2 newer - c 6 40 60 false",
+        "4 newest - c 10 50 60 false",
+    ];
+    assert_eq!(fixture.query(&sql, At::Latest).await, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
