@@ -9,7 +9,7 @@ use arrow::buffer::BooleanBuffer;
 use arrow::compute::{take, take_record_batch};
 use arrow::error::ArrowError;
 
-use super::fold::with_rows;
+use super::folded::with_rows;
 use super::quarantine::{Originals, Quarantined, Settlement};
 use super::{Span, TableId, TableSchema, TopicPartition, Truncate};
 

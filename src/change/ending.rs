@@ -15,7 +15,7 @@ use arrow::compute::interleave;
 use arrow::error::ArrowError;
 use arrow::row::{OwnedRow, RowConverter, Rows, SortField};
 
-use super::fold::with_rows;
+use super::folded::with_rows;
 use super::truncate::{Kept, reach};
 use super::{ChangeBatch, Operation, TableSchema, Truncated};
 

@@ -8,15 +8,62 @@
 //! more, and its values must not keep stored rows from being found; one that was added is null in rows from before.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use arrow::array::ArrayRef;
+use arrow::array::{ArrayRef, UInt32Array};
+use arrow::buffer::BooleanBuffer;
+use arrow::compute::take;
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
 
+use super::folded::{Folded, with_rows};
+use super::input::Input;
+use super::ledger::Ledger;
 use super::{ChangeBatch, Operation, TableSchema};
 
+/// Folds the changes of a table without key.
+pub(super) fn fold(
+    schema: &Arc<TableSchema>,
+    batches: &[&ChangeBatch],
+    input: &Input<'_>,
+) -> Result<Folded, ArrowError> {
+    let compared = compared(schema, batches);
+    let cells: Vec<ArrayRef> = compared.iter().map(|&column| Arc::clone(&input.columns[column])).collect();
+    let (upserts, deletes) = count(&input.operations, &cells)?;
+    let of_mask = |mask: &BooleanBuffer| -> Option<BooleanBuffer> {
+        let mask: BooleanBuffer = upserts.iter().map(|&row| mask.value(row as usize)).collect();
+        (mask.count_set_bits() > 0).then_some(mask)
+    };
+    let absent = input.absent.iter().map(|mask| mask.as_ref().and_then(of_mask)).collect();
+    let taken = |columns: &[ArrayRef], rows: &[u32]| -> Result<Vec<ArrayRef>, ArrowError> {
+        let rows = UInt32Array::from(rows.to_vec());
+        columns.iter().map(|column| take(column, &rows, None)).collect()
+    };
+    let rows = with_rows(schema.arrow().clone(), taken(&input.columns, &upserts)?, upserts.len())?;
+    let of_deletes = Arc::new(schema.arrow().project(&compared)?);
+    let deletes = with_rows(of_deletes, taken(&cells, &deletes)?, deletes.len())?;
+    Ok(Folded {
+        schema: Arc::clone(schema),
+        rows,
+        absent,
+        origins: None,
+        operations: upserts.iter().map(|&index| input.operations[index as usize]).collect(),
+        source_micros: upserts.iter().map(|&index| input.source_micros[index as usize]).collect(),
+        places: upserts.iter().map(|&index| input.places[index as usize]).collect(),
+        truncated: input.truncated,
+        ending: None,
+        compared,
+        deletes,
+        of_stored: None,
+        changes: input.changes,
+        unresolved: Vec::new(),
+        departing: None,
+        ledger: Ledger::default(),
+    })
+}
+
 /// Indexes of the columns by which rows of `schema` are compared, in the order of the schema.
-pub(super) fn compared(schema: &TableSchema, batches: &[&ChangeBatch]) -> Vec<usize> {
+fn compared(schema: &TableSchema, batches: &[&ChangeBatch]) -> Vec<usize> {
     let newest = batches.iter().rev().find(|batch| !batch.is_empty()).map(|batch| &batch.schema);
     let there = |name: &str| newest.is_none_or(|newest| newest.index_of(name).is_some());
     let columns = schema.columns().iter().enumerate();
@@ -24,10 +71,7 @@ pub(super) fn compared(schema: &TableSchema, batches: &[&ChangeBatch]) -> Vec<us
 }
 
 /// Indexes of the changes that leave a row, and of those that take a stored one, both in order.
-pub(super) fn count(
-    operations: &[Operation],
-    compared: &[ArrayRef],
-) -> Result<(Vec<u32>, Vec<u32>), ArrowError> {
+fn count(operations: &[Operation], compared: &[ArrayRef]) -> Result<(Vec<u32>, Vec<u32>), ArrowError> {
     let fields = compared.iter().map(|column| SortField::new(column.data_type().clone())).collect();
     let encoded = RowConverter::new(fields)?.convert_columns(compared)?;
     let mut created: HashMap<&[u8], Vec<u32>> = HashMap::new();

@@ -26,6 +26,7 @@ pub mod fold;
 mod fold_tests;
 #[cfg(test)]
 mod fold_whole_tests;
+mod folded;
 mod input;
 mod keyless;
 mod ledger;
@@ -55,7 +56,8 @@ pub use convert::{Misfit, convert};
 pub use difference::{Difference, DifferenceKind, type_words};
 pub use ending::{Ending, TruncateTime};
 pub use evolution::SchemaStep;
-pub use fold::{Departing, Folded, fold, fold_onto, fold_with};
+pub use fold::{fold, fold_onto, fold_with};
+pub use folded::{Departing, Folded};
 pub use ledger::{Departed, KeyChange, KeyText, Ledger, Waiting};
 pub use lineage::{Described, Lineage, Pending};
 pub use outlook::{EventPlace, Met, Outlook, UnfitAt, look};

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use crate::change::{Keyless, Operation, RecordErrorKind, TableId};
 
 use super::bare::{self, TypeSources};
-use super::decoder::{Decoder, raw_row, topic_at};
+use super::decoder::{Decoder, topic_at};
 use super::envelope::Source;
 use super::fault::{Decoded, Fault};
 use super::key::KeyNames;
@@ -59,7 +59,7 @@ impl Decoder {
         let event = RowEvent { record, at, topic, operation, opened, source, key_names, change };
         let (before, after) =
             (opened.envelope.before.map(RawValue::get), opened.envelope.after.map(RawValue::get));
-        let raw = RawRow { operation: operation.code(), before, after, ..raw_row(record, Some(source)) };
+        let raw = RawRow { operation: operation.code(), before, after, ..RawRow::of(record, Some(source)) };
         let outcome = match key {
             Some(key) => {
                 let text = if operation == Operation::Delete {

@@ -319,7 +319,7 @@ impl Decoder {
                 source_schema: Some(&layout.source.schema),
                 source_table: Some(&layout.source.table),
                 key: Some(key.text),
-                ..raw_row(record, None)
+                ..RawRow::of(record, None)
             };
             self.push_raw(&raw, Some(&layout))?;
         }
@@ -333,7 +333,7 @@ impl Decoder {
         let raw = RawRow {
             operation: "m",
             key: key.as_ref().map(|key| key.text),
-            ..raw_row(record, opened.envelope.source.as_ref())
+            ..RawRow::of(record, opened.envelope.source.as_ref())
         };
         self.push_raw(&raw, None)?;
         Ok(Outcome::Filtered("message"))
@@ -362,24 +362,6 @@ impl Decoder {
             let detail = "the raw table takes no more than 2 GiB in one batch and dates of 32 bits: lower batch.max_bytes";
             Fault::new(RecordErrorKind::InvalidValue, detail)
         })
-    }
-}
-
-/// A raw row with what record and source block say.
-pub(super) fn raw_row<'a>(record: &RecordRef<'a>, source: Option<&'a Source<'a>>) -> RawRow<'a> {
-    let text = |text: Option<&'a envelope::Text<'a>>| text.map(envelope::Text::as_str);
-    RawRow {
-        topic: record.topic,
-        partition: record.partition,
-        offset: record.offset,
-        timestamp_ms: record.timestamp_ms,
-        source_schema: source.and_then(|source| text(source.schema.as_ref())),
-        source_table: source.and_then(|source| text(source.table.as_ref())),
-        lsn: source.and_then(|source| source.lsn.0),
-        tx_id: source.and_then(|source| source.tx_id.0),
-        snapshot: source.and_then(|source| text(source.snapshot.as_ref())),
-        source_micros: source.and_then(Source::micros),
-        ..RawRow::default()
     }
 }
 

@@ -12,6 +12,8 @@ use arrow::error::ArrowError;
 use crate::change::raw;
 
 use super::columns::{Column, Full};
+use super::envelope::{Source, Text};
+use super::record::RecordRef;
 
 const DAY_MILLIS: i64 = 86_400_000;
 
@@ -32,6 +34,26 @@ pub(super) struct RawRow<'a> {
     pub(super) tx_id: Option<i64>,
     pub(super) snapshot: Option<&'a str>,
     pub(super) source_micros: Option<i64>,
+}
+
+impl<'a> RawRow<'a> {
+    /// A row with what record and source block say.
+    pub(super) fn of(record: &RecordRef<'a>, source: Option<&'a Source<'a>>) -> Self {
+        let text = |text: Option<&'a Text<'a>>| text.map(Text::as_str);
+        Self {
+            topic: record.topic,
+            partition: record.partition,
+            offset: record.offset,
+            timestamp_ms: record.timestamp_ms,
+            source_schema: source.and_then(|source| text(source.schema.as_ref())),
+            source_table: source.and_then(|source| text(source.table.as_ref())),
+            lsn: source.and_then(|source| source.lsn.0),
+            tx_id: source.and_then(|source| source.tx_id.0),
+            snapshot: source.and_then(|source| text(source.snapshot.as_ref())),
+            source_micros: source.and_then(Source::micros),
+            ..Self::default()
+        }
+    }
 }
 
 /// The raw rows of the running batch.

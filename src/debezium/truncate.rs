@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::change::{OnTruncate, Operation, RecordErrorKind, TableId, TruncateReach};
 
 use super::changes::source_of;
-use super::decoder::{Decoder, raw_row};
+use super::decoder::Decoder;
 use super::fault::{Decoded, Fault};
 use super::raw_rows::RawRow;
 use super::record::{Outcome, RecordRef};
@@ -34,7 +34,7 @@ impl Decoder {
     ) -> Decoded<Outcome> {
         let source = source_of(opened)?;
         let table = self.routed(source);
-        let raw = RawRow { operation: Operation::Truncate.code(), ..raw_row(record, Some(source)) };
+        let raw = RawRow { operation: Operation::Truncate.code(), ..RawRow::of(record, Some(source)) };
         match (self.options.policies.of(&table).on_truncate, drained) {
             (OnTruncate::Ignore, _) => {
                 self.push_raw(&raw, None)?;

@@ -173,7 +173,9 @@ impl CurrentTable {
                     let report = TableReport { schema_changes, duration: started.elapsed(), ..*report };
                     return Ok((report, conflicts + resolved));
                 }
-                Attempted::Nothing => return Ok((TableReport::default(), conflicts)),
+                Attempted::Nothing => {
+                    return Ok((TableReport { schema_changes, ..TableReport::default() }, conflicts));
+                }
                 Attempted::Overtaken => conflicts += 1,
             }
         }

@@ -10,7 +10,9 @@ mod known;
 mod mutate;
 mod recorded;
 mod rows;
+mod schemaless;
 mod suspects;
+mod values;
 mod whole;
 
 use std::collections::HashMap;

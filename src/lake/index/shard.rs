@@ -73,6 +73,12 @@ impl Shard {
         }
     }
 
+    /// The value of the slot where a key of that hash belongs, whatever key it holds.
+    pub(super) fn home(&self, hash: u64) -> u64 {
+        let slots = self.file.slots();
+        slots[hash as usize & (slots.len() - 1)].value()
+    }
+
     pub(super) fn get(&self, key: Words, hash: u64) -> u64 {
         self.file.slots()[self.find(key, hash)].value()
     }

@@ -19,7 +19,7 @@ use super::locate::failed;
 use super::{stacks, vectors};
 use crate::lake::action::DeletionVector;
 use crate::lake::error::LakeError;
-use crate::lake::index::{KeyIndex, RowAddress};
+use crate::lake::index::{KeyIndex, RowAddress, TOGETHER};
 use crate::lake::schema::IS_CURRENT;
 
 /// Files that are read at the same time.
@@ -93,14 +93,11 @@ pub(super) async fn take_in(
     let writing = async {
         while let Some(located) = receiver.recv().await {
             progress.advance(located.keys.len());
-            for (row, key) in (located.first..).zip(located.keys.iter()) {
-                let Some(key) = key else { continue };
-                if !located.deleted.contains(u64::from(row)) {
-                    let address = RowAddress { file: located.file, row };
-                    enter(index, key, address, whole_rows.then_some(&mut *cursor))
-                        .map_err(|error| failed(&files.table, &error))?;
-                }
-            }
+            let live = (located.first..)
+                .zip(located.keys.iter())
+                .filter(|(row, _)| !located.deleted.contains(u64::from(*row)));
+            enter(index, located.file, live, whole_rows.then_some(&mut *cursor))
+                .map_err(|error| failed(&files.table, &error))?;
         }
         Ok(())
     };
@@ -108,16 +105,29 @@ pub(super) async fn take_in(
     Ok(())
 }
 
-/// Enters the address of a row: the only one of its key, or (with `cursor`) one more on the stack of equal rows.
-pub(super) fn enter(
+/// Enters the addresses of rows of a file that have a key: each the only one of its key, or (with `cursor`) one more on the
+/// stack of equal rows.
+pub(super) fn enter<'a>(
     index: &mut KeyIndex,
-    key: &[u8],
-    address: RowAddress,
-    cursor: Option<&mut u32>,
+    file: u32,
+    rows: impl Iterator<Item = (u32, Option<&'a [u8]>)>,
+    mut cursor: Option<&mut u32>,
 ) -> std::io::Result<()> {
-    match cursor {
-        None => index.put(index.key(key), address),
-        Some(cursor) => stacks::push(index, key, address, cursor),
+    let mut rows = rows.filter_map(|(row, key)| Some((row, key?)));
+    loop {
+        let some: Vec<_> =
+            rows.by_ref().take(TOGETHER).map(|(row, key)| (row, key, index.key(key))).collect();
+        if some.is_empty() {
+            return Ok(());
+        }
+        index.approach(some.iter().map(|(_, _, key)| *key));
+        for (row, bytes, key) in some {
+            let address = RowAddress { file, row };
+            match &mut cursor {
+                None => index.put(key, address)?,
+                Some(cursor) => stacks::push(index, bytes, address, cursor)?,
+            }
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use super::keys::{KeyCodec, Keys};
 use super::{intake, stacks};
 use crate::lake::action::{DeletionVector, Line};
 use crate::lake::error::LakeError;
-use crate::lake::index::{IndexIdentity, KeyIndex, RowAddress};
+use crate::lake::index::{IndexIdentity, KeyIndex, RowAddress, TOGETHER};
 use crate::lake::schema::IS_CURRENT;
 use crate::lake::shape::Shape;
 use crate::lake::state::{LiveFile, TableState};
@@ -183,7 +183,13 @@ impl Locator {
     /// What the index says about each key: the data file and the row in it. It may be stale.
     pub(super) fn locate(&self, keys: &Keys) -> Result<Vec<Option<RowAddress>>, LakeError> {
         let index = self.index()?;
-        Ok(keys.iter().map(|key| key.and_then(|key| index.get(index.key(key)))).collect())
+        let keys: Vec<_> = keys.iter().map(|key| key.map(|key| index.key(key))).collect();
+        let mut found = Vec::with_capacity(keys.len());
+        for some in keys.chunks(TOGETHER) {
+            index.approach(some.iter().copied().flatten());
+            found.extend(some.iter().map(|key| key.and_then(|key| index.get(key))));
+        }
+        Ok(found)
     }
 
     /// The data file with that number, unless it is gone.
@@ -208,16 +214,8 @@ impl Locator {
         }
         if let Some(path) = commit.written {
             let file = index.file_number(path)?;
-            for (row, key) in (0..).zip(commit.upserted.iter().flat_map(Keys::iter)) {
-                if let Some(key) = key {
-                    intake::enter(
-                        index,
-                        key,
-                        RowAddress { file, row },
-                        whole_rows.then_some(&mut self.cursor),
-                    )?;
-                }
-            }
+            let rows = (0..).zip(commit.upserted.iter().flat_map(Keys::iter));
+            intake::enter(index, file, rows, whole_rows.then_some(&mut self.cursor))?;
         }
         for key in commit.deleted.iter().flatten().filter(|_| !whole_rows) {
             index.remove(index.key(key));

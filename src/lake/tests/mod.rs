@@ -14,6 +14,7 @@ mod quarantine;
 mod raw;
 mod reading;
 mod schema_changes;
+mod schema_decisions;
 mod snapshot;
 mod soft;
 mod vacuum;
