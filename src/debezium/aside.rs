@@ -67,7 +67,7 @@ impl Decoder {
         let topic = self.partition_topic(record);
         let topic = self.topics.get_mut(topic)?;
         let named = |source: &Source<'_>| source.table.is_some().then(|| table_of(source));
-        let opened = record.value.and_then(|value| topic.open(value).ok().flatten());
+        let opened = record.value.and_then(|value| topic.open(value, record.headers).ok().flatten());
         opened
             .and_then(|opened| opened.envelope.source.as_ref().and_then(named))
             .or_else(|| topic.newest.as_ref().map(|newest| newest.table.clone()))

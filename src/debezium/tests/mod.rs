@@ -38,6 +38,7 @@ struct Record {
     value: Option<String>,
     new_key: Option<String>,
     old_key: Option<String>,
+    headers: Vec<(String, Option<Vec<u8>>)>,
 }
 
 impl Record {
@@ -50,7 +51,14 @@ impl Record {
             value: Some(value.to_owned()),
             new_key: None,
             old_key: None,
+            headers: Vec::new(),
         }
+    }
+
+    fn with_headers(mut self, headers: &[(&str, &str)]) -> Self {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), Some(value.as_bytes().to_vec()));
+        self.headers.extend(headers.iter().map(owned));
+        self
     }
 
     fn tombstone(offset: i64, key: &str) -> Self {
@@ -67,6 +75,7 @@ impl Record {
             value: self.value.as_deref().map(str::as_bytes),
             new_key: self.new_key.as_deref().map(str::as_bytes),
             old_key: self.old_key.as_deref().map(str::as_bytes),
+            headers: &self.headers,
         }
     }
 

@@ -191,6 +191,23 @@ fn flattened_rows_with_a_schema_block_have_its_types() {
 }
 
 #[test]
+fn headers_say_what_a_flattened_row_and_a_tombstone_do_not() {
+    let said = [("__op", "c"), ("__lsn", "7"), ("__source_ts_ms", "9"), ("__schema", "s")];
+    let records = [
+        Record::new(0, r#"{"id":1}"#, r#"{"id":1,"v":"x"}"#).with_headers(&said),
+        Record::tombstone(1, r#"{"id":1}"#).with_headers(&[("__op", "d"), ("__source_ts_ms", "11")]),
+    ];
+    let batch = decode(&mut decoder(), &records);
+    let changes = &batch.changes[0];
+    assert_eq!(changes.operations, [Operation::Create, Operation::Delete]);
+    assert_eq!((&changes.source_micros, &changes.lsns), (&vec![9_000, 11_000], &vec![7, 0]));
+    assert_eq!(changes.table, TableId::new("", "s", "t"));
+    assert_eq!(raw_column(&batch, "lsn"), ["7", ""]);
+    let bare = Record::new(0, r#"{"id":1}"#, r#"{"id":1,"v":"x"}"#).with_headers(&[("op", "c")]);
+    assert_eq!(bare.push(&mut decoder()).unwrap_err().kind, RecordErrorKind::NotAnEvent);
+}
+
+#[test]
 fn plain_rows_are_flattened_events_only_in_topics_that_are_said_to_have_them() {
     let row = Record::new(0, r#"{"id":1}"#, r#"{"id":1,"source":"web"}"#);
     assert_eq!(row.push(&mut decoder()).unwrap_err().kind, RecordErrorKind::NotAnEvent);
