@@ -23,7 +23,8 @@ pub enum Operation {
     Delete,
     /// `r`: read by a snapshot.
     Read,
-    /// `t`: the whole table was emptied. Its row is all null; [`ChangeBatch::truncates`] says what it takes away.
+    /// `t`: the whole table was emptied. Its row is all null; [`ChangeBatch::truncates`] says what it takes away. In a sink
+    /// that keeps what is deleted, also the end of one row by a truncate.
     Truncate,
 }
 
@@ -58,6 +59,22 @@ pub struct KeyMoves {
     pub keys: RecordBatch,
     /// For each of `changes` its LSN in the source, which both halves have in common, if the event says.
     pub lsns: Vec<Option<i64>>,
+}
+
+impl KeyMoves {
+    /// Those among the changes that `rows` names, ascending, which are counted anew.
+    fn only(&self, rows: &[u32]) -> Result<Self, ArrowError> {
+        let found = self.changes.iter().enumerate().filter_map(|(at, change)| {
+            let now = rows.binary_search(change).ok()?;
+            Some((at as u32, now as u32))
+        });
+        let (at, changes): (Vec<u32>, Vec<u32>) = found.unzip();
+        Ok(Self {
+            lsns: those(&self.lsns, &at),
+            keys: take_record_batch(&self.keys, &UInt32Array::from(at))?,
+            changes,
+        })
+    }
 }
 
 /// Changes of one table with one schema, in the order in which they apply.
@@ -108,9 +125,6 @@ impl ChangeBatch {
     /// # Errors
     /// Where there is no such change.
     pub(super) fn only(&self, rows: &[u32]) -> Result<Self, ArrowError> {
-        fn those<T: Copy>(values: &[T], rows: &[u32]) -> Vec<T> {
-            rows.iter().filter_map(|&row| values.get(row as usize)).copied().collect()
-        }
         let new_place = |row: u32| rows.binary_search(&row).ok();
         let indices = UInt32Array::from(rows.to_vec());
         let mask = |mask: &BooleanBuffer| rows.iter().map(|&row| mask.value(row as usize)).collect();
@@ -135,19 +149,9 @@ impl ChangeBatch {
     }
 }
 
-impl KeyMoves {
-    /// Those of the changes at these indexes, which ascend.
-    fn only(&self, rows: &[u32]) -> Result<Self, ArrowError> {
-        let (mut changes, mut lsns, mut kept) = (Vec::new(), Vec::new(), Vec::new());
-        for ((change, lsn), at) in self.changes.iter().zip(&self.lsns).zip(0_u32..) {
-            if let Ok(place) = rows.binary_search(change) {
-                changes.push(place as u32);
-                lsns.push(*lsn);
-                kept.push(at);
-            }
-        }
-        Ok(Self { changes, keys: take_record_batch(&self.keys, &UInt32Array::from(kept))?, lsns })
-    }
+/// The entries at these indexes.
+fn those<T: Copy>(values: &[T], rows: &[u32]) -> Vec<T> {
+    rows.iter().filter_map(|&row| values.get(row as usize)).copied().collect()
 }
 
 /// All that a lane commits at once.

@@ -8,7 +8,8 @@
 //!
 //! A sink may keep deleted rows ([`DeleteMode::Soft`]). Then a delete is a row as well, all of whose cells but the key
 //! are absent: it takes the last values, of this batch or of the stored row, and never what its event says, which are
-//! values made up by the connector wherever the source logs the key alone.
+//! values made up by the connector wherever the source logs the key alone. A truncate is a delete of each row that is
+//! there ([`ending`]).
 //!
 //! Tables without key are counted instead ([`keyless`]), and have no key changes.
 
@@ -21,6 +22,7 @@ use arrow::compute::take;
 use arrow::error::ArrowError;
 
 use super::ancestry::{Ancestry, Found, Parent, Trail};
+use super::ending;
 use super::folded::{Departing, Folded, now, with_rows};
 use super::input::Input;
 use super::ledger::{self, Done, KeyChange, Ledger, Waiting};
@@ -74,7 +76,29 @@ pub fn fold_onto(
             &Input::concat(schema, batches, keep, &mut Ledger::default())?,
         );
     }
-    let mut before = ledger.clone();
+    if mode == DeleteMode::Soft
+        && let Some(spread) = ending::spread(schema, batches, &keep)?
+    {
+        let mut before = ledger.clone();
+        before.forget_waiting(spread.limit);
+        let batches: Vec<&ChangeBatch> = spread.batches.iter().collect();
+        let mut folded = fold_keyed(mode, schema, &batches, |_, _| true, before)?;
+        folded.ledger.forget(spread.limit);
+        folded.changes = spread.changes;
+        folded.ending = Some(Box::new(spread.ending));
+        return Ok(folded);
+    }
+    fold_keyed(mode, schema, batches, keep, ledger.clone())
+}
+
+/// Folds the changes of a table with key. Truncates among them take rows away.
+fn fold_keyed(
+    mode: DeleteMode,
+    schema: &Arc<TableSchema>,
+    batches: &[&ChangeBatch],
+    keep: impl Fn(u32, i64) -> bool,
+    mut before: Ledger,
+) -> Result<Folded, ArrowError> {
     before.retain_key(schema);
     let input = Input::concat(schema, batches, keep, &mut before)?;
     let keys = input.keys();
@@ -172,6 +196,7 @@ impl Fold<'_> {
             rows: with_rows(self.schema.arrow().clone(), columns, changes.len())?,
             deletes: RecordBatch::new_empty(self.key_schema()?),
             truncated: None,
+            ending: None,
             compared: self.schema.key().to_vec(),
             of_stored: None,
             changes: input.changes,

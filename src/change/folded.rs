@@ -9,6 +9,7 @@ use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::buffer::BooleanBuffer;
 use arrow::error::ArrowError;
 
+use super::ending::Ending;
 use super::ledger::{Departed, KeyChange, Ledger};
 use super::origins::Origins;
 use super::{Batch, Operation, TableSchema, Truncated, UnresolvedRow};
@@ -38,6 +39,8 @@ pub struct Folded {
     pub places: Vec<(u32, i64)>,
     /// Stored rows that go before anything else happens.
     pub truncated: Option<Truncated>,
+    /// Where deleted rows are kept, what truncates do to the stored rows instead.
+    pub ending: Option<Box<Ending>>,
     /// Indexes of the columns that say which row a delete means: those of the key, in key order; without a key all that
     /// the events have.
     pub compared: Vec<usize>,
@@ -72,14 +75,20 @@ impl Folded {
         self.operations.iter().filter(|operation| operation.is_upsert()).count()
     }
 
-    /// Keys that do not, whether their rows go or stay as deleted ones.
+    /// Rows that were deleted one by one, whether they go or stay as deleted ones.
     pub fn deleted(&self) -> usize {
-        self.deletes.num_rows() + self.operations.len() - self.upserted()
+        let kept = self.operations.iter().filter(|&&operation| operation == Operation::Delete);
+        self.deletes.num_rows() + kept.count()
     }
 
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.rows.num_rows() == 0 && self.deletes.num_rows() == 0 && self.truncated.is_none()
+        self.rows.num_rows() == 0 && self.deletes.num_rows() == 0 && !self.truncates()
+    }
+
+    /// Whether the table was truncated.
+    pub fn truncates(&self) -> bool {
+        self.truncated.is_some() || self.ending.is_some()
     }
 
     /// Whether rows have no key, so that equal ones may be there several times.

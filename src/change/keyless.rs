@@ -51,6 +51,7 @@ pub(super) fn fold(
         source_micros: upserts.iter().map(|&index| input.source_micros[index as usize]).collect(),
         places: upserts.iter().map(|&index| input.places[index as usize]).collect(),
         truncated: input.truncated,
+        ending: None,
         compared,
         deletes,
         of_stored: None,

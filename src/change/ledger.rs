@@ -47,6 +47,13 @@ pub struct KeyChange {
     pub lsn: Option<i64>,
 }
 
+impl KeyChange {
+    /// Whether it is known to lie further in the source's log than `limit`.
+    fn is_behind(&self, limit: i64) -> bool {
+        self.lsn.is_some_and(|lsn| lsn > limit)
+    }
+}
+
 /// A deleted row whose create has not come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Departed {
@@ -139,9 +146,13 @@ impl Ledger {
     /// Forgets the key changes that lie no further in the source's log than `limit`, or of which that is not known: the
     /// table was truncated there.
     pub(super) fn forget(&mut self, limit: i64) {
-        let later = |change: &KeyChange| change.lsn.is_some_and(|lsn| lsn > limit);
-        self.departed.retain(|entry| later(&entry.change));
-        self.waiting.retain(|entry| later(&entry.change));
+        self.departed.retain(|entry| entry.change.is_behind(limit));
+        self.forget_waiting(limit);
+    }
+
+    /// The same of rows alone that wait for their delete. Rows that were kept aside stay.
+    pub(super) fn forget_waiting(&mut self, limit: i64) {
+        self.waiting.retain(|entry| entry.change.is_behind(limit));
     }
 
     /// Drops what does not fit the table's key.

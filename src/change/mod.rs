@@ -17,6 +17,7 @@ mod convert;
 #[cfg(test)]
 mod convert_tests;
 mod difference;
+mod ending;
 mod evolution;
 #[cfg(test)]
 mod evolution_tests;
@@ -57,6 +58,7 @@ pub use align::conform;
 pub use batch::{Batch, ChangeBatch, KeyMoves, Operation, RecordError, RecordErrorKind, Regression};
 pub use convert::{Misfit, convert};
 pub use difference::{Difference, DifferenceKind, type_words};
+pub use ending::{Ending, TruncateTime};
 pub use evolution::SchemaStep;
 pub use fold::{fold, fold_onto, fold_with};
 pub use folded::{Departing, Folded};

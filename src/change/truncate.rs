@@ -93,7 +93,7 @@ pub(super) fn cut(kept: &mut [Kept<'_>]) -> Option<(Truncated, i64)> {
 }
 
 /// Up to where in the source's log a truncate takes changes of the batch, and which stored rows it takes.
-fn reach(batch: &ChangeBatch, row: usize) -> (i64, Truncated) {
+pub(super) fn reach(batch: &ChangeBatch, row: usize) -> (i64, Truncated) {
     let of = |values: &[i64]| values.get(row).copied().filter(|&value| value > 0);
     let reach = batch.truncates.iter().find(|truncate| truncate.row == row).map(|truncate| truncate.reach);
     match reach {

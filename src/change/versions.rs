@@ -5,6 +5,8 @@
 //! a batch, [`Versions::complete`] is told the stored versions and says which rows are to be written and which stored
 //! versions have ended.
 //!
+//! A truncate ends every version that is there ([`ending`]).
+//!
 //! Absent cells take the value of the version before, and nothing reaches over a delete. A row that a snapshot reads
 //! begins no version where it equals the one before: it says that the row is there, not that it changed.
 
@@ -15,6 +17,7 @@ use arrow::buffer::BooleanBuffer;
 use arrow::compute::{SortOptions, interleave, take};
 use arrow::error::ArrowError;
 
+use super::ending::{self, Ending};
 use super::linked::Linked;
 use super::{ChangeBatch, Operation, TableSchema};
 
@@ -31,6 +34,8 @@ pub struct Versions {
     pub changes: usize,
     /// Deletes among them.
     pub deletes: u64,
+    /// What truncates do to the stored versions.
+    pub ending: Option<Ending>,
     /// Cells of the versions that begin, those absent are null.
     columns: Vec<ArrayRef>,
     /// Cells that are those of the stored version.
@@ -108,6 +113,20 @@ impl Versions {
         batches: &[&ChangeBatch],
         keep: impl Fn(u32, i64) -> bool,
     ) -> Result<Self, ArrowError> {
+        if let Some(spread) = ending::spread(schema, batches, &keep)? {
+            let batches: Vec<&ChangeBatch> = spread.batches.iter().collect();
+            let versions = Self::of_rows(schema, &batches, |_, _| true)?;
+            return Ok(Self { changes: spread.changes, ending: Some(spread.ending), ..versions });
+        }
+        Self::of_rows(schema, batches, keep)
+    }
+
+    /// Links changes that are all of single rows.
+    fn of_rows(
+        schema: &Arc<TableSchema>,
+        batches: &[&ChangeBatch],
+        keep: impl Fn(u32, i64) -> bool,
+    ) -> Result<Self, ArrowError> {
         let changes = Linked::of(schema, batches, keep)?;
         let mut links = Links::default();
         let (mut begun, mut upserts, mut first, mut key_of) =
@@ -145,7 +164,8 @@ impl Versions {
             schema: Arc::clone(schema),
             keys: RecordBatch::try_new(key_schema, key_columns.collect::<Result<_, _>>()?)?,
             changes: changes.operations.len(),
-            deletes: (changes.operations.len() - begun.len()) as u64,
+            deletes: changes.operations.iter().filter(|&&each| each == Operation::Delete).count() as u64,
+            ending: None,
             begun,
             columns,
             absent,

@@ -33,6 +33,13 @@ impl Aside {
         self.place = (!self.marks.is_empty()).then(|| place_of(record, identity));
     }
 
+    /// The record that is being decoded empties a table.
+    pub(super) fn emptied(&mut self, table: &TableId) {
+        if let Some(place) = self.place.take() {
+            self.marks.truncated(table, &place, &mut self.settled);
+        }
+    }
+
     /// What goes with the batch that ends here.
     pub(super) fn finish(&mut self) -> (Vec<Quarantined>, Vec<Settlement>) {
         (std::mem::take(&mut self.quarantined), std::mem::take(&mut self.settled))
@@ -60,7 +67,7 @@ impl Decoder {
         let topic = self.partition_topic(record);
         let topic = self.topics.get_mut(topic)?;
         let named = |source: &Source<'_>| source.table.is_some().then(|| table_of(source));
-        let opened = record.value.and_then(|value| topic.open(value).ok().flatten());
+        let opened = record.value.and_then(|value| topic.open(value, record.headers).ok().flatten());
         opened
             .and_then(|opened| opened.envelope.source.as_ref().and_then(named))
             .or_else(|| topic.newest.as_ref().map(|newest| newest.table.clone()))

@@ -218,7 +218,7 @@ impl Decoder {
             return Ok(Outcome::Filtered("heartbeat"));
         }
         let opened = match record.value {
-            Some(value) => known.open(value)?,
+            Some(value) => known.open(value, record.headers)?,
             None => None,
         };
         let Some(opened) = opened else { return self.tombstone(record, at, topic) };
@@ -297,6 +297,8 @@ impl Decoder {
             return Ok(Outcome::Filtered("tombstone"));
         }
         let known = topic_at(&mut self.topics, topic)?;
+        // A tombstone says nothing but its key, unless the transformation that left it has added headers.
+        let said = known.said_in(record.headers);
         let Some(key) = known.keys.read(bytes)? else { return Ok(Outcome::Filtered("empty")) };
         let newest = known.newest.clone();
         let Some(layout) = newest.or_else(|| self.layout_of_topic(topic, &key.names)) else {
@@ -309,7 +311,13 @@ impl Decoder {
         }
         let operation = Operation::Delete;
         let partition = self.partitions.in_batch(at);
-        let change = Change { operation, partition, offset: record.offset, source_micros: 0, lsn: 0 };
+        let change = Change {
+            operation,
+            partition,
+            offset: record.offset,
+            source_micros: said.source.micros().unwrap_or(0),
+            lsn: said.source.order(),
+        };
         self.tables.push(&layout, key.text, change, &self.placeholder).map_err(RowFault::strict)?;
         self.moved(topic, record.new_key, None, &layout);
         self.judge(record, topic, operation, key.text, &layout)?;
@@ -319,7 +327,7 @@ impl Decoder {
                 source_schema: Some(&layout.source.schema),
                 source_table: Some(&layout.source.table),
                 key: Some(key.text),
-                ..RawRow::of(record, None)
+                ..RawRow::of(record, said.any.then_some(&said.source))
             };
             self.push_raw(&raw, Some(&layout))?;
         }

@@ -53,6 +53,6 @@ pub use decoder::Decoder;
 pub use flattened::{DEFAULT_PREFIX, FlattenedOptions, TopicNames};
 pub use modes::{Binary, Decimals, Modes, Times};
 pub use placeholder::DEFAULT_PLACEHOLDER;
-pub use record::{DecoderOptions, KnownSchemas, Outcome, RecordRef, SourceTypes};
+pub use record::{DecoderOptions, KnownSchemas, Outcome, RecordHeaders, RecordRef, SourceTypes};
 pub use routes::{RouteError, Routes};
 pub use truncate::Drained;

@@ -30,6 +30,27 @@ pub struct RecordRef<'a> {
     pub new_key: Option<&'a [u8]>,
     /// Header `__debezium.oldkey`: on the create half of a key change, the key that the row had before.
     pub old_key: Option<&'a [u8]>,
+    /// All headers; looked at where the value is flattened, and says nothing of itself.
+    pub headers: &'a dyn RecordHeaders,
+}
+
+/// The headers of a record, as whoever reads records keeps them.
+pub trait RecordHeaders: std::fmt::Debug {
+    /// Shows each header, in order: its name and its value.
+    fn each<'h>(&'h self, see: &mut dyn FnMut(&'h [u8], Option<&'h [u8]>));
+}
+
+/// No headers.
+impl RecordHeaders for () {
+    fn each<'h>(&'h self, _: &mut dyn FnMut(&'h [u8], Option<&'h [u8]>)) {}
+}
+
+impl RecordHeaders for Vec<(String, Option<Vec<u8>>)> {
+    fn each<'h>(&'h self, see: &mut dyn FnMut(&'h [u8], Option<&'h [u8]>)) {
+        for (name, value) in self {
+            see(name.as_bytes(), value.as_deref());
+        }
+    }
 }
 
 /// How to decode.

@@ -15,6 +15,7 @@ use super::flattened::{self, FlattenedOptions};
 use super::key::{KeyNames, Keys};
 use super::modes::Modes;
 use super::placeholder::Placeholder;
+use super::record::RecordHeaders;
 use super::refine::{Refinements, refined};
 use super::routes::Routes;
 use super::row::Layout;
@@ -90,17 +91,21 @@ impl Topic {
     }
 
     /// Reads a value up to its rows; `None` where it, or its payload, is null.
-    pub(super) fn open<'a>(&mut self, value: &'a [u8]) -> Decoded<Option<Opened<'a>>> {
+    pub(super) fn open<'a>(
+        &mut self,
+        value: &'a [u8],
+        headers: &'a dyn RecordHeaders,
+    ) -> Decoded<Option<Opened<'a>>> {
         if let Some((payload, schema)) = self.values.find(value) {
             let payload = std::str::from_utf8(payload).map_err(|_| Fault::not_utf8("value"))?;
             // A failure here is looked at again with the whole value.
-            if let Ok(opened) = self.with_schema(payload, schema) {
+            if let Ok(opened) = self.with_schema(payload, schema, headers) {
                 return Ok(Some(opened));
             }
         }
         let text = std::str::from_utf8(value).map_err(|_| Fault::not_utf8("value"))?;
         if begins_with_schema(value) {
-            return self.open_wrapped(text);
+            return self.open_wrapped(text, headers);
         }
         if text.trim_ascii() == "null" {
             return Ok(None);
@@ -109,19 +114,23 @@ impl Topic {
         if text.contains("\"payload\"")
             && let Ok(Wrapped { schema: Some(_), payload: Some(_) }) = serde_json::from_str(text)
         {
-            return self.open_wrapped(text);
+            return self.open_wrapped(text, headers);
         }
-        self.open_bare(text).map(Some)
+        self.open_bare(text, headers).map(Some)
     }
 
-    fn open_wrapped<'a>(&mut self, text: &'a str) -> Decoded<Option<Opened<'a>>> {
+    fn open_wrapped<'a>(
+        &mut self,
+        text: &'a str,
+        headers: &'a dyn RecordHeaders,
+    ) -> Decoded<Option<Opened<'a>>> {
         let wrapped: Wrapped<'a> =
             serde_json::from_str(text).map_err(|error| Fault::json("value", &error))?;
         let Some(payload) = wrapped.payload.map(RawValue::get) else { return Ok(None) };
-        let Some(block) = wrapped.schema else { return self.open_bare(payload).map(Some) };
+        let Some(block) = wrapped.schema else { return self.open_bare(payload, headers).map(Some) };
         let block = ConnectSchema::parse("value", block.get())?;
         let schema = Arc::new(self.value_schema(block)?);
-        let opened = self.with_schema(payload, Arc::clone(&schema))?;
+        let opened = self.with_schema(payload, Arc::clone(&schema), headers)?;
         self.values.learn(text.as_bytes(), payload, schema);
         Ok(Some(opened))
     }
@@ -150,24 +159,35 @@ impl Topic {
         Ok(ValueSchema { name: block.name, row, placeholders, flattened, suspects })
     }
 
-    fn with_schema<'a>(&self, payload: &'a str, schema: Arc<ValueSchema>) -> Decoded<Opened<'a>> {
+    fn with_schema<'a>(
+        &self,
+        payload: &'a str,
+        schema: Arc<ValueSchema>,
+        headers: &'a dyn RecordHeaders,
+    ) -> Decoded<Opened<'a>> {
         if schema.flattened {
-            let metadata = flattened::metadata(payload, &self.prefix)?;
+            let metadata = flattened::metadata(payload, &self.prefix)?.or(self.said_in(headers));
             return self.flat(payload, Some(schema), metadata);
         }
         Ok(Opened { envelope: parse(payload)?, payload, schema: Some(schema), flattened: false })
     }
 
-    fn open_bare<'a>(&self, text: &'a str) -> Decoded<Opened<'a>> {
+    fn open_bare<'a>(&self, text: &'a str, headers: &'a dyn RecordHeaders) -> Decoded<Opened<'a>> {
         let envelope = parse(text);
         let is_event = envelope.as_ref().is_ok_and(|event| event.op.is_some() && event.source.is_some());
         if !is_event && let Ok(metadata) = flattened::metadata(text, &self.prefix) {
+            let metadata = metadata.or(self.said_in(headers));
             let other = || super::envelope::purpose(None, text).is_some();
             if self.flattened || (metadata.any && !other()) {
                 return self.flat(text, None, metadata);
             }
         }
         Ok(Opened { envelope: envelope?, payload: text, schema: None, flattened: false })
+    }
+
+    /// What headers say of a flattened event.
+    pub(super) fn said_in<'a>(&self, headers: &'a dyn RecordHeaders) -> flattened::Metadata<'a> {
+        flattened::said_in(headers, &self.prefix)
     }
 
     /// A row without envelope as if it had one.

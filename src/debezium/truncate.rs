@@ -71,6 +71,7 @@ impl Decoder {
                 let reach = self.takes(at, &layout, change.lsn, drained);
                 self.tables.truncate(&layout, change, reach)?;
                 self.push_raw(&raw, Some(&layout))?;
+                self.aside.emptied(&layout.table);
                 self.partitions.note_lsn(at, change.lsn);
                 self.counts.newest_source_micros = self.counts.newest_source_micros.max(source.micros());
             }

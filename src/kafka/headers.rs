@@ -22,11 +22,16 @@ impl<'a> Headers<'a> {
 
     /// Names and values.
     pub fn iter(self) -> impl Iterator<Item = (String, Option<&'a [u8]>)> {
+        self.encoded_names().map(|(name, value)| (String::from_utf8_lossy(name).into_owned(), value))
+    }
+
+    /// The same with the bytes of the names.
+    pub fn encoded_names(self) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> {
         let mut rest = self.0;
         std::iter::from_fn(move || {
             let name = take(&mut rest)??;
             let value = take(&mut rest)?;
-            Some((String::from_utf8_lossy(name).into_owned(), value))
+            Some((name, value))
         })
     }
 }

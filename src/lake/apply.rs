@@ -40,7 +40,7 @@ impl CurrentTable {
                 self.obstacle = obstacle;
             }
         }
-        if folded.is_keyless() || folded.truncated.is_some() {
+        if folded.is_keyless() || folded.truncates() {
             return self.rewrite(folded, advances, writer).await;
         }
         self.merge(folded, advances, writer, merge_memory).await

@@ -22,8 +22,8 @@ use super::snapshot::Snapshot;
 use super::soft;
 use super::table::{ATTEMPTS, Advance, Table, Writer, txns};
 use crate::change::{
-    Batch, ChangeBatch, DeleteMode, Described, Folded, Ledger, Lineage, TableId, TablePolicy, TableReport,
-    TableSchema, fold_onto,
+    Batch, ChangeBatch, Described, Folded, Ledger, Lineage, TableId, TablePolicy, TableReport, TableSchema,
+    fold_onto,
 };
 
 /// A table that gets no rows stores its positions this often, while its topics bring records for others.
@@ -164,7 +164,6 @@ impl CurrentTable {
         }
         self.refresh(writer, &advances).await?;
         self.check_mode()?;
-        self.check_truncates(batch, changes, writer)?;
         let mut schema_changes = Vec::new();
         for _ in 0..ATTEMPTS {
             let attempted = self.attempt((batch, changes), writer, merge_memory, &mut schema_changes).await?;
@@ -226,7 +225,7 @@ impl CurrentTable {
         let report = TableReport {
             upserted: folded.upserted() as u64,
             deleted: folded.deleted() as u64,
-            truncated: folded.truncated.is_some(),
+            truncated: folded.truncates(),
             unresolved_absent: folded.unresolved.len() as u64 + done.unresolved_absent,
             unresolved: folded.named(batch, &unresolved),
             unknown_deletes: done.unknown_deletes,
@@ -314,36 +313,6 @@ impl CurrentTable {
         move |partition: u32, offset: i64| {
             stored.get(partition as usize).copied().flatten().is_none_or(|stored| offset >= stored)
         }
-    }
-
-    /// Refuses truncates of tables that keep what is deleted: all of their rows would have to be written anew.
-    fn check_truncates(
-        &self,
-        batch: &Batch,
-        changes: &[&ChangeBatch],
-        writer: &Writer,
-    ) -> Result<(), LakeError> {
-        let keeps =
-            self.shape.history || (self.shape.keeps_deleted && self.policy.delete == DeleteMode::Soft);
-        let missing = self.missing(batch, writer);
-        let is_missing = |changes: &ChangeBatch, row: usize| {
-            changes
-                .partitions
-                .get(row)
-                .zip(changes.offsets.get(row))
-                .is_some_and(|(at, offset)| missing(*at, *offset))
-        };
-        let truncated = changes
-            .iter()
-            .any(|changes| changes.truncates.iter().any(|truncate| is_missing(changes, truncate.row)));
-        if !keeps || !truncated {
-            return Ok(());
-        }
-        Err(LakeError::Refused(format!(
-            "table {} was truncated in the source, and keeps deleted rows here, of which a truncate names none; set on_truncate = \
-             \"ignore\" for it to leave them as they are",
-            self.id
-        )))
     }
 
     fn fold(&self, batch: &Batch, changes: &[&ChangeBatch], writer: &Writer) -> Result<Folded, LakeError> {

@@ -70,6 +70,7 @@ impl CurrentTable {
             deleted: versions.deletes - done.unknown_deletes,
             unresolved_absent: done.unresolved_absent,
             unknown_deletes: done.unknown_deletes,
+            truncated: versions.ending.is_some(),
             version: Some(self.table.state.version() as i64),
             ..TableReport::default()
         };

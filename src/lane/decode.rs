@@ -267,6 +267,7 @@ impl DecodeStage {
             value: record.value,
             new_key: record.new_key,
             old_key: record.old_key,
+            headers: &record.headers,
         };
         let outcome = match drained {
             None => self.decoder.push(reference, &identity),

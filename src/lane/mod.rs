@@ -12,6 +12,7 @@ mod backoff;
 mod barrier;
 mod commit;
 mod decode;
+mod headers;
 mod observe;
 mod originals;
 mod positions;

@@ -198,6 +198,7 @@ fn push(decoder: &mut Decoder, record: &QuarantineRow) -> Result<(), String> {
         value: value.as_deref(),
         new_key: header("__debezium.newkey"),
         old_key: header("__debezium.oldkey"),
+        headers,
     };
     match decoder.push(reference, &record.place.identity) {
         Ok(_) => Ok(()),

@@ -199,7 +199,7 @@ impl Mirror {
         if let Some(PendingRaw { target, rows, missing }) = &mut pending.raw {
             work::without_refused(rows, missing, &found.refused);
             let started = Instant::now();
-            apply::append_raw(session, rows, missing).await?;
+            apply::append_raw(session, rows, missing).await.map_err(|trouble| of_raw(trouble, target))?;
             let appended = TableReport {
                 appended: missing.len() as u64,
                 duration: started.elapsed(),
@@ -355,7 +355,14 @@ impl Mirror {
         {
             return Failure::Table((*table).clone(), reason.clone());
         }
-        trouble.into()
+        match (&self.raw, &trouble) {
+            (Some(raw), Trouble::Table { target, .. } | Trouble::Row { target, .. })
+                if target.as_ref() == Some(raw) =>
+            {
+                of_raw(trouble, raw)
+            }
+            _ => trouble.into(),
+        }
     }
 }
 
@@ -363,6 +370,19 @@ pub(super) fn of_table(trouble: Trouble, table: &TableId) -> Failure {
     match trouble {
         Trouble::Table { reason, .. } => Failure::Table(table.clone(), reason),
         Trouble::Row { reason, .. } => Failure::Rows(table.clone(), reason),
+        other => other.into(),
+    }
+}
+
+/// Every record goes to the raw table as it came, so none is put aside for it: what it does not take stops the lane.
+fn of_raw(trouble: Trouble, raw: &TargetName) -> Failure {
+    match trouble {
+        Trouble::Table { reason, .. } | Trouble::Row { reason, .. } => {
+            let message = format!(
+                "the raw table {raw} does not take the raw rows: {reason}. It has to take every event as it comes: change the column,                  constraint or trigger that refuses them, or set another table in `raw` of the mirror (\"\": none); then start again, and                  the mirror goes on where it stopped"
+            );
+            Failure::Sink(SinkError::Stop { message })
+        }
         other => other.into(),
     }
 }

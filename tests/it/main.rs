@@ -29,6 +29,7 @@ mod bad_records;
 mod cli;
 mod cli_check;
 mod demo;
+mod endings;
 mod evolve;
 mod faults;
 mod histories;

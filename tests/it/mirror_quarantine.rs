@@ -9,7 +9,7 @@ use alluvium::change::{Batch, CommitReport, Sink, SinkError, TopicPartition};
 use alluvium::mirror::{Mirror, MirrorOptions};
 use tokio_postgres::Client;
 
-use super::mirror_changes::{Item, batch, item_changes, put, put_without_note};
+use super::mirror_changes::{Item, batch, item_changes, put, put_without_note, raw_rows};
 use super::postgres_server::Database;
 
 /// Every record of a batch, as a lane would keep it.
@@ -176,4 +176,45 @@ async fn what_is_refused_again_in_a_replay_is_told_and_not_kept_twice() {
     assert_eq!((refused(&report), report.stopped.len()), (vec![(0, "constraint_violated")], 0));
     assert_eq!(texts(&client, "SELECT count(*)::text FROM alluvium.quarantine").await, ["0"]);
     assert_eq!(texts(&client, "SELECT id::text FROM items").await, ["2"]);
+}
+
+#[tokio::test]
+async fn a_raw_table_that_refuses_a_row_stops_the_mirror_with_what_to_do_and_it_goes_on_afterwards() {
+    let checked = (
+        "ALTER TABLE raw.events ADD CONSTRAINT narrow CHECK (\"offset\" <> 1)",
+        "ALTER TABLE raw.events DROP CONSTRAINT narrow",
+    );
+    let at_the_end = (
+        "CREATE FUNCTION raw.refuse() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN RAISE check_violation USING MESSAGE = 'narrow', SCHEMA = 'raw', TABLE = 'events'; END $$;
+         CREATE CONSTRAINT TRIGGER narrow AFTER INSERT ON raw.events DEFERRABLE INITIALLY DEFERRED
+             FOR EACH ROW EXECUTE FUNCTION raw.refuse();
+         ALTER TABLE raw.events ENABLE ALWAYS TRIGGER narrow",
+        "DROP TRIGGER narrow ON raw.events",
+    );
+    for (refuse, cure) in [checked, at_the_end] {
+        let database = Database::create().await;
+        let client = database.connect().await;
+        let table = "CREATE SCHEMA raw; CREATE TABLE raw.events (\"offset\" bigint, key jsonb)";
+        client.batch_execute(table).await.unwrap();
+        client.batch_execute(refuse).await.unwrap();
+        let mut options = MirrorOptions::new("datalake", "shop", &database.url());
+        options.raw = Some("raw.events".to_owned());
+        let mut events = items(0, &[put(1, "a", "x"), put(2, "b", "x")]);
+        events.raw = Some(raw_rows("t.items", 0, 2));
+        let mut mirror = Mirror::new(&options).unwrap();
+        mirror.load().await.unwrap();
+        let error = mirror.commit(&events).await.unwrap_err();
+        let SinkError::Stop { message } = error else { panic!("{error:?}") };
+        for part in ["raw table raw.events", "narrow", "start again"] {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+        assert_eq!(texts(&client, "SELECT count(*)::text FROM raw.events").await, ["0"]);
+        client.batch_execute(cure).await.unwrap();
+        let mut mirror = Mirror::new(&options).unwrap();
+        mirror.load().await.unwrap();
+        mirror.commit(&events).await.unwrap();
+        assert_eq!(texts(&client, "SELECT \"offset\"::text FROM raw.events ORDER BY 1").await, ["0", "1"]);
+        assert_eq!(texts(&client, "SELECT count(*)::text FROM items").await, ["2"]);
+    }
 }

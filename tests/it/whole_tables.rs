@@ -141,12 +141,22 @@ async fn one_of_three_identical_rows_goes_from_every_copy_of_a_table_without_key
 
 /// Snapshot and streaming of a flattened topic in one delete mode; `deletes` says whether deletes arrive at all.
 async fn flattened(name: &'static str, mode: &'static str, fields: &'static str, deletes: bool) {
-    let connector = vec![
+    flattened_with(name, (mode, fields, deletes), Vec::new()).await;
+}
+
+/// The same with further settings of the connector.
+async fn flattened_with(
+    name: &'static str,
+    (mode, fields, deletes): (&'static str, &'static str, bool),
+    further: Vec<(&'static str, &'static str)>,
+) -> Shop {
+    let mut connector = vec![
         ("transforms", "flat"),
         ("transforms.flat.type", "io.debezium.transforms.ExtractNewRecordState"),
         ("transforms.flat.delete.tombstone.handling.mode", mode),
         ("transforms.flat.add.fields", fields),
     ];
+    connector.extend(further);
     let shop = Plan { prepare: EVENTS, connector, ..Plan::new(name) }.open().await;
     let sql = |text: &'static str| async { shop.source.batch_execute(text).await.unwrap() };
     sql("INSERT INTO events SELECT n, 'first ' || n FROM generate_series(1, 50) n").await;
@@ -176,6 +186,29 @@ async fn flattened(name: &'static str, mode: &'static str, fields: &'static str,
         becomes_equal(&shop, &run, "events").await;
         run.stop().await;
     }
+    shop
+}
+
+/// What an event said besides its row stands in the headers of its record: the history has it.
+async fn flattened_with_headers(
+    name: &'static str,
+    (mode, deletes): (&'static str, u32),
+    converter: &'static str,
+) {
+    let headers = ("transforms.flat.add.headers", "op,table,lsn,source.ts_ms");
+    let shop = flattened_with(name, (mode, "", true), vec![headers, ("header.converter", converter)]).await;
+    let sql = "SELECT operation, count(*), count(lsn), count(source_timestamp) FROM t
+               WHERE source_table = 'events' GROUP BY operation ORDER BY operation";
+    let mut found = Vec::new();
+    for batch in rows_of(&shop.lake.join("cdc_events"), sql).await.unwrap() {
+        for row in 0..batch.num_rows() {
+            let cells = (0..4).map(|column| array_value_to_string(batch.column(column), row).unwrap());
+            found.push(cells.collect::<Vec<_>>().join(" "));
+        }
+    }
+    let expected =
+        ["c 52 52 52".to_owned(), format!("d {deletes} {deletes} {deletes}"), "u 10 10 10".to_owned()];
+    assert_eq!(found, expected, "{name}: operations, with LSN, with time");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -185,6 +218,15 @@ async fn flattened_topics_are_read_in_all_five_delete_modes() {
     flattened("flat_both", "rewrite-with-tombstone", "", true).await;
     flattened("flat_to_tombstone", "delete-to-tombstone", "op", true).await;
     flattened("flat_drop", "drop", "op", false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flattened_topics_say_in_headers_what_they_do_not_say_in_fields() {
+    let simple = "org.apache.kafka.connect.storage.SimpleHeaderConverter";
+    // Of a tombstone that a run reads first nobody knows whether its delete is in the history already.
+    flattened_with_headers("flat_simple", ("tombstone", 25), simple).await;
+    let json = "org.apache.kafka.connect.json.JsonConverter";
+    flattened_with_headers("flat_json", ("rewrite", 26), json).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

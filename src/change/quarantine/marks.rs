@@ -170,12 +170,14 @@ impl Marks {
         Verdict::Sound
     }
 
-    /// A table was emptied: whatever its rows were, they are gone.
+    /// A table was emptied: whatever its rows were, they are gone. In other partitions than the truncate's own, a record
+    /// that was read before it may be newer than it is, so their marks stay until a whole row comes.
     pub fn truncated(&self, table: &TableId, at: &RecordPlace, settled: &mut Vec<Settlement>) {
         let mut state = self.lock();
         state.by_key.retain(|_, marks| {
             marks.retain(|mark| {
-                let gone = mark.table.as_ref() == Some(table);
+                let is_before = same_log(&mark.place, at) && mark.place.offset < at.offset;
+                let gone = is_before && mark.table.as_ref() == Some(table);
                 if gone {
                     settled.push(Settlement {
                         place: mark.place.clone(),
@@ -329,5 +331,17 @@ mod tests {
         let mut settled = Vec::new();
         marks.truncated(&table(), &place(20), &mut settled);
         assert_eq!((settled.len(), marks.is_empty()), (1, true));
+    }
+
+    #[test]
+    fn a_truncate_leaves_marks_of_other_tables_of_other_partitions_and_of_records_behind_it() {
+        let marks = marked();
+        let mut settled = Vec::new();
+        marks.truncated(&TableId::new("d", "public", "other"), &place(20), &mut settled);
+        marks.truncated(&table(), &place(9), &mut settled);
+        let elsewhere = RecordPlace { partition: TopicPartition::new("t", 1), ..place(20) };
+        marks.truncated(&table(), &elsewhere, &mut settled);
+        assert_eq!(settled, []);
+        assert_eq!(judge(&marks, 21, partial).0, Verdict::WrongBase(place(10)));
     }
 }

@@ -125,6 +125,7 @@ impl Subject {
 
     fn push(&mut self, topic: &Arc<str>, record: &Damaged) -> Result<Outcome, RecordError> {
         let record = RecordRef {
+            headers: &(),
             new_key: None,
             old_key: None,
             topic,

@@ -72,6 +72,7 @@ fn bytes_that_are_not_utf8_are_not_json() {
             value: Some(value),
             new_key: None,
             old_key: None,
+            headers: &(),
         };
         let error = decoder().push(record, &TopicIdentity::unknown()).unwrap_err();
         assert_eq!(error.kind, RecordErrorKind::NotJson);
@@ -125,6 +126,7 @@ proptest! {
             value: Some(&bytes),
             new_key: None,
             old_key: None,
+            headers: &(),
         };
         let mut decoder = decoder();
         let good = Record::new(0, &key, &with_schema(&fields, &event("c", "null", r#"{"id":1,"v":"a"}"#)));

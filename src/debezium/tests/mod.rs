@@ -39,6 +39,7 @@ struct Record {
     value: Option<String>,
     new_key: Option<String>,
     old_key: Option<String>,
+    headers: Vec<(String, Option<Vec<u8>>)>,
 }
 
 impl Record {
@@ -51,15 +52,22 @@ impl Record {
             value: Some(value.to_owned()),
             new_key: None,
             old_key: None,
+            headers: Vec::new(),
         }
+    }
+
+    fn with_headers(mut self, headers: &[(&str, &str)]) -> Self {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), Some(value.as_bytes().to_vec()));
+        self.headers.extend(headers.iter().map(owned));
+        self
     }
 
     fn tombstone(offset: i64, key: &str) -> Self {
         Self { value: None, ..Self::new(offset, key, "") }
     }
 
-    fn push(&self, decoder: &mut Decoder) -> Result<Outcome, RecordError> {
-        let record = RecordRef {
+    fn reference(&self) -> RecordRef<'_> {
+        RecordRef {
             topic: &self.topic,
             partition: 0,
             offset: self.offset,
@@ -68,8 +76,16 @@ impl Record {
             value: self.value.as_deref().map(str::as_bytes),
             new_key: self.new_key.as_deref().map(str::as_bytes),
             old_key: self.old_key.as_deref().map(str::as_bytes),
-        };
-        decoder.push(record, &TopicIdentity::unknown())
+            headers: &self.headers,
+        }
+    }
+
+    fn push(&self, decoder: &mut Decoder) -> Result<Outcome, RecordError> {
+        decoder.push(self.reference(), &TopicIdentity::unknown())
+    }
+
+    fn set_aside(&self, decoder: &mut Decoder, error: RecordError) {
+        decoder.set_aside(&self.reference(), &TopicIdentity::unknown(), error, Vec::new());
     }
 }
 

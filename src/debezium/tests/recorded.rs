@@ -28,6 +28,7 @@ fn records(capture: &str) -> Vec<Record> {
                 value: recorded.value,
                 new_key: None,
                 old_key: None,
+                headers: Vec::new(),
             }
         })
         .collect()

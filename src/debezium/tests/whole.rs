@@ -1,6 +1,7 @@
 //! Events that concern whole tables and whole rows: truncates, tables without key, flattened events, routes.
 
 use super::*;
+use crate::change::quarantine::QuarantineEvent;
 use crate::change::{Keyless, OnTruncate, Operation, Policies, TopicIdentity, TruncateReach};
 use crate::debezium::{Drained, FlattenedOptions, Routes, TopicNames};
 
@@ -22,17 +23,7 @@ fn policies(change: impl FnOnce(&mut crate::change::TablePolicy)) -> Policies {
 
 /// Gives a truncate to the decoder as if all partitions had been read.
 fn truncate(decoder: &mut Decoder, record: &Record, partitions: usize) -> Outcome {
-    let reference = RecordRef {
-        topic: &record.topic,
-        partition: 0,
-        offset: record.offset,
-        timestamp_ms: record.timestamp_ms,
-        key: None,
-        value: record.value.as_deref().map(str::as_bytes),
-        new_key: None,
-        old_key: None,
-    };
-    decoder.truncate(reference, &TopicIdentity::unknown(), Drained { partitions }).unwrap()
+    decoder.truncate(record.reference(), &TopicIdentity::unknown(), Drained { partitions }).unwrap()
 }
 
 #[test]
@@ -58,6 +49,26 @@ fn a_truncate_among_several_partitions_spares_what_is_newer() {
     truncate(&mut decoder, &keyless(1, &event("t", "null", "null")), 6);
     let batch = decoder.finish().unwrap();
     assert!(matches!(batch.changes[0].truncates[0].reach, TruncateReach::Older { .. }));
+}
+
+#[test]
+fn an_emptied_table_leaves_no_row_on_which_an_update_would_be_wrong() {
+    let key = r#"{"id":1}"#;
+    let partial = |offset| {
+        let row = r#"{"id":1,"v":"__debezium_unavailable_value"}"#;
+        Record::new(offset, key, &event("u", "null", row))
+    };
+    let mut decoder = decoder();
+    Record::new(0, key, &event("c", "null", r#"{"id":1,"v":"x"}"#)).push(&mut decoder).unwrap();
+    let bad = Record::new(1, key, r#"{"op":"?"}"#);
+    let error = bad.push(&mut decoder).unwrap_err();
+    bad.set_aside(&mut decoder, error);
+    assert_eq!(partial(2).push(&mut decoder).unwrap_err().kind, RecordErrorKind::BaseQuarantined);
+    truncate(&mut decoder, &keyless(3, &event("t", "null", "null")), 1);
+    assert_eq!(partial(4).push(&mut decoder).unwrap(), Outcome::Change(Operation::Update));
+    let settled = decoder.finish().unwrap().settled;
+    let settled: Vec<_> = settled.iter().map(|each| (each.place.offset, each.event)).collect();
+    assert_eq!(settled, [(1, QuarantineEvent::Superseded)]);
 }
 
 #[test]
@@ -177,6 +188,23 @@ fn flattened_rows_with_a_schema_block_have_its_types() {
     let mut decoder = decoder();
     let batch = decode(&mut decoder, &[Record::new(0, &key_with_schema(1), &value)]);
     assert_eq!(cells(&batch.changes[0]), [["1", "mine"]], "a column may have the name of a member");
+}
+
+#[test]
+fn headers_say_what_a_flattened_row_and_a_tombstone_do_not() {
+    let said = [("__op", "c"), ("__lsn", "7"), ("__source_ts_ms", "9"), ("__schema", "s")];
+    let records = [
+        Record::new(0, r#"{"id":1}"#, r#"{"id":1,"v":"x"}"#).with_headers(&said),
+        Record::tombstone(1, r#"{"id":1}"#).with_headers(&[("__op", "d"), ("__source_ts_ms", "11")]),
+    ];
+    let batch = decode(&mut decoder(), &records);
+    let changes = &batch.changes[0];
+    assert_eq!(changes.operations, [Operation::Create, Operation::Delete]);
+    assert_eq!((&changes.source_micros, &changes.lsns), (&vec![9_000, 11_000], &vec![7, 0]));
+    assert_eq!(changes.table, TableId::new("", "s", "t"));
+    assert_eq!(raw_column(&batch, "lsn"), ["7", ""]);
+    let bare = Record::new(0, r#"{"id":1}"#, r#"{"id":1,"v":"x"}"#).with_headers(&[("op", "c")]);
+    assert_eq!(bare.push(&mut decoder()).unwrap_err().kind, RecordErrorKind::NotAnEvent);
 }
 
 #[test]

@@ -27,9 +27,12 @@ pub(in crate::lake) const CHANGE_DATA_FEED: &str = "delta.enableChangeDataFeed";
 /// The column that says what became of a row.
 const CHANGE_TYPE: &str = "_change_type";
 /// What it says of a row that goes for good.
-const DELETE: &str = "delete";
+pub(super) const DELETE: &str = "delete";
+/// What it says of a row as it was, and as it is.
+pub(super) const BEFORE: &str = "update_preimage";
+pub(super) const AFTER: &str = "update_postimage";
 /// Bytes of data files whose rows go into one file of changes.
-const FILE: i64 = 64 << 20;
+pub(super) const FILE: i64 = 64 << 20;
 
 /// Whether a table has a change data feed.
 pub(super) fn has_feed(metadata: &Metadata) -> bool {
@@ -63,12 +66,11 @@ pub(super) async fn write(
     let old: Vec<RecordBatch> = futures::stream::iter(old).buffered(READERS).try_collect().await?;
     for (touched, old) in plan.files.iter().zip(&old) {
         let replaced: BooleanArray = touched.going().map(|(_, by)| Some(place(by).is_some())).collect();
-        split(old, &replaced, ("update_preimage", DELETE), &mut out).map_err(refused)?;
+        split(old, &replaced, (BEFORE, DELETE), &mut out).map_err(refused)?;
     }
     if let Some(rows) = rows {
-        split(rows, &replaces.into(), ("update_postimage", "insert"), &mut out).map_err(refused)?;
+        split(rows, &replaces.into(), (AFTER, "insert"), &mut out).map_err(refused)?;
     }
-    let entry = emptied(entry, files, columns, plan).await?;
     let Some(schema) = out.first().map(RecordBatch::schema) else { return Ok(entry) };
     let encode = move || {
         let mut file = RowWriter::new(&schema)?;
@@ -86,7 +88,7 @@ pub(super) async fn write(
 
 /// Writes down the rows that go whatever their key, which may be all of a table: read and written file by file, so that
 /// no more than one file of changes is in memory.
-async fn emptied(
+pub(super) async fn emptied(
     mut entry: Entry,
     files: &DataFiles,
     columns: &SchemaRef,
@@ -158,7 +160,7 @@ fn split(
 }
 
 /// Rows with the column that says what became of them.
-fn marked(rows: &RecordBatch, change: &str) -> Result<RecordBatch, ArrowError> {
+pub(super) fn marked(rows: &RecordBatch, change: &str) -> Result<RecordBatch, ArrowError> {
     let change: ArrayRef = Arc::new(StringArray::from(vec![change; rows.num_rows()]));
     let fields = rows.schema().fields().iter().cloned().collect::<Vec<_>>();
     let fields = fields.into_iter().chain([Arc::new(Field::new(CHANGE_TYPE, DataType::Utf8, true))]);
@@ -166,7 +168,7 @@ fn marked(rows: &RecordBatch, change: &str) -> Result<RecordBatch, ArrowError> {
     RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns)
 }
 
-async fn put(files: &DataFiles, bytes: Vec<u8>) -> Result<AddChanges, LakeError> {
+pub(super) async fn put(files: &DataFiles, bytes: Vec<u8>) -> Result<AddChanges, LakeError> {
     let path = format!("_change_data/cdc-{}.zstd.parquet", uuid::Uuid::new_v4());
     let size = bytes.len() as i64;
     files.put_at(&path, bytes).await?;

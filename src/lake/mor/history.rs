@@ -16,13 +16,14 @@ use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 
+use super::ending::{self, End, Ended};
 use super::files::DataFiles;
 use super::keys::{KeyCodec, Keys};
 use super::locate::OwnCommit;
 use super::plan::{self, Emptied, Plan, READERS};
 use super::{Done, MergeOnRead, Upserted, changes};
-use crate::change::Versions;
 use crate::change::versions::Completed;
+use crate::change::{Ending, Versions};
 use crate::failpoint;
 use crate::lake::action::{Add, Entry};
 use crate::lake::error::LakeError;
@@ -90,7 +91,8 @@ impl MergeOnRead {
                     upserted: std::slice::from_ref(&prepared.written_keys),
                     deleted: &prepared.gone,
                     cuts: &[],
-                    emptied: false,
+                    // What has an address is current, and of what was current before a truncate nothing is.
+                    emptied: versions.ending.as_ref().is_some_and(Ending::takes_all),
                     gone: &gone,
                 });
                 return Ok(committed(prepared.done));
@@ -106,14 +108,33 @@ impl MergeOnRead {
         Err(LakeError::Busy { table: table.log.table().to_owned(), attempts: ATTEMPTS })
     }
 
-    /// Where the current version of each key lies.
-    async fn find_versions(&mut self, table: &Table, addition: &Addition<'_>) -> Result<Plan, LakeError> {
+    /// Ends the stored versions that truncates of the batch take.
+    async fn end_versions(&mut self, table: &Table, addition: &Addition<'_>) -> Result<Ended, LakeError> {
+        let locator = self.locator.as_ref().filter(|_| !table.state.files().is_empty());
+        let (Some(locator), Some(ending)) = (locator, &addition.versions.ending) else {
+            return Ok(Ended::default());
+        };
+        let (store, keys) = (&*addition.files.store, &addition.keys);
+        let own = ending::located(table, (locator, keys), (&mut self.vectors, store)).await?;
+        let schema = &addition.versions.schema;
+        let of_table = (&**schema, SHAPE, changes::has_feed(table.state.metadata()));
+        let end = End::of_versions(&addition.files, of_table, ending, (keys, own))?;
+        end.write(table, &mut self.vectors).await
+    }
+
+    /// Where the current version of each key lies that did not end whatever its key.
+    async fn find_versions(
+        &mut self,
+        table: &Table,
+        addition: &Addition<'_>,
+        ended: &Emptied,
+    ) -> Result<Plan, LakeError> {
         let Some(locator) = self.locator.as_ref().filter(|_| !table.state.files().is_empty()) else {
             return Ok(Plan::default());
         };
         let places = locator.locate(&addition.keys)?;
         let (vectors, store) = (&mut self.vectors, &*addition.files.store);
-        plan::resolve(table, locator, vectors, store, (&places, &[]), &Emptied::new()).await
+        plan::resolve(table, locator, vectors, store, (&places, &[]), ended).await
     }
 
     /// Writes what the commit needs, against the version at which table and index stand.
@@ -124,7 +145,8 @@ impl MergeOnRead {
         advances: &[Advance],
         writer: &Writer,
     ) -> Result<Prepared, LakeError> {
-        let mut plan = self.find_versions(table, addition).await?;
+        let emptied = self.end_versions(table, addition).await?;
+        let mut plan = self.find_versions(table, addition, &emptied.rows).await?;
         let stored = Stored::read(&plan, addition).await?;
         let completed = addition
             .versions
@@ -138,7 +160,7 @@ impl MergeOnRead {
         let ended: Vec<(usize, i64)> =
             stored.of_key.iter().enumerate().filter_map(|(key, row)| Some(((*row)?, ends(key)?))).collect();
         let written_keys = addition.keys_of(&completed, ended.len());
-        let mut entry = Entry::new("MERGE", &writer.id, now_millis());
+        let mut entry = emptied.added_to(Entry::new("MERGE", &writer.id, now_millis()));
         let (mut written, mut change) = (None, None);
         if written_keys.len() > 0 {
             let rows = addition.rows(&stored.rows, &ended, &completed);
@@ -178,7 +200,7 @@ impl Stored {
     /// Reads them whole: those that end are written again.
     async fn read(plan: &Plan, addition: &Addition<'_>) -> Result<Self, LakeError> {
         let mut reads = Vec::with_capacity(plan.files.len());
-        for touched in &plan.files {
+        for touched in plan.files.iter().filter(|touched| !touched.rows.is_empty()) {
             let ordinals: Vec<u32> = touched.rows.iter().map(|(row, _)| *row).collect();
             let read = async move { addition.files.rows(&touched.path, &addition.columns, &ordinals).await };
             reads.push(read.boxed());

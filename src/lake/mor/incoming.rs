@@ -104,7 +104,12 @@ impl<'a> Upsert<'a> {
         }
         let columns = self.shape.stored(&self.folded.schema);
         let rows = self.change.as_ref().map(|(rows, places)| (rows, places.as_slice()));
-        changes::write(entry, &self.files, &columns, plan, rows).await
+        let entry = changes::write(entry, &self.files, &columns, plan, rows).await?;
+        // Rows that end were written down with their copies.
+        match self.folded.ending {
+            Some(_) => Ok(entry),
+            None => changes::emptied(entry, &self.files, &columns, plan).await,
+        }
     }
 
     /// Where rows lie that were kept aside: those that the batch's rows take cells from, and those that departing rows do.

@@ -14,6 +14,7 @@ mod aside;
 mod cells;
 pub(super) mod changes;
 mod compact;
+mod ending;
 pub(super) mod files;
 mod history;
 mod home;
@@ -38,6 +39,7 @@ use bytes::Bytes;
 use self::cells::{Cells, OriginPlaces, with_stored_cells};
 use self::compact::Compacted;
 pub(super) use self::compact::step_without_index;
+use self::ending::{End, Ended};
 pub(super) use self::files::{DataFiles, RowWriter, bounds, writer_properties};
 use self::home::Home;
 use self::incoming::Upsert;
@@ -277,7 +279,8 @@ impl MergeOnRead {
         upsert: &mut Upsert<'_>,
         writer: &Writer,
     ) -> Result<Prepared, LakeError> {
-        let (plan, cuts, origins, departing) = self.find(table, upsert).await?;
+        let ended = self.end(table, upsert).await?;
+        let (plan, cuts, origins, departing) = self.find(table, upsert, &ended.rows).await?;
         let shape = upsert.shape;
         let ledger = upsert.ledger_after(&departing).await?;
         let Cells { columns, depends, unresolved } =
@@ -287,7 +290,7 @@ impl MergeOnRead {
             unknown_deletes += upsert.write(columns, &plan).await?;
         }
         let entry = Entry::of_batch("MERGE", &writer.id, now_millis(), &ledger.to_text());
-        let entry = upsert.written.iter().fold(entry, Entry::add);
+        let entry = upsert.written.iter().fold(ended.added_to(entry), Entry::add);
         let entry = upsert.with_changes(entry, &plan).await?;
         let (entry, plan) = plan.write_vectors(entry, &upsert.files).await?;
         let entry = txns(upsert.advances).fold(entry, |entry, txn| entry.txn(&txn)).into_bytes();
@@ -299,12 +302,24 @@ impl MergeOnRead {
         Ok(Prepared { entry, plan, cuts, done })
     }
 
+    /// Ends the stored rows that truncates of the batch take.
+    async fn end(&mut self, table: &Table, upsert: &Upsert<'_>) -> Result<Ended, LakeError> {
+        let locator = self.locator.as_ref().filter(|_| !table.state.files().is_empty());
+        let (Some(locator), Some(ending)) = (locator, &upsert.folded.ending) else {
+            return Ok(Ended::default());
+        };
+        let places = (locator, &upsert.upserted);
+        let own = ending::located(table, places, (&mut self.vectors, &*upsert.files.store)).await?;
+        End::of_rows(upsert, ending, own)?.write(table, &mut self.vectors).await
+    }
+
     /// The rows that go, as the index and the table's truncate say, in a table without key the stacks that they are taken
     /// from, and the places of the origins of cells of the batch's rows and of the departing ones.
     async fn find(
         &mut self,
         table: &Table,
         upsert: &Upsert<'_>,
+        ended: &Emptied,
     ) -> Result<(Plan, Vec<(Box<[u8]>, u32)>, OriginPlaces, OriginPlaces), LakeError> {
         let (mut origins, mut departing) = upsert.kept_aside().await?;
         let Some(locator) = self.locator.as_ref().filter(|_| !table.state.files().is_empty()) else {
@@ -312,21 +327,21 @@ impl MergeOnRead {
         };
         let emptied = match upsert.folded.truncated {
             Some(Truncated::All) => return Ok((Plan::everything(table), Vec::new(), origins, departing)),
-            Some(truncated) => scan::emptied(table, &upsert.files, truncated).await?,
-            None => Emptied::new(),
+            Some(truncated) => &scan::emptied(table, &upsert.files, truncated).await?,
+            None => ended,
         };
         let (vectors, store) = (&mut self.vectors, &*upsert.files.store);
         if upsert.folded.is_keyless() {
-            let found = stacks::find(table, locator, vectors, store, &upsert.deleted, &emptied).await?;
+            let found = stacks::find(table, locator, vectors, store, &upsert.deleted, emptied).await?;
             let rows: Vec<_> = found.addresses.iter().copied().map(Some).collect();
-            let plan = plan::resolve(table, locator, vectors, store, (&[], &rows), &emptied).await?;
+            let plan = plan::resolve(table, locator, vectors, store, (&[], &rows), emptied).await?;
             return Ok((plan, found.cuts, origins, departing));
         }
         let (upserted, deleted) = (locator.locate(&upsert.upserted)?, locator.locate(&upsert.deleted)?);
-        let plan = plan::resolve(table, locator, vectors, store, (&upserted, &deleted), &emptied).await?;
+        let plan = plan::resolve(table, locator, vectors, store, (&upserted, &deleted), emptied).await?;
         for (places, keys) in [(&mut origins, &upsert.origins), (&mut departing, &upsert.departing)] {
             let addresses = locator.locate(keys)?;
-            places.stored = plan::live_places(table, locator, vectors, store, &addresses, &emptied).await?;
+            places.stored = plan::live_places(table, locator, vectors, store, &addresses, emptied).await?;
         }
         Ok((plan, Vec::new(), origins, departing))
     }
@@ -334,6 +349,10 @@ impl MergeOnRead {
     /// Lets index and vectors follow a commit. The batch is in the table whatever happens here.
     fn committed(&mut self, table: &Table, upsert: &Upsert<'_>, prepared: Prepared) {
         let gone = self.keep_vectors(prepared.plan);
+        if upsert.folded.ending.is_some() {
+            // The index reads the files of rows that ended before its next use; their keys need not be in memory here.
+            return;
+        }
         self.index_follows(&OwnCommit {
             version: table.state.version(),
             entry: &prepared.entry,

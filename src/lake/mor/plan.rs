@@ -250,7 +250,7 @@ impl Plan {
                 goes
             });
         }
-        self.files.retain(|touched| !touched.rows.is_empty());
+        self.files.retain(|touched| !touched.rows.is_empty() || touched.loses_others());
     }
 
     /// Rows that go, of which none of the batch takes the place.

@@ -13,6 +13,7 @@ use roaring::RoaringTreemap;
 
 use super::cells::{Cells, OriginPlaces, with_stored_cells};
 use super::compact::live;
+use super::ending::{End, Ended};
 use super::files::{self, DataFiles, RowWriter};
 use super::incoming::Upsert;
 use super::keys::KeyCodec;
@@ -40,17 +41,19 @@ pub(in crate::lake) async fn upsert(
     let codec = KeyCodec::new(&folded.schema, &folded.compared);
     let mut upsert = Upsert::new(table, (folded, shape), advances, &codec)?;
     for attempt in 0..ATTEMPTS {
-        let (plan, origins, departing) = find(table, &codec, &upsert).await?;
+        let ended = end(table, &codec, &upsert).await?;
+        let (plan, origins, departing) = find(table, &codec, &upsert, &ended.rows).await?;
         let ledger = upsert.ledger_after(&departing).await?;
         let Cells { columns, depends, unresolved } =
             with_stored_cells((folded, shape), &plan, &origins, &upsert.files).await?;
-        if upsert.written.is_none() || depends {
-            upsert.write(columns, &plan).await?;
+        let mut unknown_deletes = folded.deletes.num_rows() - plan.without_successor();
+        if upsert.written.is_none() || depends || folded.of_stored.is_some() {
+            unknown_deletes += upsert.write(columns, &plan).await?;
         }
-        let unknown_deletes = (folded.deletes.num_rows() - plan.without_successor()) as u64;
+        let unknown_deletes = unknown_deletes as u64;
         let done = Done { unresolved_absent: unresolved.len() as u64, unresolved, unknown_deletes };
         let entry = Entry::of_batch("MERGE", &writer.id, now_millis(), &ledger.to_text());
-        let entry = upsert.written.iter().fold(entry, Entry::add);
+        let entry = upsert.written.iter().fold(ended.added_to(entry), Entry::add);
         let entry = upsert.with_changes(entry, &plan).await?;
         let entry = plan.write_files(entry, &upsert.files, (&folded.schema, shape)).await?;
         let entry = txns(advances).fold(entry, |entry, txn| entry.txn(&txn));
@@ -69,21 +72,31 @@ pub(in crate::lake) async fn upsert(
     Err(LakeError::Busy { table: table.log.table().to_owned(), attempts: ATTEMPTS })
 }
 
+/// Ends the stored rows that truncates of the batch take.
+async fn end(table: &Table, codec: &KeyCodec, upsert: &Upsert<'_>) -> Result<Ended, LakeError> {
+    let Some(ending) = &upsert.folded.ending else { return Ok(Ended::default()) };
+    let mut vectors = Vectors::new(VECTOR_MEMORY);
+    let keys = (&upsert.upserted, &Keys::default());
+    let own = scan::find(table, &upsert.files, &mut vectors, codec, keys, &Emptied::new()).await?;
+    End::of_rows(upsert, ending, own)?.write(table, &mut vectors).await
+}
+
 /// The rows that go, and the places of the origins of cells of the batch's rows and of the departing ones.
 async fn find(
     table: &Table,
     codec: &KeyCodec,
     upsert: &Upsert<'_>,
+    ended: &Emptied,
 ) -> Result<(Plan, OriginPlaces, OriginPlaces), LakeError> {
     let (mut origins, mut departing) = upsert.kept_aside().await?;
     let emptied = match upsert.folded.truncated {
         Some(Truncated::All) => return Ok((Plan::everything(table), origins, departing)),
-        Some(truncated) => scan::emptied(table, &upsert.files, truncated).await?,
-        None => Emptied::new(),
+        Some(truncated) => &scan::emptied(table, &upsert.files, truncated).await?,
+        None => ended,
     };
     let mut vectors = Vectors::new(VECTOR_MEMORY);
     let keys = (&upsert.upserted, &upsert.deleted);
-    let found = scan::find(table, &upsert.files, &mut vectors, codec, keys, &emptied).await?;
+    let found = scan::find(table, &upsert.files, &mut vectors, codec, keys, emptied).await?;
     let none = Keys::default();
     for (places, keys) in [(&mut origins, &upsert.origins), (&mut departing, &upsert.departing)] {
         if keys.len() == 0 {
@@ -91,7 +104,7 @@ async fn find(
         }
         let keys = (keys, &none);
         places.stored = vec![None; keys.0.len()];
-        for (path, rows) in scan::find(table, &upsert.files, &mut vectors, codec, keys, &emptied).await? {
+        for (path, rows) in scan::find(table, &upsert.files, &mut vectors, codec, keys, emptied).await? {
             for (row, key) in rows {
                 if let Some(place) = key.and_then(|key| places.stored.get_mut(key)) {
                     *place = Some((path.clone(), row));
@@ -104,7 +117,7 @@ async fn find(
     for (path, rows) in &found {
         going.entry(path.as_str()).or_default().extend_from_slice(rows);
     }
-    let plan = plan::take(table, &mut vectors, &*upsert.files.store, going, &emptied).await?;
+    let plan = plan::take(table, &mut vectors, &*upsert.files.store, going, emptied).await?;
     Ok((plan, origins, departing))
 }
 

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::change::{
     Batch, ChangeBatch, Column, ColumnType, Operation, Sink, Span, TableId, TableSchema, TopicIdentity,
-    TopicPartition, raw,
+    TopicPartition, Truncate, TruncateReach, raw,
 };
 use crate::lake::read::{At, LakeReader};
 use crate::lake::{Lake, LakeOptions};
@@ -91,6 +91,10 @@ pub(super) fn delete(offset: i64, id: i64) -> Event {
     Event { partition: 0, offset, operation: Operation::Delete, id, name: None, note: Cell::Null }
 }
 
+pub(super) fn truncate(offset: i64) -> Event {
+    Event { partition: 0, offset, operation: Operation::Truncate, id: 0, name: None, note: Cell::Null }
+}
+
 pub(super) fn table(name: &str) -> TableId {
     TableId::new("shop", "public", name)
 }
@@ -166,10 +170,16 @@ pub(super) fn batch_of(
         source_micros: vec![1_700_000_000_000_000; events.len()],
         moves: None,
         lsns: vec![0; events.len()],
-        truncates: Vec::new(),
+        truncates: truncates_of(events),
     });
     batch.raw = Some(raw_rows(&topic, events));
     batch
+}
+
+/// The truncates among events that have one order.
+fn truncates_of(events: &[Event]) -> Vec<Truncate> {
+    let truncates = events.iter().enumerate().filter(|(_, event)| event.operation == Operation::Truncate);
+    truncates.map(|(row, _)| Truncate { row, reach: TruncateReach::Everything }).collect()
 }
 
 /// Puts two batches of different tables together.

@@ -2,10 +2,10 @@
 
 use proptest::prelude::*;
 
-use super::fixture::{Cell, Event, Fixture, batch, delete, event, table, value};
-use super::model::{Between, Change, Key, World, between, change, to_event};
-use crate::change::Operation::{Create, Read, Update};
-use crate::change::{Batch, DeleteMode, Sink, TableMode, TablePolicy, WriteMode};
+use super::fixture::{Cell, Event, Fixture, batch, delete, event, table, truncate, value};
+use super::model::{Between, Change, Key, World, between, change_or_truncate, to_event};
+use crate::change::Operation::{Create, Read, Truncate, Update};
+use crate::change::{Batch, DeleteMode, Sink, TableMode, TablePolicy, TruncateReach, WriteMode};
 use crate::lake::read::At;
 use crate::lake::{Lake, LakeOptions};
 
@@ -79,6 +79,95 @@ async fn each_change_is_a_version_and_ends_the_one_before() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_truncate_ends_every_version_that_is_there_at_its_time() {
+    let fixture = Fixture::new();
+    let mut lake = open(options(&fixture)).await;
+    let first: Vec<_> = (0..4).map(|id| event(id, Create, id, "x", value("n"))).collect();
+    lake.commit(&items(&first)).await.unwrap();
+    let second = [
+        delete(4, 0),
+        event(5, Update, 1, "y", Cell::Absent),
+        truncate(6),
+        event(7, Create, 2, "z", Cell::Absent),
+        truncate(8),
+        event(9, Create, 5, "new", Cell::Null),
+        truncate(10),
+        event(11, Read, 1, "y", value("n")),
+    ];
+    let version = fixture.version("items").await;
+    let report = lake.commit(&items(&second)).await.unwrap();
+    assert_eq!(fixture.version("items").await, version + 1, "one commit");
+    let expected = [
+        "0 x n c 0 0 20 false",
+        "1 x n c 1 0 20 false",
+        "1 y n u 5 20 30 false",
+        "1 y n r 11 50 - true",
+        "2 x n c 2 10 30 false",
+        "2 z - c 7 30 40 false",
+        "3 x n c 3 10 30 false",
+        "5 new - c 9 40 50 false",
+    ];
+    assert_eq!(fixture.query(ROWS, At::Latest).await, expected);
+    let items_report = &report.tables["public.items"];
+    assert_eq!((items_report.truncated, items_report.deleted, items_report.unknown_deletes), (true, 1, 0));
+    lake.commit(&items(&[event(12, Update, 1, "w", Cell::Absent)])).await.unwrap();
+    let current = fixture.query("SELECT id, name, note FROM items WHERE __is_current", At::Latest).await;
+    assert_eq!(current, ["1 w n"], "the index follows");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_truncate_ends_only_versions_that_began_before_it() {
+    let fixture = Fixture::new();
+    let mut lake = open(options(&fixture)).await;
+    let at = |mut batch: Batch, times: &[i64]| {
+        batch.changes[0].source_micros = times.iter().map(|time| 1_700_000_000_000_000 + time).collect();
+        batch
+    };
+    let old: Vec<_> = (0..5).map(|id| event(id, Create, id, "x", value("n"))).collect();
+    lake.commit(&at(batch("items", &old), &[10, 30, 10, 30, 10])).await.unwrap();
+    let late = [
+        event(5, Update, 0, "older", Cell::Absent),
+        event(6, Create, 2, "newer", Cell::Absent),
+        event(7, Update, 1, "newer", Cell::Absent),
+        truncate(8),
+        delete(9, 3),
+        event(10, Create, 4, "newest", Cell::Null),
+    ];
+    let mut late = at(batch("items", &late), &[15, 40, 40, 20, 50, 50]);
+    late.changes[0].lsns = vec![1, 4, 4, 2, 5, 5];
+    late.changes[0].truncates[0].reach = TruncateReach::Older { stored: true };
+    lake.commit(&late).await.unwrap();
+    let expected = [
+        "0 x n c 0 10 15 false",
+        "0 older n u 5 15 20 false",
+        "1 x n c 1 30 40 false",
+        "1 newer n u 7 40 - true",
+        "2 x n c 2 10 20 false",
+        "2 newer - c 6 40 - true",
+        "3 x n c 3 30 50 false",
+        "4 x n c 4 10 20 false",
+        "4 newest - c 10 50 - true",
+    ];
+    assert_eq!(fixture.query(ROWS, At::Latest).await, expected);
+    // Read so late that what came after it has ended older versions already: they were not there in between.
+    lake.commit(&at(batch("items", &[event(11, Create, 0, "again", Cell::Null)]), &[70])).await.unwrap();
+    lake.commit(&at(batch("items", &[event(12, Create, 1, "again", Cell::Null)]), &[70])).await.unwrap();
+    let mut later = at(batch("items", &[truncate(13)]), &[60]);
+    later.changes[0].lsns = vec![6];
+    later.changes[0].truncates[0].reach = TruncateReach::Older { stored: true };
+    lake.commit(&later).await.unwrap();
+    let sql = ROWS.replace("ORDER BY", "WHERE __is_current OR __cdc_offset IN (6, 7, 10) ORDER BY");
+    let expected = [
+        "0 again - c 11 70 - true",
+        "1 newer n u 7 40 60 false",
+        "1 again - c 12 70 - true",
+        "2 newer - c 6 40 60 false",
+        "4 newest - c 10 50 60 false",
+    ];
+    assert_eq!(fixture.query(&sql, At::Latest).await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_snapshot_begins_versions_of_changed_rows_only() {
     let fixture = Fixture::new();
     let mut lake = open(options(&fixture)).await;
@@ -142,6 +231,11 @@ struct Version {
 }
 
 fn apply(model: &mut Vec<Version>, event: &Event) {
+    if event.operation == Truncate {
+        let open = model.iter_mut().filter(|version| version.end.is_none());
+        open.for_each(|version| version.end = Some(time_of(event.offset)));
+        return;
+    }
     let open = model.iter_mut().find(|version| version.id == event.id && version.end.is_none());
     let before = open.as_ref().map(|version| (version.name.clone(), version.note.clone()));
     let note = match &event.note {
@@ -202,7 +296,7 @@ proptest! {
 
     #[test]
     fn the_table_has_every_version_once_after_every_batch(
-        batches in prop::collection::vec((prop::collection::vec(change(), 1..20), between()), 1..10),
+        batches in prop::collection::vec((prop::collection::vec(change_or_truncate(), 1..20), between()), 1..10),
         key in prop_oneof![Just(Key::Id), Just(Key::Composite)],
     ) {
         tokio::runtime::Builder::new_multi_thread()

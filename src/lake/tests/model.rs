@@ -56,6 +56,12 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
     })
 }
 
+/// The same, or now and then a truncate.
+pub(super) fn change_or_truncate() -> impl Strategy<Value = Change> {
+    let truncate = Change { operation: Operation::Truncate, id: 0, name: 0, note: 0 };
+    prop_oneof![12 => change(), 1 => Just(truncate)]
+}
+
 pub(super) fn between() -> impl Strategy<Value = Between> {
     prop_oneof![
         2 => Just(Between::Nothing),

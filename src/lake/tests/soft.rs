@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::fixture::{Cell, Event, Fixture, batch, delete, event, value};
-use super::model::{Between, Change, Key, World, between, change, to_event};
-use crate::change::Operation::{Create, Update};
-use crate::change::{DeleteMode, Sink, TablePolicy, WriteMode};
+use super::fixture::{Cell, Event, Fixture, batch, delete, event, truncate, value};
+use super::model::{Between, Change, Key, World, between, change_or_truncate, to_event};
+use crate::change::Operation::{Create, Truncate, Update};
+use crate::change::{DeleteMode, Sink, TablePolicy, TruncateReach, WriteMode};
 use crate::lake::read::At;
 use crate::lake::{Lake, LakeOptions};
 
@@ -76,15 +76,103 @@ async fn a_table_gets_the_mark_with_the_setting_and_keeps_it_without() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_truncate_marks_the_rows_that_are_there_with_its_time_and_their_last_values() {
+    for write in BOTH {
+        let fixture = Fixture::new();
+        let mut lake = open(options(&fixture, policy(write))).await;
+        let rows: Vec<_> = (0..5).map(|id| event(id, Create, id, "x", value("n"))).collect();
+        lake.commit(&batch("items", &rows)).await.unwrap();
+        let second = [
+            delete(5, 0),
+            event(6, Update, 1, "y", Cell::Absent),
+            event(7, Create, 7, "came", value("went")),
+            truncate(8),
+            event(9, Create, 2, "again", Cell::Absent),
+            event(10, Create, 8, "new", Cell::Null),
+            truncate(11),
+            event(12, Create, 3, "third", Cell::Null),
+            delete(13, 4),
+        ];
+        let mut second = batch("items", &second);
+        second.changes[0].source_micros = (5..14).map(|offset| offset * 10).collect();
+        let version = fixture.version("items").await;
+        let report = lake.commit(&second).await.unwrap();
+        assert_eq!(fixture.version("items").await, version + 1, "one commit");
+        let sql = ROWS.replace("__cdc_operation", "__cdc_operation, CAST(__cdc_timestamp AS bigint)");
+        let expected = [
+            "0 x n true d 50",
+            "1 y n true t 80",
+            "2 again - true t 110",
+            "3 third - false c 120",
+            "4 x n true d 130",
+            "7 came went true t 80",
+            "8 new - true t 110",
+        ];
+        assert_eq!(fixture.query(&sql, At::Latest).await, expected, "{write:?}");
+        let items = &report.tables["public.items"];
+        assert!(items.truncated);
+        assert_eq!((items.upserted, items.deleted, items.unknown_deletes), (1, 2, 0), "{write:?}");
+        // What is deleted already does not end again.
+        lake.commit(&batch("items", &[truncate(14)])).await.unwrap();
+        lake.commit(&batch("items", &[event(15, Update, 3, "fourth", Cell::Absent)])).await.unwrap();
+        let letters = fixture.query("SELECT __cdc_operation FROM items ORDER BY id", At::Latest).await;
+        assert_eq!(letters.concat(), "dttudtt", "{write:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_truncate_marks_only_what_was_committed_before_it() {
+    for write in BOTH {
+        let fixture = Fixture::new();
+        let mut lake = open(options(&fixture, policy(write))).await;
+        let mut old =
+            batch("items", &(0..5).map(|id| event(id, Create, id, "x", value("n"))).collect::<Vec<_>>());
+        old.changes[0].source_micros = vec![10, 30, 10, 30, 10];
+        lake.commit(&old).await.unwrap();
+        // Read before the truncate: one older change, two newer ones. Behind it: two newer ones.
+        let late = [
+            event(5, Update, 0, "older", Cell::Absent),
+            event(6, Create, 2, "newer", Cell::Absent),
+            event(7, Update, 1, "newer", Cell::Absent),
+            truncate(8),
+            delete(9, 3),
+            event(10, Create, 4, "newest", Cell::Null),
+        ];
+        let mut late = batch("items", &late);
+        late.changes[0].source_micros = vec![15, 40, 40, 20, 50, 50];
+        late.changes[0].lsns = vec![1, 4, 4, 2, 5, 5];
+        late.changes[0].truncates[0].reach = TruncateReach::Older { stored: true };
+        lake.commit(&late).await.unwrap();
+        let sql = ROWS.replace("__cdc_operation", "__cdc_operation, CAST(__cdc_timestamp AS bigint)");
+        let expected = [
+            "0 older n true t 20",
+            "1 newer n false u 40",
+            "2 newer - false c 40",
+            "3 x n true d 50",
+            "4 newest - false c 50",
+        ];
+        assert_eq!(fixture.query(&sql, At::Latest).await, expected, "{write:?}");
+    }
+}
+
 /// Name, note, and the letter of a deleted row.
 type Model = BTreeMap<i64, (String, Option<String>, &'static str)>;
 
+fn is_deleted(row: &(String, Option<String>, &'static str)) -> bool {
+    matches!(row.2, "d" | "t")
+}
+
 fn apply(model: &mut Model, event: &Event) {
+    if event.operation == Truncate {
+        model.values_mut().filter(|row| !is_deleted(row)).for_each(|row| row.2 = "t");
+        return;
+    }
     if !event.operation.is_upsert() {
         model.entry(event.id).and_modify(|row| row.2 = "d");
         return;
     }
-    let before = model.get(&event.id).filter(|row| row.2 != "d").and_then(|row| row.1.clone());
+    let before = model.get(&event.id).filter(|row| !is_deleted(row)).and_then(|row| row.1.clone());
     let note = match &event.note {
         Cell::Value(text) => Some(text.clone()),
         Cell::Null => None,
@@ -117,9 +205,10 @@ async fn run(batches: Vec<(Vec<Change>, Between)>, key: Key) {
         }
         let expected: Vec<String> = model
             .iter()
-            .map(|(id, (name, note, code))| {
+            .map(|(id, row)| {
+                let (name, note, code) = row;
                 let note = note.as_deref().unwrap_or("-");
-                format!("{id} {name} {note} {} {code}", *code == "d")
+                format!("{id} {name} {note} {} {code}", is_deleted(row))
             })
             .collect();
         for world in &mut worlds {
@@ -136,7 +225,7 @@ proptest! {
 
     #[test]
     fn the_table_equals_the_map_with_its_deleted_rows_after_every_batch_in_both_write_modes(
-        batches in prop::collection::vec((prop::collection::vec(change(), 1..20), between()), 1..10),
+        batches in prop::collection::vec((prop::collection::vec(change_or_truncate(), 1..20), between()), 1..10),
         key in prop_oneof![Just(Key::Id), Just(Key::Composite)],
     ) {
         tokio::runtime::Builder::new_multi_thread()

@@ -8,7 +8,7 @@ use deltalake::DeltaTable;
 use proptest::prelude::*;
 
 use super::fixture::{Cell, Event, Fixture, batch_of, column, table};
-use crate::change::{Batch, ColumnType, Operation, Sink, TableSchema, Truncate, TruncateReach, WriteMode};
+use crate::change::{Batch, ColumnType, Operation, Sink, TableSchema, TruncateReach, WriteMode};
 use crate::lake::read::At;
 use crate::lake::{Lake, LakeOptions};
 
@@ -72,12 +72,7 @@ fn batch(changes: &[Change], first: usize, keyed: bool, wide: bool) -> Batch {
     }
     let absent = vec![None; columns.len()];
     let schema = Arc::new(TableSchema::new(columns, if keyed { vec![0] } else { Vec::new() }));
-    let mut batch = batch_of("items", &schema, cells, absent, &events);
-    let truncates = changes.iter().enumerate();
-    let truncates = truncates.filter(|(_, change)| change.operation == Operation::Truncate);
-    batch.changes[0].truncates =
-        truncates.map(|(row, _)| Truncate { row, reach: TruncateReach::Everything }).collect();
-    batch
+    batch_of("items", &schema, cells, absent, &events)
 }
 
 fn apply(rows: &mut Vec<Row>, change: &Change, keyed: bool) {

@@ -209,6 +209,7 @@ impl<C: Copy> Reader<'_, C> {
         let record = RecordRef {
             new_key: header("__debezium.newkey"),
             old_key: header("__debezium.oldkey"),
+            headers: &(),
             topic: &sent.topic,
             partition: partition.partition,
             offset: *offset,

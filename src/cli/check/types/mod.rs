@@ -163,6 +163,7 @@ fn decoded(field: &Value, event: &Value) -> Result<(ColumnType, ArrayRef), Strin
     decoder.begin_partition(TopicPartition::new(Arc::clone(&topic), 0), 0);
     let record = RecordRef {
         new_key: None,
+        headers: &(),
         old_key: None,
         topic: &topic,
         partition: 0,
