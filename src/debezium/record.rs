@@ -47,7 +47,9 @@ impl RecordHeaders for () {
 
 impl RecordHeaders for Vec<(String, Option<Vec<u8>>)> {
     fn each<'h>(&'h self, see: &mut dyn FnMut(&'h [u8], Option<&'h [u8]>)) {
-        self.iter().for_each(|(name, value)| see(name.as_bytes(), value.as_deref()));
+        for (name, value) in self {
+            see(name.as_bytes(), value.as_deref());
+        }
     }
 }
 
