@@ -4,7 +4,7 @@ INSERT INTO public.orders
 SELECT i, (i * 7919) % 5000, (ARRAY['new','paid','packed','shipped'])[1 + i % 4], ((i * 37) % 1000000) / 100.0,
   CASE WHEN i % 50 = 0 THEN NULL ELSE 'note ' || i || ' ' || md5(i::text) || ' "quoted" \ é €' END,
   timestamp '2026-01-01' + i * interval '1.000001 s', timestamptz '2026-01-01 00:00:00Z' + i * interval '1.000001 s'
-FROM generate_series(1, :rows) i;
+FROM generate_series(1::bigint, :rows) i;
 -- Of eleven changes nine are updates, one an insert, one a delete; one statement a row, committed every `txn` rows. A
 -- delete takes keys from the low end in scattered order, so that each exists and is never updated afterwards.
 CREATE OR REPLACE PROCEDURE bench_change(n int, keys int, txn int) LANGUAGE plpgsql AS $$

@@ -81,6 +81,8 @@ pub struct Metrics {
     pub vacuumed_bytes: IntCounterVec,
     /// Deletes of rows that the table did not have, where it can tell: nothing was written.
     pub unknown_deletes: IntCounterVec,
+    /// Changes that did nothing, because the row has a later one from another of the table's sources.
+    pub late_changes: IntCounterVec,
     /// Columns whose nulls may have been written as their default before Kafka.
     pub suspect_defaults: IntGaugeVec,
     resident_memory: Gauge,
@@ -171,6 +173,11 @@ impl Metrics {
             unknown_deletes: r.counter(
                 "unknown_deletes_total",
                 "Deletes of rows that the table did not have",
+                LANE_TABLE,
+            )?,
+            late_changes: r.counter(
+                "late_changes_total",
+                "Changes that did nothing, because the row has a later one from another of the table's sources",
                 LANE_TABLE,
             )?,
             suspect_defaults: r.gauge(

@@ -7,57 +7,25 @@
 //! order. The create may come first, where the two keys lie in different partitions.
 //!
 //! A create of a key that has a row already is a repetition by the source (a row cannot be created twice): it builds on
-//! that row, whatever its header says, because the row of the old key may be another one by now.
+//! that row, whatever its header says, because the row of the old key may be another one by now. So does one that is
+//! known to come again, where a delete that came again has taken the row: it is what it was the first time.
 
 use std::collections::HashMap;
 
-use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::array::{ArrayRef, UInt32Array};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::{concat, take};
-use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
 
 use super::Operation;
 use super::input::Input;
-use super::ledger::{Ledger, Link};
+use super::ledger::Ledger;
+use super::origins::Candidate;
+use super::pairs::{First, Link};
 
 /// No change.
 const NONE: u32 = u32::MAX;
-/// In [`Origins::of`]: the stored row with the row's own key.
-pub const OWN: u32 = u32::MAX;
-
-/// Where an absent cell may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Candidate {
-    /// In the row that is stored under this row of [`Origins::keys`].
-    Stored(u32),
-    /// In the row that was kept under this name of [`Origins::kept`].
-    Kept(u32),
-}
-
-/// Where absent cells of folded rows are, as far as that is not the stored row of the same key.
-///
-/// All of it is about what is stored *before* the batch.
-#[derive(Debug, Clone)]
-pub struct Origins {
-    /// Keys of stored rows: key columns, in key order.
-    pub keys: RecordBatch,
-    /// Where the sink has kept rows aside.
-    pub kept: Vec<String>,
-    /// Lists: the cell is that of the first one that there is.
-    pub candidates: Vec<Vec<Candidate>>,
-    /// For each column `None`, or for each row the list in `candidates` that its absent cell follows, or [`OWN`].
-    pub of: Vec<Option<Vec<u32>>>,
-}
-
-impl Origins {
-    /// The list that an absent cell follows; `None` where it keeps the value of the stored row of its key.
-    pub fn candidates_of(&self, column: usize, row: usize) -> Option<&[Candidate]> {
-        let list = *self.of.get(column)?.as_ref()?.get(row)?;
-        self.candidates.get(usize::try_from(list).ok()?).map(Vec::as_slice)
-    }
-}
 
 /// What a row was before a change.
 #[derive(Debug, Clone, Copy)]
@@ -164,6 +132,42 @@ impl Ancestry {
             self.newest.push(NONE);
             self.places.len() as u32 - 1
         })
+    }
+
+    /// Links creates that come again to what they were the first time; `ledger` is the one before the batch.
+    pub(super) fn link_again(&mut self, input: &Input<'_>, ledger: &Ledger) {
+        for &(create, first) in &input.pairs.again {
+            if !matches!(self.before(create), Parent::Nothing) {
+                continue;
+            }
+            let parent = match first {
+                First::In(first) => Parent::Change(first),
+                First::Earlier(entry) if ledger.done.get(entry).is_some_and(|entry| entry.overtaken) => {
+                    continue;
+                }
+                First::Earlier(_) => Parent::Stored(self.key[create as usize]),
+            };
+            self.parents.insert(create, parent);
+        }
+    }
+
+    /// The number of the key of a change.
+    pub(super) fn key_of(&self, change: u32) -> u32 {
+        self.key[change as usize]
+    }
+
+    /// Whether the batch has, behind the change `after`, a row of a key, given by its number, that lies before `lsn` in the
+    /// source's log.
+    pub(super) fn has_older(&self, number: u32, after: Option<u32>, lsn: i64, lsns: &[i64]) -> bool {
+        let mut change = self.newest[number as usize];
+        while change != NONE && after.is_none_or(|after| change > after) {
+            let at = lsns.get(change as usize).copied().unwrap_or(0);
+            if self.operations[change as usize].is_upsert() && at > 0 && at < lsn {
+                return true;
+            }
+            change = self.before[change as usize];
+        }
+        false
     }
 
     /// Links moved creates to the rows that they continue.
@@ -301,7 +305,7 @@ impl Ancestry {
     }
 
     /// Keys by their numbers, given the key columns of changes and others.
-    fn keys(
+    pub(super) fn keys(
         &self,
         numbers: &[u32],
         keys: &[ArrayRef],
@@ -318,75 +322,5 @@ pub(super) fn behind(first: &[ArrayRef], second: &[ArrayRef]) -> Result<Vec<Arra
     match (first, second) {
         ([], columns) | (columns, []) => Ok(columns.to_vec()),
         _ => first.iter().zip(second).map(|(a, b)| concat(&[a.as_ref(), b.as_ref()])).collect(),
-    }
-}
-
-/// Collects the origins of absent cells while they are found.
-pub(super) struct OriginsBuilder<'a> {
-    lineage: &'a Ancestry,
-    numbers: Vec<u32>,
-    rows: HashMap<u32, u32>,
-    kept: Vec<u32>,
-    candidates: Vec<Vec<Candidate>>,
-    known: HashMap<Vec<Candidate>, u32>,
-    of: Vec<Option<Vec<u32>>>,
-}
-
-impl<'a> OriginsBuilder<'a> {
-    pub(super) fn new(lineage: &'a Ancestry) -> Self {
-        Self {
-            lineage,
-            numbers: Vec::new(),
-            rows: HashMap::new(),
-            kept: Vec::new(),
-            candidates: Vec::new(),
-            known: HashMap::new(),
-            of: Vec::new(),
-        }
-    }
-
-    /// The list of these, whose keys are given by their numbers.
-    pub(super) fn list(&mut self, found: Vec<Candidate>) -> u32 {
-        if let Some(&list) = self.known.get(&found) {
-            return list;
-        }
-        let rows = found.iter().map(|candidate| match candidate {
-            Candidate::Kept(entry) => {
-                self.kept.push(*entry);
-                Candidate::Kept(self.kept.len() as u32 - 1)
-            }
-            Candidate::Stored(number) => Candidate::Stored(*self.rows.entry(*number).or_insert_with(|| {
-                self.numbers.push(*number);
-                self.numbers.len() as u32 - 1
-            })),
-        });
-        let rows = rows.collect();
-        self.candidates.push(rows);
-        let list = self.candidates.len() as u32 - 1;
-        self.known.insert(found, list);
-        list
-    }
-
-    /// Says which list each row's cell of the next column follows.
-    pub(super) fn column(&mut self, of: Option<Vec<u32>>) {
-        self.of.push(of);
-    }
-
-    /// `None` where every absent cell is in the stored row of its own key.
-    pub(super) fn finish(
-        self,
-        schema: SchemaRef,
-        keys: &[ArrayRef],
-        others: &[ArrayRef],
-        ledger: &Ledger,
-    ) -> Result<Option<Origins>, ArrowError> {
-        if self.candidates.is_empty() {
-            return Ok(None);
-        }
-        let keys = RecordBatch::try_new(schema, self.lineage.keys(&self.numbers, keys, others)?)?;
-        let kept = self.kept.iter().map(|&entry| {
-            ledger.departed.get(entry as usize).map_or(String::new(), |entry| entry.kept.clone())
-        });
-        Ok(Some(Origins { keys, kept: kept.collect(), candidates: self.candidates, of: self.of }))
     }
 }

@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::buffer::BooleanBuffer;
-use arrow::compute::{take, take_record_batch};
+use arrow::compute::take_record_batch;
 use arrow::error::ArrowError;
 
-use super::folded::with_rows;
 use super::quarantine::{Originals, Quarantined, Settlement};
 use super::{Span, TableId, TableSchema, TopicPartition, Truncate};
 
@@ -62,22 +61,6 @@ pub struct KeyMoves {
     pub lsns: Vec<Option<i64>>,
 }
 
-impl KeyMoves {
-    /// Those among the changes that `rows` names, ascending, which are counted anew.
-    fn select(&self, rows: &[u32]) -> Result<Self, ArrowError> {
-        let found = self.changes.iter().enumerate().filter_map(|(at, change)| {
-            let now = rows.binary_search(change).ok()?;
-            Some((at as u32, now as u32))
-        });
-        let (at, changes): (Vec<u32>, Vec<u32>) = found.unzip();
-        Ok(Self {
-            lsns: picked(&self.lsns, &at),
-            keys: take_record_batch(&self.keys, &UInt32Array::from(at))?,
-            changes,
-        })
-    }
-}
-
 /// Changes of one table with one schema, in the order in which they apply.
 ///
 /// All vectors and columns have one entry a change.
@@ -103,8 +86,8 @@ pub struct ChangeBatch {
     pub source_micros: Vec<i64>,
     /// Which of the changes are halves of a key change; `None` where none is.
     pub moves: Option<KeyMoves>,
-    /// Place of the change in the source's log (LSN); 0 where the event does not say. It decides nothing but what a
-    /// truncate takes away where partitions leave the order open.
+    /// Place of the change in the source's log (LSN); 0 where the event does not say. It decides only where partitions
+    /// leave the order open: what a truncate takes away, and in a table of several sources which change is late.
     pub lsns: Vec<i64>,
     /// The truncates among the changes, in order; nearly always none.
     pub truncates: Vec<Truncate>,
@@ -121,30 +104,51 @@ impl ChangeBatch {
         self.operations.is_empty()
     }
 
-    /// Those of the changes that `rows` names, ascending, without truncates.
-    pub(super) fn select(&self, rows: &[u32]) -> Result<Self, ArrowError> {
-        let at = UInt32Array::from(rows.to_vec());
-        let columns = self.rows.columns().iter().map(|column| take(column, &at, None));
-        let columns = columns.collect::<Result<Vec<_>, _>>()?;
-        let of_mask = |mask: &BooleanBuffer| rows.iter().map(|&row| mask.value(row as usize)).collect();
+    /// The changes at these indexes, which ascend, and no other.
+    ///
+    /// # Errors
+    /// Where there is no such change.
+    pub(super) fn only(&self, rows: &[u32]) -> Result<Self, ArrowError> {
+        fn those<T: Copy>(values: &[T], rows: &[u32]) -> Vec<T> {
+            rows.iter().filter_map(|&row| values.get(row as usize)).copied().collect()
+        }
+        let new_place = |row: u32| rows.binary_search(&row).ok();
+        let indices = UInt32Array::from(rows.to_vec());
+        let mask = |mask: &BooleanBuffer| rows.iter().map(|&row| mask.value(row as usize)).collect();
+        let moves = self.moves.as_ref().map(|moves| moves.only(rows)).transpose()?;
+        let truncates = self.truncates.iter().filter_map(|truncate| {
+            let row = new_place(u32::try_from(truncate.row).ok()?)?;
+            Some(Truncate { row, ..*truncate })
+        });
         Ok(Self {
             table: self.table.clone(),
             schema: Arc::clone(&self.schema),
-            operations: picked(&self.operations, rows),
-            rows: with_rows(Arc::clone(self.schema.arrow()), columns, rows.len())?,
-            absent: self.absent.iter().map(|mask| mask.as_ref().map(of_mask)).collect(),
-            partitions: picked(&self.partitions, rows),
-            offsets: picked(&self.offsets, rows),
-            source_micros: picked(&self.source_micros, rows),
-            moves: self.moves.as_ref().map(|moves| moves.select(rows)).transpose()?,
-            lsns: picked(&self.lsns, rows),
-            truncates: Vec::new(),
+            operations: those(&self.operations, rows),
+            rows: take_record_batch(&self.rows, &indices)?,
+            absent: self.absent.iter().map(|absent| absent.as_ref().map(mask)).collect(),
+            partitions: those(&self.partitions, rows),
+            offsets: those(&self.offsets, rows),
+            source_micros: those(&self.source_micros, rows),
+            moves,
+            lsns: those(&self.lsns, rows),
+            truncates: truncates.collect(),
         })
     }
 }
 
-fn picked<T: Copy>(values: &[T], rows: &[u32]) -> Vec<T> {
-    rows.iter().filter_map(|&row| values.get(row as usize).copied()).collect()
+impl KeyMoves {
+    /// Those of the changes at these indexes, which ascend.
+    fn only(&self, rows: &[u32]) -> Result<Self, ArrowError> {
+        let (mut changes, mut lsns, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+        for ((change, lsn), at) in self.changes.iter().zip(&self.lsns).zip(0_u32..) {
+            if let Ok(place) = rows.binary_search(change) {
+                changes.push(place as u32);
+                lsns.push(*lsn);
+                kept.push(at);
+            }
+        }
+        Ok(Self { changes, keys: take_record_batch(&self.keys, &UInt32Array::from(kept))?, lsns })
+    }
 }
 
 /// All that a lane commits at once.

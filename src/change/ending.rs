@@ -112,7 +112,7 @@ pub(super) fn spread(
         spreading.take(&mut left, (at, row), (times.len() - 1, reaches))?;
     }
     for (batch, rows) in &left {
-        spreading.out.push(batch.select(rows)?);
+        spreading.out.push(batch.only(rows)?);
     }
     let ending = Ending {
         truncates: times,
@@ -199,7 +199,7 @@ impl Spreading {
                 }
                 last.insert(key, (index, change));
             }
-            self.out.push(batch.select(&taken)?);
+            self.out.push(batch.only(&taken)?);
         }
         let mut ends: Vec<Place> = last.into_values().collect();
         ends.sort_unstable();
@@ -208,7 +208,7 @@ impl Spreading {
             let batch = left[of_batch[0].0].0;
             let is_there = |change: &u32| batch.operations[*change as usize].is_upsert();
             let rows: Vec<u32> = of_batch.iter().map(|(_, change)| *change).filter(is_there).collect();
-            let ended = ChangeBatch { moves: None, ..batch.select(&rows)? };
+            let ended = ChangeBatch { moves: None, ..batch.only(&rows)? };
             let all = rows.len();
             // Their cells are those of the rows that end, and mean nothing, as those of every delete.
             self.out.push(ChangeBatch {

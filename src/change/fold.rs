@@ -21,11 +21,13 @@ use arrow::buffer::BooleanBuffer;
 use arrow::compute::take;
 use arrow::error::ArrowError;
 
-use super::ancestry::{Ancestry, Found, OriginsBuilder, Parent, Trail};
+use super::ancestry::{Ancestry, Found, Parent, Trail};
 use super::ending;
 use super::folded::{Departing, Folded, now, with_rows};
 use super::input::Input;
-use super::ledger::{self, Ledger, Waiting};
+use super::ledger::{self, Done, KeyChange, Ledger, Waiting};
+use super::origins::OriginsBuilder;
+use super::pairs::{First, Link};
 use super::{ChangeBatch, DeleteMode, OWN, TableSchema, keyless};
 
 /// Folds the changes of one table, given in order, into rows of `schema`.
@@ -100,9 +102,11 @@ fn fold_keyed(
     before.retain_key(schema);
     let input = Input::concat(schema, batches, keep, &mut before)?;
     let keys = input.keys();
-    let waiting: Vec<_> = before.waiting.iter().map(|entry| entry.row.clone()).collect();
+    let waiting = before.waiting.iter().map(|entry| entry.row.clone());
+    let waiting: Vec<_> = waiting.chain(before.done.iter().map(|entry| entry.change.new.clone())).collect();
     let waiting = if waiting.is_empty() { Vec::new() } else { ledger::columns(schema, &waiting)? };
     let mut ancestry = Ancestry::new(&input, &keys, &waiting)?;
+    ancestry.link_again(&input, &before);
     for (row, &(entry, delete)) in (0..).zip(&input.pairs.fulfilled) {
         let names = before.waiting.get(entry).map(|entry| entry.columns.as_slice()).unwrap_or_default();
         let columns = names.iter().filter_map(|name| schema.index_of(name)).collect();
@@ -140,7 +144,7 @@ struct Fold<'a> {
     schema: &'a Arc<TableSchema>,
     input: Input<'a>,
     keys: Vec<ArrayRef>,
-    /// Keys that are numbered behind those of the halves: of waiting rows.
+    /// Keys that are numbered behind those of the halves: of waiting rows, and of key changes that are done.
     others_behind: Vec<ArrayRef>,
     ancestry: Ancestry,
     /// The ledger before.
@@ -281,18 +285,19 @@ impl Fold<'_> {
             .creates
             .iter()
             .filter_map(|(_, link, _)| match link {
-                ledger::Link::Kept(entry) => usize::try_from(*entry).ok(),
+                Link::Kept(entry) => usize::try_from(*entry).ok(),
                 _ => None,
             })
             .collect();
         let departed = before.departed.iter().enumerate().filter(|(at, _)| !used.contains(at));
-        let mut after =
-            Ledger { departed: departed.map(|(_, entry)| entry.clone()).collect(), waiting: Vec::new() };
+        let departed = departed.map(|(_, entry)| entry.clone()).collect();
+        let mut after = Ledger { departed, ..Ledger::default() };
         if !self.has_values_to_lose() {
             return Ok(after);
         }
+        after.done = self.done();
         let fulfilled = pairs.fulfilled.iter().map(|(entry, _)| *entry);
-        let fulfilled: BTreeSet<usize> = fulfilled.chain(pairs.done.iter().copied()).collect();
+        let fulfilled: BTreeSet<usize> = fulfilled.chain(pairs.settled.iter().copied()).collect();
         for (at, entry) in before.waiting.iter().enumerate().filter(|(at, _)| !fulfilled.contains(at)) {
             let (number, touched) = self.ancestry.other(self.input.halves.len() + at);
             if !touched {
@@ -309,7 +314,7 @@ impl Fold<'_> {
             after.waiting.push(self.waiting(entry, upserts, still)?);
         }
         for &(create, link, half) in &pairs.creates {
-            let Some(half_of) = self.input.halves.get(half).filter(|_| link == ledger::Link::Open) else {
+            let Some(half_of) = self.input.halves.get(half).filter(|_| link == Link::Open) else {
                 continue;
             };
             let row = ledger::texts(self.keys_of(&[create])?.columns())?.into_iter().next();
@@ -323,6 +328,30 @@ impl Fold<'_> {
             after.waiting.push(self.waiting(&entry, upserts, passed)?);
         }
         Ok(after)
+    }
+
+    /// The key changes that are done after the batch.
+    fn done(&self) -> Vec<Done> {
+        let (pairs, halves) = (&self.input.pairs, &self.input.halves);
+        let first = halves.len() + self.before.waiting.len();
+        // The last of each create that came again: what lies before it does not matter any more.
+        let again = |of: First| pairs.again.iter().rev().find(|(_, first)| *first == of).map(|(at, _)| *at);
+        let overtaken = |number, after, change: &KeyChange| {
+            self.ancestry.has_older(number, after, change.lsn.unwrap_or(0), &self.input.lsns)
+        };
+        let before = self.before.done.iter().enumerate().map(|(at, entry)| {
+            let ((number, _), again) = (self.ancestry.other(first + at), again(First::Earlier(at)));
+            let overtaken = (entry.overtaken && again.is_none()) || overtaken(number, again, &entry.change);
+            Done { overtaken, ..entry.clone() }
+        });
+        let new = pairs.done.iter().filter_map(|&(half, create)| Some((half, create, halves.get(half)?)));
+        let new = new.map(|(at, create, half)| {
+            let number =
+                create.map_or_else(|| self.ancestry.other(at).0, |create| self.ancestry.key_of(create));
+            let newest = create.and_then(|create| again(First::In(create))).or(create);
+            Done { overtaken: overtaken(number, newest, &half.of), change: half.of.clone(), at: now() }
+        });
+        before.chain(new).collect()
     }
 
     /// What waits like `entry`, now with these cells of folded rows, which are cells of one row.

@@ -9,9 +9,9 @@ use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::buffer::BooleanBuffer;
 use arrow::error::ArrowError;
 
-use super::ancestry::Origins;
 use super::ending::Ending;
 use super::ledger::{Departed, KeyChange, Ledger};
+use super::origins::Origins;
 use super::{Batch, Operation, TableSchema, Truncated, UnresolvedRow};
 
 /// Rows with unresolved cells that are named; all of them are counted.

@@ -10,7 +10,8 @@ use arrow::buffer::BooleanBuffer;
 use arrow::compute::{cast, concat, take};
 use arrow::error::ArrowError;
 
-use super::ledger::{self, Half, KeyChange, Ledger, Pairs};
+use super::ledger::{self, KeyChange, Ledger};
+use super::pairs::{self, Half, Pairs};
 use super::truncate;
 use super::{ChangeBatch, Operation, TableSchema, Truncated};
 
@@ -19,6 +20,8 @@ pub(super) struct Input<'a> {
     pub(super) schema: &'a TableSchema,
     pub(super) operations: Vec<Operation>,
     pub(super) source_micros: Vec<i64>,
+    /// Places in the source's log; 0 where not known.
+    pub(super) lsns: Vec<i64>,
     pub(super) places: Vec<(u32, i64)>,
     pub(super) columns: Vec<ArrayRef>,
     pub(super) absent: Vec<Option<BooleanBuffer>>,
@@ -48,6 +51,7 @@ impl<'a> Input<'a> {
             schema,
             operations: Vec::new(),
             source_micros: Vec::new(),
+            lsns: Vec::new(),
             places: Vec::new(),
             columns: Vec::with_capacity(schema.columns().len()),
             absent: Vec::with_capacity(schema.columns().len()),
@@ -74,7 +78,7 @@ impl<'a> Input<'a> {
         });
         let kept: Vec<Kept<'_>> = kept.collect();
         input.find_halves(&kept)?;
-        input.pairs = ledger::pair(&input.halves, ledger);
+        input.pairs = pairs::pair(&input.halves, ledger);
         let waited = input.wait(ledger)?;
         for (batch, indices) in &kept {
             input.append(batch, indices.as_ref());
@@ -161,6 +165,7 @@ impl<'a> Input<'a> {
         self.pairs.shift(keys.len() as u32);
         self.operations = vec![Operation::Update; keys.len()];
         self.source_micros = vec![0; keys.len()];
+        self.lsns = vec![0; keys.len()];
         self.places = vec![(u32::MAX, 0); keys.len()];
         ledger::columns(self.schema, &keys)
     }
@@ -171,6 +176,7 @@ impl<'a> Input<'a> {
         let at = || indices.iter().map(|&row| row as usize);
         self.operations.extend(at().map(|row| batch.operations[row]));
         self.source_micros.extend(at().map(|row| batch.source_micros[row]));
+        self.lsns.extend(at().map(|row| batch.lsns[row]));
         self.places.extend(at().map(|row| (batch.partitions[row], batch.offsets[row])));
     }
 

@@ -5,10 +5,14 @@
 //! stored under the old key, and waits for the delete: only then it is known that nothing more came to the old row. A
 //! sink stores the ledger with the data that it belongs to, so that it survives whatever the data survives.
 //!
+//! A source that crashed sends its last changes again. By then other rows may have the keys of a key change: the row under
+//! its old key is not the one that moved, and the delete of the old key takes a row that moved there later. So the ledger
+//! remembers the newest key changes that are done. A create that comes again is known by that, and takes nothing from
+//! the old key; see [`Done`].
+//!
 //! The halves of a key change name both keys and have the same LSN in the source. Keys are kept as texts: a ledger
 //! outlives the process.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, StringArray};
@@ -23,7 +27,9 @@ use super::{ColumnType, TableSchema};
 
 /// Entries of each kind that are kept; beyond, the oldest go.
 const MOST: usize = 1000;
-/// Milliseconds after which the other half is no longer expected.
+/// Key changes that are remembered when they are done. All of them are stored with each batch.
+const MOST_DONE: usize = 100;
+/// Milliseconds after which the other half, or a repetition, is no longer expected.
 const EXPIRES: i64 = 7 * 24 * 3_600_000;
 
 /// The values of a key's columns as texts, in key order.
@@ -72,7 +78,20 @@ pub struct Waiting {
     pub at: i64,
 }
 
-/// Key changes of one table that are half done.
+/// A key change both halves of which were seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// The key change.
+    pub change: KeyChange,
+    /// Whether an older change of the new key came after it: a repetition is under way, and the row of the new key may have
+    /// values of the row before it. Then a create that comes again takes nothing from it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub overtaken: bool,
+    /// When it was done, milliseconds since 1970.
+    pub at: i64,
+}
+
+/// Key changes of one table that are half done, and the newest that are done.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     /// Deletes whose create has not come, oldest first.
@@ -81,17 +100,20 @@ pub struct Ledger {
     /// Creates whose delete has not come, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting: Vec<Waiting>,
+    /// What may come again, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub done: Vec<Done>,
 }
 
 impl Ledger {
-    /// Whether there is nothing in it.
-    pub fn is_empty(&self) -> bool {
+    /// Whether no key change is half done.
+    pub fn is_settled(&self) -> bool {
         self.departed.is_empty() && self.waiting.is_empty()
     }
 
     /// The ledger as it is stored; empty where nothing is in it.
     pub fn to_text(&self) -> String {
-        if self.is_empty() { String::new() } else { serde_json::to_string(self).unwrap_or_default() }
+        if *self == Self::default() { String::new() } else { serde_json::to_string(self).unwrap_or_default() }
     }
 
     /// The ledger that was stored; what cannot be read counts as empty, since it is known of the rows in it only that
@@ -113,6 +135,8 @@ impl Ledger {
         self.waiting.retain(|entry| now - entry.at < EXPIRES);
         self.departed.drain(..self.departed.len().saturating_sub(MOST));
         self.waiting.drain(..self.waiting.len().saturating_sub(MOST));
+        self.done.retain(|entry| now - entry.at < EXPIRES);
+        self.done.drain(..self.done.len().saturating_sub(MOST_DONE));
         let dropped = before - self.departed.len() - self.waiting.len();
         if dropped > 0 {
             tracing::warn!(dropped, "key changes whose other half did not come are no longer waited for");
@@ -140,111 +164,8 @@ impl Ledger {
         };
         self.departed.retain(|entry| fits(&entry.change.old) && fits(&entry.change.new));
         self.waiting.retain(|entry| fits(&entry.row) && fits(&entry.change.old) && fits(&entry.change.new));
+        self.done.retain(|entry| fits(&entry.change.old) && fits(&entry.change.new));
     }
-}
-
-/// Half of a key change in a batch.
-#[derive(Debug)]
-pub(super) struct Half {
-    /// Index of the change.
-    pub(super) change: u32,
-    pub(super) is_create: bool,
-    pub(super) of: KeyChange,
-}
-
-/// What belongs to a create.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Link {
-    /// The delete at this index of the batch.
-    Delete(u32),
-    /// This row of [`Ledger::departed`].
-    Kept(u32),
-    /// Nothing yet.
-    Open,
-}
-
-/// Halves of key changes with their other halves.
-#[derive(Debug, Default)]
-pub(super) struct Pairs {
-    /// Each create, with what belongs to it and its place among the halves.
-    pub(super) creates: Vec<(u32, Link, usize)>,
-    /// Rows of [`Ledger::waiting`] with the delete that they waited for.
-    pub(super) fulfilled: Vec<(usize, u32)>,
-    /// Rows of [`Ledger::waiting`] that have waited for nothing.
-    pub(super) done: Vec<usize>,
-    /// Deletes without a create, with their place among the halves.
-    pub(super) departing: Vec<(u32, usize)>,
-}
-
-impl Pairs {
-    /// Moves the indexes of the batch's changes.
-    pub(super) fn shift(&mut self, by: u32) {
-        for (create, link, _) in &mut self.creates {
-            *create += by;
-            if let Link::Delete(delete) = link {
-                *delete += by;
-            }
-        }
-        self.fulfilled.iter_mut().for_each(|(_, delete)| *delete += by);
-        self.departing.iter_mut().for_each(|(delete, _)| *delete += by);
-    }
-}
-
-/// Finds for each half the other one; of several between the same keys the first belong together.
-pub(super) fn pair(halves: &[Half], ledger: &Ledger) -> Pairs {
-    #[derive(Default)]
-    struct Side {
-        deletes: VecDeque<(Link, usize)>,
-        creates: VecDeque<Open>,
-    }
-    enum Open {
-        InBatch(u32, usize),
-        Waiting(usize),
-    }
-    let mut sides: HashMap<&KeyChange, Side> = HashMap::new();
-    for (at, entry) in ledger.departed.iter().enumerate() {
-        sides.entry(&entry.change).or_default().deletes.push_back((Link::Kept(at as u32), usize::MAX));
-    }
-    for (at, entry) in ledger.waiting.iter().enumerate() {
-        sides.entry(&entry.change).or_default().creates.push_back(Open::Waiting(at));
-    }
-    let mut pairs = Pairs::default();
-    for (at, half) in halves.iter().enumerate() {
-        let side = sides.entry(&half.of).or_default();
-        if half.is_create {
-            match side.deletes.pop_front() {
-                Some((link, _)) => pairs.creates.push((half.change, link, at)),
-                None => side.creates.push_back(Open::InBatch(half.change, at)),
-            }
-        } else {
-            match side.creates.pop_front() {
-                Some(Open::InBatch(create, at)) => {
-                    pairs.creates.push((create, Link::Delete(half.change), at));
-                }
-                // A row that has values of its own by now, or is gone, needs nothing from the old one.
-                Some(Open::Waiting(entry)) if ledger.waiting[entry].columns.is_empty() => {
-                    pairs.done.push(entry);
-                }
-                Some(Open::Waiting(entry)) => pairs.fulfilled.push((entry, half.change)),
-                None => side.deletes.push_back((Link::Delete(half.change), at)),
-            }
-        }
-    }
-    for side in sides.into_values() {
-        for open in side.creates {
-            if let Open::InBatch(create, at) = open {
-                pairs.creates.push((create, Link::Open, at));
-            }
-        }
-        for (link, at) in side.deletes {
-            if let Link::Delete(change) = link {
-                pairs.departing.push((change, at));
-            }
-        }
-    }
-    pairs.creates.sort_unstable_by_key(|(create, ..)| *create);
-    pairs.departing.sort_unstable();
-    pairs
 }
 
 /// Whether values of a type may be left out of an event. The others are stored in the row itself.
@@ -363,8 +284,9 @@ mod tests {
         let change = KeyChange { old: vec!["1".into()], new: vec!["2".into()], lsn: Some(7) };
         let departed = Departed { change: change.clone(), kept: "a.parquet#3".into(), at: 5 };
         let waiting = Waiting { change, row: vec!["2".into()], columns: vec!["note".into()], at: 6 };
-        let ledger = Ledger { departed: vec![departed], waiting: vec![waiting] };
+        let done = Done { change: departed.change.clone(), overtaken: true, at: 7 };
+        let ledger = Ledger { departed: vec![departed], waiting: vec![waiting], done: vec![done] };
         assert_eq!(Ledger::from_text(&ledger.to_text()), ledger);
-        assert!(Ledger::from_text("{").is_empty() && Ledger::default().to_text().is_empty());
+        assert!(Ledger::from_text("{").is_settled() && Ledger::default().to_text().is_empty());
     }
 }

@@ -34,9 +34,11 @@ mod keyless;
 mod ledger;
 mod lineage;
 mod linked;
+mod origins;
 mod outlook;
 #[cfg(test)]
 mod outlook_tests;
+mod pairs;
 mod passage;
 pub mod policy;
 mod position;
@@ -44,6 +46,9 @@ pub mod quarantine;
 pub mod raw;
 mod resolution;
 mod sink;
+pub mod sources;
+#[cfg(test)]
+pub(crate) mod sources_tests;
 mod table;
 mod text_form;
 mod truncate;
@@ -52,7 +57,6 @@ pub mod versions;
 mod versions_tests;
 
 pub use align::conform;
-pub use ancestry::{Candidate, OWN, Origins};
 pub use batch::{Batch, ChangeBatch, KeyMoves, Operation, RecordError, RecordErrorKind, Regression};
 pub use convert::{Misfit, convert};
 pub use difference::{Difference, DifferenceKind, type_words};
@@ -60,8 +64,9 @@ pub use ending::{Ending, TruncateTime};
 pub use evolution::SchemaStep;
 pub use fold::{fold, fold_onto, fold_with};
 pub use folded::{Departing, Folded};
-pub use ledger::{Departed, KeyChange, KeyText, Ledger, Waiting};
+pub use ledger::{Departed, Done, KeyChange, KeyText, Ledger, Waiting};
 pub use lineage::{Described, Lineage, Pending};
+pub use origins::{Candidate, OWN, Origins};
 pub use outlook::{EventPlace, Met, Outlook, UnfitAt, look};
 pub use passage::{Passage, passage};
 pub use policy::{

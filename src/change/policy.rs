@@ -132,6 +132,9 @@ pub struct TablePolicy {
     pub on_truncate: OnTruncate,
     /// What is done where it has no key.
     pub keyless: Keyless,
+    /// Whether it takes the rows of other source tables, too. No setting of its own: it follows from `sources`.
+    #[serde(skip)]
+    pub several_sources: bool,
 }
 
 /// The policies of all tables.

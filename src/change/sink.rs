@@ -220,6 +220,8 @@ pub struct TableReport {
     pub schema_changes: Vec<&'static str>,
     /// Deletes of rows that the table did not have, where it can tell: nothing was written.
     pub unknown_deletes: u64,
+    /// Changes that did nothing, because the row has a later one from another of the table's sources.
+    pub late: u64,
     /// Time the commit took.
     pub duration: std::time::Duration,
     /// Version of the table after it, where the sink has versions.

@@ -191,6 +191,7 @@ fn policy(reader: &mut Reader<'_>, section: &mut Section, otherwise: &TablePolic
         schema_change: schema_change?,
         on_error: on_error?,
         on_truncate: on_truncate?,
+        several_sources: false,
         keyless: keyless?,
     })
 }
@@ -247,7 +248,8 @@ fn tables(reader: &mut Reader<'_>, root: &mut Section, defaults: &TablePolicy) -
                 }
             }
             reader.finish(&section);
-            Some(Table { source: source?, sources, policy: policy?, types: types? })
+            let policy = TablePolicy { several_sources: !sources.is_empty(), ..policy? };
+            Some(Table { source: source?, sources, policy, types: types? })
         })
         .collect();
     read.into_iter().collect()

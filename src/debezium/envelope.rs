@@ -81,7 +81,7 @@ impl Source<'_> {
 
     /// The pair that orders streamed changes, if the event has all of it.
     pub(super) fn pair(&self) -> Sequence {
-        self.sequence.and_then(|text| serde_json::from_str(text.get()).ok()).unwrap_or_default()
+        self.sequence.map(|text| Sequence::of_json(text.get())).unwrap_or_default()
     }
 
     /// Place in the source's log; 0 where the event does not say. Rows of an incremental snapshot have no `lsn`, but the

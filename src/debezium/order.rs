@@ -12,11 +12,7 @@
 
 use std::collections::HashSet;
 use std::collections::hash_map::DefaultHasher;
-use std::fmt;
 use std::hash::{Hash, Hasher};
-
-use serde::Deserialize;
-use serde::de::{Deserializer, Error, Visitor};
 
 use crate::change::Operation;
 
@@ -29,37 +25,20 @@ const MOST_KEYS: usize = 10_000;
 pub(super) struct Sequence(pub(super) Option<(Option<u64>, u64)>);
 
 impl Sequence {
-    /// From `["<last commit>","<event>"]`.
-    fn parse(text: &str) -> Option<(Option<u64>, u64)> {
-        let (commit, event) = text.trim().strip_prefix('[')?.strip_suffix(']')?.split_once(',')?;
-        let number = |text: &str| text.trim_matches('"').parse().ok();
-        let commit = match commit.trim() {
-            "null" => None,
-            commit => Some(number(commit)?),
-        };
-        Some((commit, number(event.trim())?))
+    /// From `["<last commit>","<event>"]`, as it stands in the event: a JSON text, whose quotes are escaped. Looked at for each
+    /// event, and of digits only where it is well-formed, so it is not unescaped first.
+    pub(super) fn of_json(text: &str) -> Self {
+        Self(Self::parse(text))
     }
-}
 
-impl<'de> Deserialize<'de> for Sequence {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct SequenceVisitor;
-        impl Visitor<'_> for SequenceVisitor {
-            type Value = Sequence;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a text or null")
-            }
-
-            fn visit_str<E: Error>(self, value: &str) -> Result<Sequence, E> {
-                Ok(Sequence(Sequence::parse(value)))
-            }
-
-            fn visit_unit<E: Error>(self) -> Result<Sequence, E> {
-                Ok(Sequence(None))
-            }
-        }
-        deserializer.deserialize_any(SequenceVisitor)
+    fn parse(text: &str) -> Option<(Option<u64>, u64)> {
+        let around = |at: char| matches!(at, '"' | '\\' | '[' | ']' | ' ');
+        let (commit, event) = text.split_once(',')?;
+        let commit = match commit.trim_matches(around) {
+            "null" => None,
+            commit => Some(commit.parse().ok()?),
+        };
+        Some((commit, event.trim_matches(around).parse().ok()?))
     }
 }
 
@@ -79,8 +58,11 @@ pub(super) enum Seen {
 pub(super) struct Order {
     newest: Option<(u64, u64)>,
     newest_micros: i64,
-    key: u64,
-    more_keys: HashSet<u64>,
+    /// Operation and key of the first record with the newest pair, and hashes of those that came after it. Nearly always
+    /// there is one, and hashing would cost more than all the rest.
+    first: Option<Operation>,
+    first_key: Vec<u8>,
+    others: HashSet<u64>,
 }
 
 impl Order {
@@ -99,19 +81,16 @@ impl Order {
             return if seen { Seen::Again } else { Seen::New };
         };
         let pair = (commit, event);
-        let identity = {
-            let mut hasher = DefaultHasher::new();
-            (key, operation).hash(&mut hasher);
-            hasher.finish()
-        };
         let newest = self.newest.unwrap_or_default();
         let seen = if pair == newest {
-            let known = self.key == identity || self.more_keys.contains(&identity);
-            if key.is_some() && known {
+            let Some(key) = key else { return Seen::New };
+            let is_first = self.first == Some(operation) && self.first_key == key;
+            let identity = identity(operation, key);
+            if is_first || self.others.contains(&identity) {
                 return Seen::Again;
             }
-            if self.more_keys.len() < MOST_KEYS {
-                self.more_keys.insert(identity);
+            if self.others.len() < MOST_KEYS {
+                self.others.insert(identity);
             }
             self.newest_micros = self.newest_micros.max(micros);
             return Seen::New;
@@ -124,10 +103,18 @@ impl Order {
         };
         self.newest = Some(pair);
         self.newest_micros = self.newest_micros.max(micros);
-        self.key = identity;
-        self.more_keys.clear();
+        self.first = key.map(|_| operation);
+        self.first_key.clear();
+        self.first_key.extend_from_slice(key.unwrap_or_default());
+        self.others.clear();
         seen
     }
+}
+
+fn identity(operation: Operation, key: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (operation, key).hash(&mut hasher);
+    hasher.finish()
 }
 
 #[cfg(test)]
@@ -145,10 +132,14 @@ mod tests {
 
     #[test]
     fn the_pair_is_read_from_debeziums_text() {
-        assert_eq!(Sequence::parse(r#"["24023119","24023128"]"#), Some((Some(24_023_119), 24_023_128)));
-        assert_eq!(Sequence::parse(r#"[null,"24023128"]"#), Some((None, 24_023_128)));
-        assert_eq!(Sequence::parse(r#"["x","24023128"]"#), None);
-        assert_eq!(Sequence::parse("7"), None);
+        let pair = |text: &str| Sequence::of_json(text).0;
+        assert_eq!(pair(r#""[\"24023119\",\"24023128\"]""#), Some((Some(24_023_119), 24_023_128)));
+        assert_eq!(pair(r#""[null,\"24023128\"]""#), Some((None, 24_023_128)));
+        for other in
+            [r#""[\"x\",\"24023128\"]""#, r#""[\"1\",null]""#, r#""[\"1\",\"2\",\"3\"]""#, "7", "null"]
+        {
+            assert_eq!(pair(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! A row belongs to the table that its event names, whatever topic it comes from. The partitions of a partitioned table
 //! are tables of their own in the events (unless the publication says `publish_via_partition_root`), so a setting may
-//! send several source tables into one.
+//! send several source tables into one. What comes of their topics having no order among each other is the sinks'
+//! business ([`sources`](crate::change::sources)).
 
 use std::collections::HashMap;
 

@@ -123,7 +123,11 @@ impl CurrentTable {
         }
     }
 
-    async fn snapshot_at(&mut self, version: u64) -> Result<DeltaTable, deltalake::DeltaTableError> {
+    /// The library's view of a version.
+    pub(super) async fn snapshot_at(
+        &mut self,
+        version: u64,
+    ) -> Result<DeltaTable, deltalake::DeltaTableError> {
         let mut snapshot = match self.snapshot.take() {
             Some(snapshot) if snapshot.version().is_some_and(|at| at <= version) => snapshot,
             _ => DeltaTable::new(self.table.log.guarded()),

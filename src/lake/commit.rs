@@ -17,7 +17,7 @@ use super::error::LakeError;
 use super::location::{collision, folder};
 use super::quarantine::QuarantineTable;
 use super::raw::RawTable;
-use super::{CONCURRENCY, Lake, Stopped};
+use super::{CONCURRENCY, Lake, Stopped, sources};
 use crate::change::{Batch, ChangeBatch, CommitReport, TableId, TableReport};
 
 /// What became of one table's part of a batch.
@@ -103,6 +103,11 @@ impl Lake {
         table: Option<CurrentTable>,
         memory: usize,
     ) -> Outcome {
+        let placed = match sources::placed(self.options.policies.of(&id), batch, &changes) {
+            Ok(placed) => placed,
+            Err(error) => return Outcome { id, table, result: Err(error) },
+        };
+        let changes: Vec<&ChangeBatch> = placed.iter().map(AsRef::as_ref).collect();
         let opened = match table {
             Some(table) => Ok(table),
             None => self.open_current(&id, &changes).await,

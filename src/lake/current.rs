@@ -198,6 +198,7 @@ impl CurrentTable {
         let Some(aligned) = self.evolve(outlook, writer, &advances, schema_changes).await? else {
             return Ok(Attempted::Overtaken);
         };
+        let (aligned, late) = self.without_late(batch, aligned, writer, merge_memory).await?;
         let changes: Vec<&ChangeBatch> = aligned.iter().map(AsRef::as_ref).collect();
         if self.shape.history {
             let added = self.add_versions(batch, &changes, &advances, writer).await?;
@@ -206,8 +207,13 @@ impl CurrentTable {
             }));
         }
         let folded = self.fold(batch, &changes, writer)?;
-        if folded.changes == 0 || advances.is_empty() {
+        if advances.is_empty() || (folded.changes == 0 && late == 0) {
             return Ok(Attempted::Nothing);
+        }
+        if folded.changes == 0 {
+            let moved = self.put_positions(&advances, writer).await?;
+            let report = Box::new(TableReport { late, ..TableReport::default() });
+            return Ok(if moved { Attempted::Written(report, 0) } else { Attempted::Overtaken });
         }
         let Upserted::Committed { done, conflicts } =
             self.apply(&folded, &advances, writer, merge_memory).await?
@@ -223,6 +229,7 @@ impl CurrentTable {
             unresolved_absent: folded.unresolved.len() as u64 + done.unresolved_absent,
             unresolved: folded.named(batch, &unresolved),
             unknown_deletes: done.unknown_deletes,
+            late,
             version: Some(self.table.state.version() as i64),
             ..TableReport::default()
         };
@@ -241,17 +248,23 @@ impl CurrentTable {
             return Ok(());
         }
         self.refresh(writer, &advances).await?;
-        let (now, ledger) = (super::now_millis(), self.table.state.ledger());
-        let entry = txns(&advances)
-            .fold(Entry::of_batch("MERGE", &writer.id, now, ledger), |entry, txn| entry.txn(&txn));
-        match self.table.commit(entry.into_bytes()).await? {
-            Outcome::Committed => self.stored = Some(Instant::now()),
-            Outcome::Conflict => {
-                self.table.catch_up(writer, &advances).await?;
-                self.read_schema()?;
-            }
+        if self.put_positions(&advances, writer).await? {
+            self.stored = Some(Instant::now());
         }
         Ok(())
+    }
+
+    /// Commits positions alone; `false` where another writer came between.
+    async fn put_positions(&mut self, advances: &[Advance], writer: &Writer) -> Result<bool, LakeError> {
+        let (now, ledger) = (super::now_millis(), self.table.state.ledger());
+        let entry = txns(advances)
+            .fold(Entry::of_batch("MERGE", &writer.id, now, ledger), |entry, txn| entry.txn(&txn));
+        let outcome = self.table.commit(entry.into_bytes()).await?;
+        if outcome == Outcome::Conflict {
+            self.table.catch_up(writer, advances).await?;
+            self.read_schema()?;
+        }
+        Ok(outcome == Outcome::Committed)
     }
 
     /// Brings the properties of a table that exists to what the settings say.

@@ -61,6 +61,7 @@ mod schema_apply;
 mod shape;
 mod snapshot;
 mod soft;
+mod sources;
 mod state;
 mod table;
 #[cfg(test)]

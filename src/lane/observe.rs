@@ -164,6 +164,7 @@ impl Observer {
                 self.metrics.schema_changes.with_label_values(&[lane, table, kind]).inc();
             }
             self.metrics.unknown_deletes.with_label_values(&[lane, table]).inc_by(done.unknown_deletes);
+            self.metrics.late_changes.with_label_values(&[lane, table]).inc_by(done.late);
         }
         let mut board = self.board.lock();
         board.records += batch.records;

@@ -101,13 +101,20 @@ impl Mirror {
         if ledger::is_needed(batch, &self.ledgers) {
             self.ledgers = self.ledger_tables.read(&session.client).await?;
         }
-        let conformed = self.follow_schemas(session, batch, &mut report).await?;
+        let placed = self.placed(batch)?;
+        let conformed = self.follow_schemas(session, &placed, &mut report).await?;
+        let settled: Batch;
         let mut pending = self.pending(batch, &conformed)?;
         if pending.is_idle() && !self.enters_log(batch) && self.moved_just_now() {
             self.passed.extend(batch.spans.clone());
             return Ok(report);
         }
         self.make_ready(session, &pending).await?;
+        self.begin(session, batch).await?;
+        if let Some(without_late) = self.without_late(session, &conformed, &mut report).await? {
+            settled = without_late;
+            pending = self.pending(batch, &settled)?;
+        }
         let written = self.write_uncommitted(session, batch, &mut pending, &mut report).await?;
         self.commit_transaction(session, batch, pending, written, &mut report).await?;
         Ok(report)
@@ -160,7 +167,18 @@ impl Mirror {
         Ok(())
     }
 
-    /// Begins the transaction, moves the positions and writes everything that they cover.
+    /// Begins the transaction and moves the positions.
+    async fn begin(&self, session: &mut Session, batch: &Batch) -> Result<(), Failure> {
+        session.transaction += 1;
+        session.client.batch_execute("BEGIN").await.map_err(Trouble::from)?;
+        let moves = work::moves(batch, &self.known, &self.stopped);
+        if !moves.is_empty() && !self.progress.advance(&session.client, &session.progress, &moves).await? {
+            return Err(Failure::Moved);
+        }
+        Ok(())
+    }
+
+    /// Writes everything that the positions cover.
     async fn write_uncommitted(
         &self,
         session: &mut Session,
@@ -168,12 +186,7 @@ impl Mirror {
         pending: &mut Pending<'_>,
         report: &mut CommitReport,
     ) -> Result<Written, Failure> {
-        session.transaction += 1;
-        session.client.batch_execute("BEGIN").await.map_err(Trouble::from)?;
         let moves = work::moves(batch, &self.known, &self.stopped);
-        if !moves.is_empty() && !self.progress.advance(&session.client, &session.progress, &moves).await? {
-            return Err(Failure::Moved);
-        }
         let (segments, kept) = (&pending.segments, &mut pending.kept);
         self.write_whole(session, segments, batch, report).await?;
         let found = if pending.isolated {
@@ -239,7 +252,7 @@ impl Mirror {
                     format!("another instance has applied half of a key change of {table} meanwhile");
                 return Err(Failure::Sink(SinkError::Retry { class: "conflict", message }));
             }
-            if !after.is_empty() {
+            if !after.to_text().is_empty() {
                 ledgers.insert(table, after.to_text());
             }
         }

@@ -41,6 +41,7 @@ mod refusals;
 mod schema_apply;
 mod schemas;
 mod session;
+mod sources;
 mod sql;
 mod sqlstate;
 mod staging;

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use alluvium::change::{Batch, ChangeBatch, CommitReport, KeyMoves, Operation, Sink};
+use alluvium::change::{Batch, ChangeBatch, CommitReport, KeyMoves, Ledger, Operation, Sink};
 use alluvium::mirror::{Mirror, MirrorOptions};
 use arrow::array::{Int32Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema};
@@ -60,9 +60,9 @@ impl Written {
 
     /// Whether nothing is kept for key changes any more.
     async fn assert_settled(&self) {
-        let left = self
-            .rows("SELECT ledger FROM alluvium.key_changes WHERE ledger <> '' UNION ALL SELECT id FROM alluvium.departed_rows")
-            .await;
+        let ledgers = self.rows("SELECT ledger FROM alluvium.key_changes").await;
+        assert!(ledgers.iter().all(|ledger| Ledger::from_text(ledger).is_settled()), "{ledgers:?}");
+        let left = self.rows("SELECT id FROM alluvium.departed_rows").await;
         assert!(left.is_empty(), "{left:?}");
     }
 }

@@ -11,6 +11,7 @@ mod mutate;
 mod recorded;
 mod rows;
 mod schemaless;
+mod sources;
 mod suspects;
 mod values;
 mod whole;

@@ -7,9 +7,10 @@
 //!
 //! In a table without key the whole row is its key. Then nulls are left out and each value has its column's name before
 //! it, in the order of the names: a row from before a column was added has the same bytes as one in which it is null.
-//! Values of one kind have one form whatever their width, so that a column may be widened.
+//! Values of one kind have one form whatever their width, so that a column may be widened; a list is the values of its
+//! elements, each with its kind, null ones by a mark.
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, new_null_array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, ListArray, RecordBatch, new_null_array};
 use arrow::compute::cast;
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Field, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
@@ -185,6 +186,7 @@ enum Cells<'a> {
     Decimal(&'a arrow::array::Decimal128Array),
     Text(&'a arrow::array::StringArray),
     Binary(&'a arrow::array::BinaryArray),
+    List(&'a ListArray, Box<Self>),
 }
 
 impl<'a> Cells<'a> {
@@ -201,6 +203,10 @@ impl<'a> Cells<'a> {
             DataType::Decimal128(..) => Self::Decimal(column.as_primitive::<Decimal128Type>()),
             DataType::Utf8 => Self::Text(column.as_string::<i32>()),
             DataType::Binary => Self::Binary(column.as_binary::<i32>()),
+            DataType::List(_) => {
+                let lists = column.as_list::<i32>();
+                Self::List(lists, Box::new(Self::of(lists.values())?))
+            }
             other => return Err(ArrowError::NotYetImplemented(format!("{other} as part of a key"))),
         })
     }
@@ -230,6 +236,11 @@ impl<'a> Cells<'a> {
             Self::Text(cells) => counted(cells.value(row).as_bytes(), to),
             Self::Binary(cells) if cells.is_null(row) => return false,
             Self::Binary(cells) => counted(cells.value(row), to),
+            Self::List(..) => {
+                let before = to.len();
+                self.with_kind(row, &mut |_, value| counted(value, to));
+                return to.len() > before;
+            }
         }
         true
     }
@@ -238,11 +249,15 @@ impl<'a> Cells<'a> {
 impl Cells<'_> {
     /// Appends name and value of a column in a row, or nothing where it is null.
     fn append_named(&self, row: usize, name: &str, to: &mut Vec<u8>) {
-        let mut tagged = |kind: u8, value: &[u8]| {
+        self.with_kind(row, &mut |kind, value| {
             counted(name.as_bytes(), to);
             to.push(kind);
             counted(value, to);
-        };
+        });
+    }
+
+    /// Gives the value of a row in the form of its kind, or nothing where it is null.
+    fn with_kind(&self, row: usize, tagged: &mut dyn FnMut(u8, &[u8])) {
         let integer = |value: i64| value.to_le_bytes();
         match self {
             Self::Boolean(cells) if cells.is_valid(row) => tagged(b'b', &[u8::from(cells.value(row))]),
@@ -265,6 +280,21 @@ impl Cells<'_> {
             }
             Self::Text(cells) if cells.is_valid(row) => tagged(b's', cells.value(row).as_bytes()),
             Self::Binary(cells) if cells.is_valid(row) => tagged(b'x', cells.value(row)),
+            Self::List(lists, elements) if lists.is_valid(row) => {
+                let end = |at: usize| lists.value_offsets().get(at).map_or(0, |&end| end as usize);
+                let mut bytes = Vec::new();
+                for at in end(row)..end(row + 1) {
+                    let before = bytes.len();
+                    elements.with_kind(at, &mut |kind, value| {
+                        bytes.push(kind);
+                        counted(value, &mut bytes);
+                    });
+                    if bytes.len() == before {
+                        bytes.push(0);
+                    }
+                }
+                tagged(b'l', &bytes);
+            }
             _ => {}
         }
     }
@@ -373,6 +403,35 @@ mod tests {
             rows(&[("a", ColumnType::Int64)], std::slice::from_ref(&wide)),
             rows(&[("b", ColumnType::Int64)], std::slice::from_ref(&wide))
         );
+    }
+
+    #[test]
+    fn lists_are_the_same_by_their_elements_and_differ_by_each_null() {
+        type Lists<T> = Vec<Option<Vec<Option<T>>>>;
+        let named = |lists: ListArray, to: ColumnType| {
+            cast(&lists, &ColumnType::Array(Box::new(to)).arrow()).unwrap()
+        };
+        let lists = |rows: Lists<i64>| {
+            named(ListArray::from_iter_primitive::<Int64Type, _, _>(rows), ColumnType::Int64)
+        };
+        let narrow = |rows: Lists<i32>| {
+            named(ListArray::from_iter_primitive::<Int32Type, _, _>(rows), ColumnType::Int32)
+        };
+        let of = |element: ColumnType| [("a", ColumnType::Array(Box::new(element)))];
+        let cells = vec![
+            None,
+            Some(vec![]),
+            Some(vec![None]),
+            Some(vec![Some(1), None]),
+            Some(vec![None, Some(1)]),
+            Some(vec![Some(1), Some(2)]),
+        ];
+        let one = rows(&of(ColumnType::Int64), &[lists(cells.clone())]);
+        assert_eq!(one.iter().collect::<std::collections::HashSet<_>>().len(), 6, "{one:?}");
+        let sliced = rows(&of(ColumnType::Int64), &[lists(cells).slice(3, 3)]);
+        assert_eq!(sliced, one[3..]);
+        let narrow = rows(&of(ColumnType::Int32), &[narrow(vec![Some(vec![Some(1), Some(2)])])]);
+        assert_eq!(narrow, one[5..]);
     }
 
     #[test]

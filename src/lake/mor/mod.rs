@@ -21,6 +21,7 @@ mod home;
 mod incoming;
 mod intake;
 mod keys;
+mod last_changes;
 mod locate;
 mod obstacle;
 mod plan;
@@ -43,6 +44,7 @@ pub(super) use self::files::{DataFiles, RowWriter, bounds, writer_properties};
 use self::home::Home;
 use self::incoming::Upsert;
 use self::keys::{KeyCodec, Keys};
+pub(super) use self::last_changes::StoredRows;
 use self::locate::{Locator, OwnCommit, identity};
 pub(super) use self::obstacle::{foreign_demand, obstacle};
 use self::plan::{Emptied, Plan};
@@ -55,7 +57,7 @@ use super::log::Outcome;
 use super::now_millis;
 use super::shape::Shape;
 use super::table::{ATTEMPTS, Advance, Table, Writer, txns};
-use crate::change::{Folded, Policies, TableId, TablePolicy, TableSchema, Truncated, WriteMode};
+use crate::change::{Folded, Policies, TableId, TablePolicy, TableSchema, Truncated, WriteMode, sources};
 use crate::failpoint;
 
 /// Folder of the indexes in a local lake. No table may lie there.
@@ -117,7 +119,7 @@ impl Upserts {
 pub(super) enum Upserted {
     /// The batch is in the table.
     Committed { done: Done, conflicts: u64 },
-    /// Another writer changed the table's definition or its ledger: fold the batch again.
+    /// Another writer changed the table's definition, its ledger or rows that the batch was compared with: fold it again.
     Changed,
 }
 
@@ -203,7 +205,9 @@ impl MergeOnRead {
             if table.has(advances) {
                 return Ok(committed(Done::default()));
             }
-            if found.metadata || found.ledger {
+            // What was folded was compared with rows that may be others by now.
+            let compared = sources::are_placed(&folded.schema);
+            if found.metadata || found.ledger || compared {
                 return Ok(Upserted::Changed);
             }
         }

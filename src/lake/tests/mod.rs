@@ -17,6 +17,7 @@ mod schema_changes;
 mod schema_decisions;
 mod snapshot;
 mod soft;
+mod sources;
 mod vacuum;
 mod vectors;
 mod whole;

@@ -11,6 +11,7 @@
 //! can be compared. Equal rows are numbered, and as many of them go, by their place, as are staged.
 
 mod inherit;
+mod sources;
 
 use super::absent::{ABSENT, ORIGINS, ROW};
 use super::names::{quoted, quoted_list};

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use alluvium::change::{
-    Batch, Candidate, ChangeBatch, Folded, KnownSchemas, Progress, TableId, TableSchema, fold,
+    Batch, Candidate, ChangeBatch, DeleteMode, Folded, KnownSchemas, Ledger, Progress, TableId, TableSchema,
+    fold_onto,
 };
 
 use super::reader::{Copy, text};
@@ -21,6 +22,7 @@ struct MemoryTable {
     rows: BTreeMap<Vec<Option<String>>, Shown>,
     /// The rows of a table without key.
     bag: Vec<Shown>,
+    ledger: Ledger,
 }
 
 impl Copy for Memory {
@@ -34,9 +36,13 @@ impl Copy for Memory {
             let schemas =
                 before.iter().map(|table| &table.schema).chain(changes.iter().map(|part| &part.schema));
             let schema = union(schemas);
-            let folded = fold(&schema, &changes, |_, _| true).map_err(|error| error.to_string())?;
-            let (rows, bag) = before.map(|table| (table.rows, table.bag)).unwrap_or_default();
-            let mut table = MemoryTable { schema, rows, bag };
+            let (rows, bag, ledger) =
+                before.map(|table| (table.rows, table.bag, table.ledger)).unwrap_or_default();
+            let folded = fold_onto(DeleteMode::Hard, &schema, &changes, |_, _| true, &ledger)
+                .map_err(|error| error.to_string())?;
+            // Rows of key changes that are half done are not kept: those that are read here never are.
+            let ledger = folded.ledger_with(std::iter::empty());
+            let mut table = MemoryTable { schema, rows, bag, ledger };
             table.apply(&folded)?;
             self.tables.insert(name.to_owned(), table);
         }

@@ -7,7 +7,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::effect::{Effect, Raw, Sent, Sure};
+use super::effect::{self, Effect, Raw, Sent};
 use super::event::{self, Event, Image};
 use super::steps::{Choices, Setting, Step};
 use super::tables::{ASIDE, Column, Row, Table, tables};
@@ -288,21 +288,17 @@ impl Source {
         let again: Vec<Sent> = self.sent[first..].to_vec();
         // Equal rows of a table without key cannot be told apart: a replay changes how many there are.
         let keyless: Vec<_> = self.tables.iter().filter(|table| table.key.is_empty()).collect();
-        let again: Vec<Sent> =
+        let mut again: Vec<Sent> =
             again.into_iter().filter(|sent| keyless.iter().all(|table| table.topic != sent.topic)).collect();
-        let newest: Vec<bool> = again
-            .iter()
-            .enumerate()
-            .map(|(at, sent)| !again[at + 1..].iter().any(|later| later.effect.is_of_same_row(&sent.effect)))
-            .collect();
-        for (mut sent, newest) in again.into_iter().zip(newest) {
-            if let (Effect::Set { row, .. }, Some(raw), false) = (&mut sent.effect, &sent.raw, newest) {
-                for column in &raw.absent {
-                    row.entry(column.clone()).and_modify(|cell| cell.1 = Sure::No);
-                }
+        for ((table, key), columns) in effect::doubt(&mut again) {
+            let of = &self.tables[table];
+            if of.rows.contains_key(&key) {
+                let columns =
+                    columns.iter().filter_map(|name| of.columns.iter().position(|c| c.name == *name));
+                self.lost.entry((table, key)).or_default().extend(columns);
             }
-            self.sent.push(sent);
         }
+        self.sent.extend(again);
     }
 
     /// Whether events of a table carry a schema block now. Where it has columns whose type cannot be configured, a switch

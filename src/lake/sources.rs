@@ -1,0 +1,165 @@
+//! Tables that take the rows of several source tables: which changes of a batch are late, by what is stored.
+//!
+//! The rule is that of [`sources`]; here the stored rows of a batch's keys are looked up, at the version that the batch is
+//! committed on. Where another writer takes that version, the batch is compared anew.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
+use arrow::error::ArrowError;
+use deltalake::datafusion::logical_expr::{Expr, JoinType};
+use deltalake::datafusion::prelude::SessionContext;
+use deltalake::delta_datafusion::create_session_state_with_spill_config;
+use deltalake::{DeltaResult, DeltaTable};
+
+use super::current::CurrentTable;
+use super::error::LakeError;
+use super::mor::{self, StoredRows};
+use super::schema::SOURCE_TIME;
+use super::table::Writer;
+use super::upsert::{RESERVED, same_key, source_column, target_column};
+use crate::change::sources::{self, LSN, LastChange, Settled, TOPIC_PARTITION, Touched};
+use crate::change::{Batch, ChangeBatch, TableMode, TablePolicy, TableSchema};
+
+/// Column with the number of a key.
+const NUMBER: &str = "__alluvium_number";
+
+/// The changes of a table as they are written: with the columns that say where they came from, where it takes the rows of
+/// several source tables. A history has every change, late or not; without a key there is no row to compare with.
+pub(super) fn placed<'a>(
+    policy: &TablePolicy,
+    batch: &Batch,
+    changes: &[&'a ChangeBatch],
+) -> Result<Vec<Cow<'a, ChangeBatch>>, LakeError> {
+    let is_placed = policy.several_sources && policy.mode == TableMode::Current;
+    let one = |&changes: &&'a ChangeBatch| {
+        if !is_placed || changes.schema.key().is_empty() {
+            return Ok(Cow::Borrowed(changes));
+        }
+        let placed = sources::placed(changes, &batch.partitions);
+        placed.map(Cow::Owned).map_err(|error| {
+            LakeError::Refused(format!("table {} cannot take this batch: {error}", changes.table))
+        })
+    };
+    changes.iter().map(one).collect()
+}
+
+impl CurrentTable {
+    /// Leaves out the changes that are late; gives the others, and how many were left out.
+    pub(super) async fn without_late<'a>(
+        &mut self,
+        batch: &Batch,
+        changes: Vec<Cow<'a, ChangeBatch>>,
+        writer: &Writer,
+        memory: usize,
+    ) -> Result<(Vec<Cow<'a, ChangeBatch>>, u64), LakeError> {
+        if !self.policy.several_sources || !sources::are_placed(&self.schema) {
+            return Ok((changes, 0));
+        }
+        let schema = Arc::clone(&self.schema);
+        let parts: Vec<&ChangeBatch> = changes.iter().map(AsRef::as_ref).collect();
+        let touched = Touched::of(&schema, &parts, self.missing(batch, writer));
+        let touched = touched.map_err(|error| self.refused(&error))?;
+        if touched.is_empty() {
+            return Ok((changes, 0));
+        }
+        let keys = touched.keys(&schema).map_err(|error| self.refused(&error))?;
+        let stored = self.last_changes(&schema, &keys, memory).await?;
+        let settled = touched.settle(&parts, &batch.partitions, stored);
+        let Settled { changes, late } = settled.map_err(|error| self.refused(&error))?;
+        Ok((changes.into_iter().map(Cow::Owned).collect(), late))
+    }
+
+    fn refused(&self, error: &ArrowError) -> LakeError {
+        LakeError::Refused(format!("table {} cannot take this batch: {error}", self.id))
+    }
+
+    /// The last changes of the stored rows with these keys.
+    async fn last_changes(
+        &mut self,
+        schema: &TableSchema,
+        keys: &RecordBatch,
+        memory: usize,
+    ) -> Result<Vec<Option<LastChange>>, LakeError> {
+        let columns = wanted();
+        let obstacle = mor::obstacle(&self.table.state, schema);
+        let (batches, places) = match &mut self.merge_on_read {
+            Some(rows) if obstacle.is_none() => {
+                rows.stored_rows(&self.table, (schema, self.shape), keys, &columns).await?
+            }
+            _ => {
+                let version = self.table.state.version();
+                let name = self.table.log.table().to_owned();
+                let failed = |error| LakeError::delta(&name, &error);
+                let snapshot = self.snapshot_at(version).await.map_err(failed)?;
+                let found = joined(&snapshot, schema, keys, memory).await.map_err(failed)?;
+                self.snapshot = Some(snapshot);
+                found
+            }
+        };
+        let last = |place: Option<(usize, usize)>| {
+            place.and_then(|(batch, row)| Some(last_change(batches.get(batch)?, row)))
+        };
+        Ok(places.into_iter().map(last).collect())
+    }
+}
+
+/// What is read of a stored row.
+fn wanted() -> SchemaRef {
+    let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    Arc::new(Schema::new(vec![
+        Field::new(TOPIC_PARTITION, DataType::Utf8, true),
+        Field::new(LSN, DataType::Int64, true),
+        Field::new(SOURCE_TIME, time, true),
+    ]))
+}
+
+/// What a row of these columns says.
+fn last_change(rows: &RecordBatch, row: usize) -> LastChange {
+    let column = |name: &str| rows.column_by_name(name).filter(|column| column.is_valid(row));
+    let partition = column(TOPIC_PARTITION).and_then(|names| names.as_string_opt::<i32>());
+    let lsn = column(LSN).and_then(|lsns| lsns.as_primitive_opt::<Int64Type>());
+    let micros = column(SOURCE_TIME).and_then(|times| times.as_primitive_opt::<TimestampMicrosecondType>());
+    LastChange {
+        partition: partition.map(|names| Arc::from(names.value(row))),
+        lsn: lsn.map(|lsns| lsns.value(row)),
+        micros: micros.map(|times| times.value(row)),
+    }
+}
+
+/// Reads the stored rows with these keys by the library: of tables that have no index.
+async fn joined(
+    table: &DeltaTable,
+    schema: &TableSchema,
+    keys: &RecordBatch,
+    memory: usize,
+) -> DeltaResult<StoredRows> {
+    let session = SessionContext::new_with_state(create_session_state_with_spill_config(Some(memory), None));
+    let mut fields = vec![Field::new(NUMBER, DataType::Int64, false)];
+    fields.extend(keys.schema().fields().iter().map(|field| field.as_ref().clone()));
+    let mut cells: Vec<ArrayRef> = vec![Arc::new(Int64Array::from_iter_values(0..keys.num_rows() as i64))];
+    cells.extend(keys.columns().iter().cloned());
+    let numbered = RecordBatch::try_new(Arc::new(Schema::new(fields)), cells)?;
+    let source = session.read_batch(numbered)?.alias("source")?;
+    let target = session.read_table(table.table_provider().await?)?.alias("target")?;
+    let key = schema.key().iter().filter_map(|&index| schema.columns().get(index)).map(same_key);
+    let columns = wanted();
+    let cell = |field: &Arc<Field>| target_column(field.name()).alias(format!("{RESERVED}{}", field.name()));
+    let selected: Vec<Expr> =
+        std::iter::once(source_column(NUMBER)).chain(columns.fields().iter().map(cell)).collect();
+    let found = source.join_on(target, JoinType::Inner, key)?.select(selected)?.collect().await?;
+    let mut places = HashMap::new();
+    let mut batches = Vec::with_capacity(found.len());
+    for (at, batch) in found.iter().enumerate() {
+        let numbers = batch.column(0).as_primitive::<Int64Type>();
+        places.extend(numbers.values().iter().enumerate().map(|(row, &number)| (number, (at, row))));
+        let cells = batch.columns().iter().skip(1).zip(columns.fields());
+        let cells = cells.map(|(cells, field)| cast(cells, field.data_type())).collect::<Result<_, _>>()?;
+        batches.push(RecordBatch::try_new(Arc::clone(&columns), cells)?);
+    }
+    Ok((batches, (0..keys.num_rows() as i64).map(|number| places.get(&number).copied()).collect()))
+}
