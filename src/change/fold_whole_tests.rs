@@ -15,10 +15,10 @@ use super::{
 
 /// A change of a row with two columns; `lsn` is its place in the source's log.
 #[derive(Debug, Clone, Copy)]
-struct Change {
-    operation: Operation,
-    row: (i64, Option<i64>),
-    lsn: i64,
+pub(super) struct Change {
+    pub(super) operation: Operation,
+    pub(super) row: Row,
+    pub(super) lsn: i64,
 }
 
 fn schema(names: &[&str], key: Vec<usize>) -> Arc<TableSchema> {
@@ -27,7 +27,7 @@ fn schema(names: &[&str], key: Vec<usize>) -> Arc<TableSchema> {
     Arc::new(TableSchema::new(names.iter().map(column).collect(), key))
 }
 
-fn keyed() -> Arc<TableSchema> {
+pub(super) fn keyed() -> Arc<TableSchema> {
     schema(&["a", "b"], vec![0])
 }
 
@@ -35,7 +35,7 @@ fn keyless() -> Arc<TableSchema> {
     schema(&["a", "b"], Vec::new())
 }
 
-fn batch(schema: &Arc<TableSchema>, changes: &[Change], reach: TruncateReach) -> ChangeBatch {
+pub(super) fn batch(schema: &Arc<TableSchema>, changes: &[Change], reach: TruncateReach) -> ChangeBatch {
     let truncates = changes
         .iter()
         .enumerate()
@@ -63,9 +63,9 @@ fn batch(schema: &Arc<TableSchema>, changes: &[Change], reach: TruncateReach) ->
     }
 }
 
-type Row = (i64, Option<i64>);
+pub(super) type Row = (i64, Option<i64>);
 
-fn rows_of(batch: &RecordBatch) -> Vec<Row> {
+pub(super) fn rows_of(batch: &RecordBatch) -> Vec<Row> {
     let column = |index: usize| batch.column(index).as_any().downcast_ref::<Int64Array>().unwrap().clone();
     let (first, second) = (column(0), (batch.num_columns() > 1).then(|| column(1)));
     let second =
@@ -84,7 +84,7 @@ fn operations() -> impl Strategy<Value = Operation> {
     ]
 }
 
-fn changes() -> impl Strategy<Value = Vec<Change>> {
+pub(super) fn changes() -> impl Strategy<Value = Vec<Change>> {
     let parts = (operations(), 0..3_i64, prop::option::of(0..2_i64));
     prop::collection::vec(parts, 0..30).prop_map(|all| {
         let with_place = |(at, (operation, a, b)): (usize, (Operation, i64, Option<i64>))| {

@@ -18,6 +18,8 @@ mod convert;
 mod convert_tests;
 mod difference;
 mod ending;
+#[cfg(test)]
+mod ending_tests;
 mod evolution;
 #[cfg(test)]
 mod evolution_tests;

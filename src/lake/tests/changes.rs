@@ -7,8 +7,8 @@ use deltalake::DeltaTable;
 use deltalake::datafusion::prelude::SessionContext;
 use deltalake::delta_datafusion::cdf::scan::DeltaCdfTableProvider;
 
-use super::fixture::{Cell, Event, Fixture, batch, delete, event, rows_as_text, table, value};
-use crate::change::{Batch, Operation, Sink, Truncate, TruncateReach, WriteMode};
+use super::fixture::{Cell, Event, Fixture, batch, delete, event, rows_as_text, table, truncate, value};
+use crate::change::{Batch, DeleteMode, Operation, Sink, TruncateReach, WriteMode};
 use crate::lake::location::Location;
 use crate::lake::log::Log;
 use crate::lake::{Lake, LakeOptions};
@@ -174,7 +174,7 @@ async fn the_feed_shows_the_rows_that_another_writer_left() {
 /// A truncate, and behind it what else is in the batch; `micros` is when each was committed in the source.
 fn truncated(reach: TruncateReach, events: &[Event], micros: &[i64]) -> Batch {
     let mut all = batch("items", events);
-    all.changes[0].truncates = vec![Truncate { row: 0, reach }];
+    all.changes[0].truncates[0].reach = reach;
     all.changes[0].source_micros = micros.to_vec();
     all
 }
@@ -182,7 +182,6 @@ fn truncated(reach: TruncateReach, events: &[Event], micros: &[i64]) -> Batch {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_truncate_is_a_delete_of_every_row_that_it_takes() {
     const TIME: i64 = 1_700_000_000_000_000;
-    let truncate = |offset| Event { operation: Operation::Truncate, ..delete(offset, 0) };
     for write in [WriteMode::MergeOnRead, WriteMode::CopyOnWrite] {
         let fixture = Fixture::new();
         let mut lake = open(with_feed(&fixture, write)).await;
@@ -206,5 +205,38 @@ async fn a_truncate_is_a_delete_of_every_row_that_it_takes() {
         let of_older = ["5 delete 9 c -", "5 update_preimage 10 d -", "5 update_postimage 10 e -"];
         assert_eq!(feed(&fixture).await[known..], of_older.map(str::to_owned), "{write:?}");
         assert_eq!(fixture.items().await, ["10 e -"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_truncate_is_an_update_of_every_row_that_it_marks_where_deleted_rows_stay() {
+    for write in [WriteMode::MergeOnRead, WriteMode::CopyOnWrite] {
+        let fixture = Fixture::new();
+        let mut options = with_feed(&fixture, write);
+        options.policies.defaults.delete = DeleteMode::Soft;
+        let mut lake = open(options).await;
+        let rows: Vec<_> = (0..4).map(|id| event(id, Operation::Create, id, "a", value("x"))).collect();
+        lake.commit(&batch("items", &rows)).await.unwrap();
+        lake.commit(&batch("items", &[delete(4, 2)])).await.unwrap();
+        let known = feed(&fixture).await.len();
+        let all = [
+            event(5, Operation::Update, 1, "b", Cell::Absent),
+            truncate(6),
+            event(7, Operation::Create, 3, "c", Cell::Null),
+            event(8, Operation::Create, 9, "c", Cell::Null),
+        ];
+        lake.commit(&batch("items", &all)).await.unwrap();
+        let expected = [
+            "3 update_preimage 0 a x",
+            "3 update_postimage 0 a x",
+            "3 update_preimage 1 a x",
+            "3 update_postimage 1 b x",
+            "3 delete 3 a x",
+            "3 insert 3 c -",
+            "3 insert 9 c -",
+        ];
+        let mut found = feed(&fixture).await.split_off(known);
+        found.sort_unstable_by_key(|row| expected.iter().position(|other| other == row));
+        assert_eq!(found, expected.map(str::to_owned), "{write:?}");
     }
 }
