@@ -129,6 +129,7 @@ fn decode(events: &[Event], options: &DecoderOptions) -> Result<Duration, Box<dy
         let record = RecordRef {
             new_key: None,
             old_key: None,
+            headers: &(),
             topic: &topic,
             partition: 0,
             offset,

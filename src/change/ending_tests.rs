@@ -40,6 +40,14 @@ fn apply(sink: &mut Sink, change: &Change) {
     }
 }
 
+fn applied(changes: &[Change]) -> Sink {
+    let mut sink = Sink::new();
+    for change in changes {
+        apply(&mut sink, change);
+    }
+    sink
+}
+
 /// An update without a value leaves it as it is.
 fn is_partial(change: &Change) -> bool {
     change.operation == Operation::Update && change.row.1.is_none()
@@ -94,8 +102,7 @@ proptest! {
         stored in 0..30_usize,
         cut in 0..30_usize,
     ) {
-        let mut expected = Sink::new();
-        changes.iter().for_each(|change| apply(&mut expected, change));
+        let expected = applied(&changes);
         let (first, second) = changes.split_at(stored.min(changes.len()));
         let (one, two) = second.split_at(cut.min(second.len()));
         let mut found = Sink::new();
@@ -113,15 +120,14 @@ proptest! {
         late in 0..30_usize,
     ) {
         // An update leaves nothing as it is in a row that was created after a truncate; whether it was, is not known here.
-        let whole = |change: Change| match is_partial(&change) {
-            true => Change { operation: Operation::Create, ..change },
-            false => change,
+        let whole = |change: Change| {
+            let operation = if is_partial(&change) { Operation::Create } else { change.operation };
+            Change { operation, ..change }
         };
         let changes: Vec<Change> = changes.into_iter().map(whole).collect();
         // One partition has the truncates, another the rows: of those some were stored before the truncates were read, some
         // stand before them in their batch, and the others, all of them newer, behind.
-        let mut expected = Sink::new();
-        changes.iter().for_each(|change| apply(&mut expected, change));
+        let expected = applied(&changes);
         let (truncates, mut rows): (Vec<Change>, Vec<Change>) =
             changes.iter().copied().partition(|change| change.operation == Operation::Truncate);
         let newest = truncates.iter().map(|change| change.lsn).max().unwrap_or(0);

@@ -99,7 +99,9 @@ async fn versions(shop: &Shop, table: &str) -> Vec<Version> {
     }
     for truncate in events.iter().filter(|event| event[2] == "t") {
         let lsn = truncate[3].parse().unwrap();
-        versions.iter_mut().for_each(|version| version.end("t", &truncate[4], lsn));
+        for version in &mut versions {
+            version.end("t", &truncate[4], lsn);
+        }
     }
     versions
 }
