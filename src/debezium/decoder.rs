@@ -1,13 +1,7 @@
 //! The decoder: which kind of record it is, and what follows from that.
 //!
-//! Tombstones. One directly after the delete of its key only repeats it and is filtered. Any other one is a delete of
-//! its own, with a raw row, of the table that the topic's newest row belonged to. Where the decoder has not seen the
-//! record before it (the first of a partition after a start) it cannot tell the two apart: then the delete is
-//! applied, because deleting twice is harmless and deleting never is not, but no raw row is made, because the delete
-//! before it may have one already. Where no row of the topic was seen yet, its table is the one that the topic's name
-//! ends with, if the sink has one under just that name: so it is with flattened events, whose deletes may be tombstones
-//! and nothing else. A name that lacks the database which all other events of the table give would be another table, which
-//! could not be written to the same place.
+//! Invariant: a record that is refused has left nothing behind, neither a change nor a raw row, so that the batch may end
+//! before it and what is read again gives the same.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -22,12 +16,12 @@ use super::aside::Aside;
 use super::envelope::{self, Source};
 use super::fault::{Decoded, Fault};
 use super::order::Seen;
-use super::partitions::{Partitions, Predecessor};
+use super::partitions::Partitions;
 use super::placeholder::Placeholder;
 use super::raw_rows::{RawRow, RawRows};
 use super::record::{DecoderOptions, KnownSchemas, Outcome, RecordRef};
-use super::row::{Layout, RowFault};
-use super::tables::{Change, Tables};
+use super::row::Layout;
+use super::tables::Tables;
 use super::topic::{Opened, Topic};
 use super::truncate::Drained;
 
@@ -288,50 +282,6 @@ impl Decoder {
     /// Notes that the connector was alive at that time.
     fn alive(&mut self, millis: Option<i64>) {
         self.counts.alive_millis = self.counts.alive_millis.max(millis);
-    }
-
-    fn tombstone(&mut self, record: &RecordRef<'_>, at: usize, topic: usize) -> Decoded<Outcome> {
-        let Some(bytes) = record.key else { return Ok(Outcome::Filtered("empty")) };
-        let predecessor = self.partitions.predecessor(at, bytes);
-        if predecessor == Predecessor::SameDelete {
-            return Ok(Outcome::Filtered("tombstone"));
-        }
-        let known = topic_at(&mut self.topics, topic)?;
-        // A tombstone says nothing but its key, unless the transformation that left it has added headers.
-        let said = known.said_in(record.headers);
-        let Some(key) = known.keys.read(bytes)? else { return Ok(Outcome::Filtered("empty")) };
-        let newest = known.newest.clone();
-        let Some(layout) = newest.or_else(|| self.layout_of_topic(topic, &key.names)) else {
-            return Ok(Outcome::Filtered("tombstone_unknown_table"));
-        };
-        if key.names != layout.key_names {
-            let detail =
-                format!("the key of the tombstone has other fields than the key of {}", layout.table);
-            return Err(Fault::new(RecordErrorKind::InvalidSchema, detail));
-        }
-        let operation = Operation::Delete;
-        let partition = self.partitions.in_batch(at);
-        let change = Change {
-            operation,
-            partition,
-            offset: record.offset,
-            source_micros: said.source.micros().unwrap_or(0),
-            lsn: said.source.order(),
-        };
-        self.tables.push(&layout, key.text, change, &self.placeholder).map_err(RowFault::strict)?;
-        self.moved(topic, record.new_key, None, &layout);
-        self.judge(record, topic, operation, key.text, &layout)?;
-        if predecessor == Predecessor::Other {
-            let raw = RawRow {
-                operation: operation.code(),
-                source_schema: Some(&layout.source.schema),
-                source_table: Some(&layout.source.table),
-                key: Some(key.text),
-                ..RawRow::of(record, said.any.then_some(&said.source))
-            };
-            self.push_raw(&raw, Some(&layout))?;
-        }
-        Ok(Outcome::Change(operation))
     }
 
     /// A message of `pg_logical_emit_message`: part of the history, but of no table.

@@ -43,6 +43,7 @@ mod suspects;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod tombstone;
 mod topic;
 mod truncate;
 mod wire;

@@ -20,6 +20,7 @@ mod history;
 mod home;
 mod incoming;
 mod intake;
+mod key_cells;
 mod keys;
 mod last_changes;
 mod locate;
