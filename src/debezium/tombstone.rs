@@ -8,6 +8,9 @@
 //! ends with, if the sink has one under just that name: so it is with flattened events, whose deletes may be tombstones
 //! and nothing else. A name that lacks the database which all other events of the table give would be another table, which
 //! could not be written to the same place.
+//!
+//! A tombstone does not say when the source committed. Its time is the one that Kafka has, milliseconds later, because a
+//! row that is kept when it is deleted has to have one.
 
 use crate::change::{Operation, RecordErrorKind};
 
@@ -46,7 +49,7 @@ impl Decoder {
             operation,
             partition,
             offset: record.offset,
-            source_micros: said.source.micros().unwrap_or(0),
+            source_micros: said.source.micros().or(kafka_micros(record)).unwrap_or(0),
             lsn: said.source.order(),
         };
         self.tables.push(&layout, key.text, change, &self.placeholder).map_err(RowFault::strict)?;
@@ -64,4 +67,9 @@ impl Decoder {
         }
         Ok(Outcome::Change(operation))
     }
+}
+
+/// When the record was written to Kafka, if the producer or the broker said so.
+fn kafka_micros(record: &RecordRef<'_>) -> Option<i64> {
+    record.timestamp_ms.checked_mul(1000).filter(|micros| *micros > 0)
 }

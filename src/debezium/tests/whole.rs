@@ -238,6 +238,17 @@ fn a_tombstone_finds_its_table_by_the_topics_name_where_the_sink_has_it() {
         let mut decoder = Decoder::new(DecoderOptions::default(), known.clone()).with_tables(tables);
         let end = Record::tombstone(0, r#"{"id":1}"#).push(&mut decoder).unwrap();
         assert_eq!(end, expected, "of database {database:?}");
+        let times: Vec<i64> = decoder
+            .finish()
+            .unwrap()
+            .changes
+            .iter()
+            .flat_map(|changes| changes.source_micros.clone())
+            .collect();
+        assert!(
+            times.iter().all(|micros| *micros == 1_700_000_000_000_000),
+            "the time that Kafka has: {times:?}"
+        );
     }
 }
 
