@@ -32,13 +32,21 @@ impl Sequence {
     }
 
     fn parse(text: &str) -> Option<(Option<u64>, u64)> {
-        let around = |at: char| matches!(at, '"' | '\\' | '[' | ']' | ' ');
-        let (commit, event) = text.split_once(',')?;
-        let commit = match commit.trim_matches(around) {
-            "null" => None,
-            commit => Some(commit.parse().ok()?),
-        };
-        Some((commit, event.trim_matches(around).parse().ok()?))
+        let (mut numbers, mut at) = ([None::<u64>; 2], 0);
+        for &byte in text.as_bytes() {
+            match byte {
+                b'0'..=b'9' => {
+                    let number = numbers.get_mut(at)?;
+                    let digits = number.unwrap_or(0).checked_mul(10)?;
+                    *number = Some(digits.checked_add(u64::from(byte - b'0'))?);
+                }
+                b',' => at += 1,
+                b'"' | b'\\' | b'[' | b']' | b' ' | b'n' | b'u' | b'l' => {}
+                _ => return None,
+            }
+        }
+        let [commit, event] = numbers;
+        (at == 1).then_some((commit, event?))
     }
 }
 

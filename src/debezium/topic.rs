@@ -46,6 +46,9 @@ pub(super) struct Opened<'a> {
     pub(super) flattened: bool,
 }
 
+/// What begins an event that is not wrapped, as Debezium writes it. Such a text need not be searched for its wrapping.
+const FIRST_OF_EVENT: &str = "{\"before\":";
+
 /// One topic.
 #[derive(Debug)]
 pub(super) struct Topic {
@@ -111,7 +114,8 @@ impl Topic {
             return Ok(None);
         }
         // The order of `schema` and `payload` is not promised by producers other than Kafka Connect.
-        if text.contains("\"payload\"")
+        if !text.starts_with(FIRST_OF_EVENT)
+            && text.contains("\"payload\"")
             && let Ok(Wrapped { schema: Some(_), payload: Some(_) }) = serde_json::from_str(text)
         {
             return self.open_wrapped(text, headers);
