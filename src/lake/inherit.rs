@@ -6,25 +6,21 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanBufferBuilder, Int64Array, RecordBatch, UInt32Array};
-use arrow::compute::{cast, concat, interleave, take};
-use arrow::datatypes::{Field, Int64Type, Schema};
+use arrow::array::{Array, ArrayRef, BooleanBufferBuilder, RecordBatch, UInt32Array};
+use arrow::compute::{concat, interleave, take};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use deltalake::datafusion::functions::expr_fn::coalesce;
-use deltalake::datafusion::logical_expr::{Expr, JoinType, lit};
-use deltalake::datafusion::prelude::SessionContext;
-use deltalake::delta_datafusion::create_session_state_with_spill_config;
+use deltalake::datafusion::logical_expr::{Expr, lit};
 use deltalake::{DeltaResult, DeltaTable};
 
+use super::by_key;
 use super::error::LakeError;
 use super::mor::DataFiles;
 use super::schema::DELETED;
 use super::shape::Shape;
-use super::upsert::{RESERVED, same_key, source_column, target_column};
+use super::upsert::target_column;
 use crate::change::{Candidate, Folded, Ledger};
-
-/// Column with the number of a key.
-const NUMBER: &str = "__alluvium_number";
 
 /// Settles `folded` and the rows that depart with it, which are kept aside, against the version that `table` stands at.
 pub(super) async fn settle_all(
@@ -70,22 +66,23 @@ async fn settle(
     settled(folded, &lookup, &found).map_err(refused)
 }
 
-/// Keys to look for, numbered: first those of rows with absent cells, then those of origins.
+/// Keys to look for: first those of rows with absent cells, then those of origins.
 struct Lookup {
     keys: RecordBatch,
-    /// By row of the batch, the number of its own key.
-    own: HashMap<usize, i64>,
-    /// The number of the first key of the origins.
-    first_origin: i64,
+    /// By row of the batch, the place of its own key.
+    own: HashMap<usize, usize>,
+    /// The place of the first key of the origins.
+    first_origin: usize,
     /// Columns whose cells are read.
     columns: Vec<usize>,
 }
 
-/// The stored rows that there are, by number.
+/// The stored rows that there are.
 struct Found {
-    /// The columns of [`Lookup::columns`].
-    columns: Vec<ArrayRef>,
-    rows: HashMap<i64, usize>,
+    /// Cells in the columns of [`Lookup::columns`].
+    batches: Vec<RecordBatch>,
+    /// By place of the key: the batch with its row, and where it is there.
+    places: Vec<Option<(usize, usize)>>,
     /// Rows kept aside with the same columns, one a name of the origins, as far as they are there.
     kept: Vec<Option<RecordBatch>>,
 }
@@ -96,7 +93,7 @@ impl Lookup {
         let has_absent = |row: &usize| folded.absent.iter().flatten().any(|mask| mask.value(*row));
         let partial: Vec<usize> = (0..rows).filter(has_absent).collect();
         let indices: UInt32Array = partial.iter().map(|&row| row as u32).collect();
-        let mut fields = vec![Field::new(NUMBER, arrow::datatypes::DataType::Int64, false)];
+        let mut fields: Vec<Field> = Vec::new();
         let mut columns: Vec<ArrayRef> = Vec::new();
         let origins = folded.origins.as_ref();
         for (at, &key) in folded.schema.key().iter().enumerate() {
@@ -107,12 +104,10 @@ impl Lookup {
                 None => own,
             });
         }
-        let total = columns.first().map_or(0, |column| column.len() as i64);
-        columns.insert(0, Arc::new(Int64Array::from_iter_values(0..total)));
         let with_cells = |column: &usize| folded.absent.get(*column).is_some_and(Option::is_some);
         Ok(Self {
             keys: RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?,
-            first_origin: partial.len() as i64,
+            first_origin: partial.len(),
             own: partial.into_iter().zip(0..).collect(),
             columns: if origins.is_some() {
                 (0..folded.absent.len()).filter(with_cells).collect()
@@ -122,52 +117,23 @@ impl Lookup {
         })
     }
 
+    /// The columns whose cells are read, as a stored row has them.
+    fn cells(&self, folded: &Folded) -> SchemaRef {
+        let fields = self.columns.iter().map(|&column| folded.schema.arrow().field(column).clone());
+        Arc::new(Schema::new(fields.collect::<Vec<Field>>()))
+    }
+
     async fn read(
         &self,
         table: &DeltaTable,
         (folded, shape): (&Folded, Shape),
         memory: usize,
     ) -> DeltaResult<Found> {
-        let session =
-            SessionContext::new_with_state(create_session_state_with_spill_config(Some(memory), None));
-        let provider = table.table_provider().await?;
-        let source = session.read_batch(self.keys.clone())?.alias("source")?;
-        let target = session.read_table(provider)?.alias("target")?;
-        let schema = &folded.schema;
-        let key = schema.key().iter().filter_map(|&index| schema.columns().get(index)).map(same_key);
-        let mut wanted: Vec<Expr> = vec![source_column(NUMBER)];
-        for &column in &self.columns {
-            let name = schema.columns().get(column).map_or("", |column| column.name.as_ref());
-            // A name of its own: the key of the other side may have the same.
-            wanted.push(target_column(name).alias(format!("{RESERVED}cell_{column}")));
-        }
-        let mut joined = source.join_on(target, JoinType::Inner, key)?;
-        if shape.keeps_deleted {
-            // A row that is marked as deleted is none.
-            joined =
-                joined.filter(Expr::Not(Box::new(coalesce(vec![target_column(DELETED), lit(false)]))))?;
-        }
-        let batches = joined.select(wanted)?.collect().await?;
-        let mut parts: Vec<Vec<ArrayRef>> = vec![Vec::new(); self.columns.len()];
-        let (mut rows, mut first) = (HashMap::new(), 0);
-        for batch in &batches {
-            let numbers = batch.column(0).as_primitive::<Int64Type>();
-            rows.extend(numbers.values().iter().copied().zip(first..));
-            first += batch.num_rows();
-            for ((part, cells), &column) in
-                parts.iter_mut().zip(batch.columns().iter().skip(1)).zip(&self.columns)
-            {
-                part.push(cast(cells, schema.arrow().field(column).data_type())?);
-            }
-        }
-        let columns = parts.iter().zip(&self.columns).map(|(parts, &column)| {
-            let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
-            if parts.is_empty() {
-                return Ok(arrow::array::new_empty_array(schema.arrow().field(column).data_type()));
-            }
-            concat(&parts)
-        });
-        Ok(Found { columns: columns.collect::<Result<_, _>>()?, rows, kept: Vec::new() })
+        // A row that is marked as deleted is none.
+        let is_there = || Expr::Not(Box::new(coalesce(vec![target_column(DELETED), lit(false)])));
+        let rows = (&self.cells(folded), shape.keeps_deleted.then(is_there));
+        let (batches, places) = by_key::stored_rows(table, &folded.schema, &self.keys, rows, memory).await?;
+        Ok(Found { batches, places, kept: Vec::new() })
     }
 
     async fn read_kept(
@@ -176,8 +142,7 @@ impl Lookup {
         files: &DataFiles,
     ) -> Result<Vec<Option<RecordBatch>>, LakeError> {
         let Some(origins) = &folded.origins else { return Ok(Vec::new()) };
-        let fields = self.columns.iter().map(|&column| folded.schema.arrow().field(column).clone());
-        let schema = Arc::new(Schema::new(fields.collect::<Vec<Field>>()));
+        let schema = self.cells(folded);
         let mut kept = Vec::with_capacity(origins.kept.len());
         for place in files.places_aside(&origins.kept).await? {
             kept.push(match place {
@@ -190,17 +155,22 @@ impl Lookup {
 }
 
 impl Found {
+    /// The stored row of a key.
+    fn stored(&self, key: usize) -> Option<(usize, usize)> {
+        self.places.get(key).copied().flatten()
+    }
+
     /// Which source a cell is taken from, and the row in it: behind the batch itself come the stored rows, then those
     /// kept aside.
     fn place(&self, lookup: &Lookup, candidate: Candidate) -> Option<(usize, usize)> {
         match candidate {
             Candidate::Stored(key) => {
-                let row = self.rows.get(&(lookup.first_origin + i64::from(key)))?;
-                Some((1, *row))
+                let (batch, row) = self.stored(lookup.first_origin + key as usize)?;
+                Some((1 + batch, row))
             }
             Candidate::Kept(name) => {
                 self.kept.get(name as usize)?.as_ref()?;
-                Some((2 + name as usize, 0))
+                Some((1 + self.batches.len() + name as usize, 0))
             }
         }
     }
@@ -223,7 +193,7 @@ fn settled(folded: &Folded, lookup: &Lookup, found: &Found) -> Result<Settled, A
                     list.iter().find_map(|candidate| found.place(lookup, *candidate))
                 } else {
                     keep = true;
-                    let own = lookup.own.get(&row).and_then(|number| found.rows.get(number));
+                    let own = lookup.own.get(&row).and_then(|key| found.stored(*key));
                     own.map(|_| pick)
                 };
                 match at {
@@ -237,13 +207,14 @@ fn settled(folded: &Folded, lookup: &Lookup, found: &Found) -> Result<Settled, A
             picked.push(pick);
         }
         if let Some(at) = lookup.columns.iter().position(|known| *known == column)
-            && let (Some(slot), Some(cells)) = (columns.get_mut(column), found.columns.get(at))
+            && let Some(slot) = columns.get_mut(column)
         {
             let empty = arrow::array::new_empty_array(slot.data_type());
-            let mut sources: Vec<&dyn Array> = vec![slot.as_ref(), cells.as_ref()];
-            sources.extend(found.kept.iter().map(|kept| {
-                kept.as_ref().and_then(|kept| kept.columns().get(at)).map_or(empty.as_ref(), AsRef::as_ref)
-            }));
+            let read = found.batches.iter().map(Some).chain(found.kept.iter().map(Option::as_ref));
+            let cells = read.map(|rows| {
+                rows.and_then(|rows| rows.columns().get(at)).map_or(empty.as_ref(), AsRef::as_ref)
+            });
+            let sources: Vec<&dyn Array> = std::iter::once(slot.as_ref()).chain(cells).collect();
             let filled = interleave(&sources, &picked)?;
             *slot = filled;
         }

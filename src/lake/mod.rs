@@ -32,6 +32,7 @@
 mod action;
 mod apply;
 mod audit;
+mod by_key;
 mod checkpoint;
 mod commit;
 mod compaction;

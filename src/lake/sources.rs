@@ -4,29 +4,20 @@
 //! committed on. Where another writer takes that version, the batch is compared anew.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch};
-use arrow::compute::cast;
+use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use arrow::error::ArrowError;
-use deltalake::datafusion::logical_expr::{Expr, JoinType};
-use deltalake::datafusion::prelude::SessionContext;
-use deltalake::delta_datafusion::create_session_state_with_spill_config;
-use deltalake::{DeltaResult, DeltaTable};
 
+use super::by_key;
 use super::current::CurrentTable;
 use super::error::LakeError;
-use super::mor::{self, StoredRows};
+use super::mor;
 use super::schema::SOURCE_TIME;
 use super::table::Writer;
-use super::upsert::{RESERVED, same_key, source_column, target_column};
 use crate::change::sources::{self, LSN, LastChange, Settled, TOPIC_PARTITION, Touched};
 use crate::change::{Batch, ChangeBatch, TableMode, TablePolicy, TableSchema};
-
-/// Column with the number of a key.
-const NUMBER: &str = "__alluvium_number";
 
 /// The changes of a table as they are written: with the columns that say where they came from, where it takes the rows of
 /// several source tables. A history has every change, late or not; without a key there is no row to compare with.
@@ -96,7 +87,8 @@ impl CurrentTable {
                 let name = self.table.log.table().to_owned();
                 let failed = |error| LakeError::delta(&name, &error);
                 let snapshot = self.snapshot_at(version).await.map_err(failed)?;
-                let found = joined(&snapshot, schema, keys, memory).await.map_err(failed)?;
+                let found = by_key::stored_rows(&snapshot, schema, keys, (&columns, None), memory).await;
+                let found = found.map_err(failed)?;
                 self.snapshot = Some(snapshot);
                 found
             }
@@ -129,37 +121,4 @@ fn last_change(rows: &RecordBatch, row: usize) -> LastChange {
         lsn: lsn.map(|lsns| lsns.value(row)),
         micros: micros.map(|times| times.value(row)),
     }
-}
-
-/// Reads the stored rows with these keys by the library: of tables that have no index.
-async fn joined(
-    table: &DeltaTable,
-    schema: &TableSchema,
-    keys: &RecordBatch,
-    memory: usize,
-) -> DeltaResult<StoredRows> {
-    let session = SessionContext::new_with_state(create_session_state_with_spill_config(Some(memory), None));
-    let mut fields = vec![Field::new(NUMBER, DataType::Int64, false)];
-    fields.extend(keys.schema().fields().iter().map(|field| field.as_ref().clone()));
-    let mut cells: Vec<ArrayRef> = vec![Arc::new(Int64Array::from_iter_values(0..keys.num_rows() as i64))];
-    cells.extend(keys.columns().iter().cloned());
-    let numbered = RecordBatch::try_new(Arc::new(Schema::new(fields)), cells)?;
-    let source = session.read_batch(numbered)?.alias("source")?;
-    let target = session.read_table(table.table_provider().await?)?.alias("target")?;
-    let key = schema.key().iter().filter_map(|&index| schema.columns().get(index)).map(same_key);
-    let columns = wanted();
-    let cell = |field: &Arc<Field>| target_column(field.name()).alias(format!("{RESERVED}{}", field.name()));
-    let selected: Vec<Expr> =
-        std::iter::once(source_column(NUMBER)).chain(columns.fields().iter().map(cell)).collect();
-    let found = source.join_on(target, JoinType::Inner, key)?.select(selected)?.collect().await?;
-    let mut places = HashMap::new();
-    let mut batches = Vec::with_capacity(found.len());
-    for (at, batch) in found.iter().enumerate() {
-        let numbers = batch.column(0).as_primitive::<Int64Type>();
-        places.extend(numbers.values().iter().enumerate().map(|(row, &number)| (number, (at, row))));
-        let cells = batch.columns().iter().skip(1).zip(columns.fields());
-        let cells = cells.map(|(cells, field)| cast(cells, field.data_type())).collect::<Result<_, _>>()?;
-        batches.push(RecordBatch::try_new(Arc::clone(&columns), cells)?);
-    }
-    Ok((batches, (0..keys.num_rows() as i64).map(|number| places.get(&number).copied()).collect()))
 }

@@ -279,7 +279,7 @@ impl Sink for Mirror {
     }
 
     fn known_tables(&self) -> HashSet<TableId> {
-        // Earlier versions took tombstones for those of a table without database.
+        // A table whose events were flattened once is remembered without database, too: under that name it is gone.
         let same = |one: &TableId, other: &TableId| one.schema == other.schema && one.table == other.table;
         let is_second = |table: &TableId| {
             table.database.is_empty() && self.memory.keys().any(|other| other != table && same(other, table))

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use serde_json::Value;
 
-use crate::eventually::PATIENCE;
 use crate::oracle::rows_of;
 use crate::shop::{Plan, Shop};
 
@@ -188,15 +187,7 @@ async fn truncates(name: &'static str, partitions: u32) {
 
     // Killed at places around the commits, again and again, until one run ends by itself.
     for failpoint in ["lake.after_data_files", "lake.after_deletion_vectors", "lake.before_index"] {
-        for hit in 1..=2 {
-            let armed = format!("{failpoint}:{hit}");
-            let mut run = shop
-                .program("run")
-                .argument("--until-caught-up")
-                .environment(alluvium::failpoint::VARIABLE, &armed)
-                .start();
-            run.ends(PATIENCE).await;
-        }
+        shop.catch_up_killed_at(failpoint).await;
         sql("INSERT INTO events SELECT max(id) + 1, 'one more' FROM events").await;
         sql("TRUNCATE events").await;
         sql("INSERT INTO events SELECT n, 'again ' || n FROM generate_series(1, 400) n").await;

@@ -273,6 +273,16 @@ schema = "public"
         let mut run = self.program("run").argument("--until-caught-up").start();
         run.exits_with(0, Duration::from_mins(3)).await;
     }
+
+    /// Reads what lies on Kafka with runs that are killed at a failpoint, one where it is passed for the first time and one
+    /// for the second. A run that does not pass it so often ends by itself.
+    pub async fn catch_up_killed_at(&self, failpoint: &str) {
+        for hit in 1..=2 {
+            let armed = format!("{failpoint}:{hit}");
+            let run = self.program("run").argument("--until-caught-up");
+            run.environment(alluvium::failpoint::VARIABLE, &armed).start().ends(PATIENCE).await;
+        }
+    }
 }
 
 impl Drop for Shop {

@@ -80,15 +80,7 @@ async fn truncates(name: &'static str, partitions: u32) {
     for failpoint in
         ["lane.before_commit", "lake.after_data_files", "lake.before_index", "mirror.in_transaction"]
     {
-        for hit in 1..=2 {
-            let armed = format!("{failpoint}:{hit}");
-            let mut run = shop
-                .program("run")
-                .argument("--until-caught-up")
-                .environment(alluvium::failpoint::VARIABLE, &armed)
-                .start();
-            run.ends(PATIENCE).await;
-        }
+        shop.catch_up_killed_at(failpoint).await;
         sql("INSERT INTO events SELECT max(id) + 1, 'one more' FROM events").await;
         sql("TRUNCATE events").await;
         sql("INSERT INTO events SELECT n, 'again ' || n FROM generate_series(1, 400) n").await;
