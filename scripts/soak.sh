@@ -110,7 +110,7 @@ start_daemon() { # topic prefix
   echo "seconds,p99,records,lag,memory_mib,commits,commit_seconds,files,raw_files,log_kib,lake_kib" >"$dir/soak.csv"
 }
 
-# Samples until the process that makes the load has ended.
+# Samples until the process that makes the load has ended, well or not.
 watch_load() { # pid
   SECONDS=0
   sample
@@ -118,6 +118,7 @@ watch_load() { # pid
     sleep 10
     sample
   done
+  wait "$1" || { echo "the load has failed; see $dir" >&2; exit 1; }
 }
 
 finish() { # topic, what the table has to hold
@@ -142,7 +143,7 @@ by_database() {
   start_connector "$name" initial
   start_daemon "$name"
   load_script >"$dir/load.sql"
-  pgbench -n -q --max-tries=10 -c 2 -j 1 -T "$seconds" -R $((rate / per_transaction)) -D rows="$rows" -f "$dir/load.sql" "$(source_url)" >"$dir/pgbench.log" 2>&1 &
+  pgbench -n --max-tries=10 -c 2 -j 1 -T "$seconds" -R $((rate / per_transaction)) -D rows="$rows" -f "$dir/load.sql" "$(source_url)" >"$dir/pgbench.log" 2>&1 &
   watch_load $!
   await_debezium "$name"
   finish "$name.public.orders" "$(source_sql -c "SELECT count(*), sum(order_id), sum(amount) FROM orders" | tr '|' ',')"
