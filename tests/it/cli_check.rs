@@ -200,7 +200,10 @@ async fn settings_of_the_connector_that_lose_values_are_found_with_their_cures()
     plan.prepare = "CREATE TABLE lossy (id int PRIMARY KEY, nullable_default text DEFAULT 'none', raw bytea, span interval,
             at timestamp, amount numeric(20, 10), twice int GENERATED ALWAYS AS (id * 2) STORED);
         ALTER TABLE lossy ALTER COLUMN raw SET STORAGE EXTERNAL;
-        INSERT INTO lossy (id) VALUES (1)";
+        INSERT INTO lossy (id) VALUES (1);
+        CREATE TABLE whole (id int PRIMARY KEY) PARTITION BY RANGE (id);
+        CREATE TABLE whole_low PARTITION OF whole FOR VALUES FROM (0) TO (10);
+        INSERT INTO whole VALUES (1)";
     plan.connector = vec![
         ("value.converter.replace.null.with.default", "true"),
         ("decimal.handling.mode", "double"),
@@ -240,6 +243,7 @@ async fn settings_of_the_connector_that_lose_values_are_found_with_their_cures()
             ("note", "connect", "truncates are not sent"),
             ("warn", "connect", "converted or sent is left out"),
             ("warn", "source", "public.lossy has generated columns"),
+            ("warn", "source", "partitions have topics beside the table that they are part of"),
         ],
     );
     assert!(answer.stdout.contains("value.converter.replace.null.with.default=false"), "{answer:#?}");

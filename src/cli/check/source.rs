@@ -25,6 +25,8 @@ pub(super) struct FoundTable {
     pub(super) has_primary_key: bool,
     /// `pg_class.relreplident`: `d` default, `n` nothing, `f` full, `i` index.
     pub(super) replica_identity: char,
+    /// Schema and name of the partitioned table that it is a partition of, on whatever level.
+    pub(super) partition_of: Option<(String, String)>,
     pub(super) columns: Vec<FoundColumn>,
 }
 
@@ -76,10 +78,11 @@ impl FoundSource {
         Self { wal_level: "logical".to_owned(), tables }
     }
 
-    /// The tables that have a topic, or all where the topics are not known.
+    /// The tables that have a topic, or all but partitions where the topics are not known.
     pub(super) fn read(&self, topics: Option<&FoundTopics>) -> Vec<&FoundTable> {
-        let is_read = |table: &&FoundTable| {
-            topics.is_none_or(|topics| topics.topics.iter().any(|topic| table.is_of(topic)))
+        let is_read = |table: &&FoundTable| match topics {
+            Some(topics) => topics.topics.iter().any(|topic| table.is_of(topic)),
+            None => table.partition_of.is_none(),
         };
         self.tables.iter().filter(is_read).collect()
     }
@@ -101,13 +104,16 @@ const COLUMNS: &str = "SELECT n.nspname::text, c.relname::text, c.relreplident::
      EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary), \
      a.attname::text, coalesce(base.typname, t.typname)::text, NOT a.attnotnull, \
      a.atthasdef AND a.attgenerated = '', a.attgenerated <> '', a.attstorage IN ('x', 'e'), \
-     EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND a.attnum = ANY (i.indkey)) \
+     EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND a.attnum = ANY (i.indkey)), \
+     rn.nspname::text, root.relname::text \
      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+     LEFT JOIN pg_class root ON c.relispartition AND root.oid = pg_partition_root(c.oid) \
+     LEFT JOIN pg_namespace rn ON rn.oid = root.relnamespace \
      LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
      LEFT JOIN pg_type t ON t.oid = a.atttypid \
      LEFT JOIN pg_type base ON base.oid = t.typbasetype AND t.typtype = 'd' \
-     WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition \
-     AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema' ORDER BY 1, 2, a.attnum";
+     WHERE c.relkind IN ('r', 'p') AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema' \
+     ORDER BY 1, 2, a.attnum";
 
 pub(super) async fn look_at_source(client: Client) -> Result<FoundSource, String> {
     let look = async {
@@ -135,6 +141,7 @@ pub(super) async fn look_at_source(client: Client) -> Result<FoundSource, String
                     name,
                     has_primary_key: row.try_get(3)?,
                     replica_identity: identity.chars().next().unwrap_or('d'),
+                    partition_of: row.try_get::<_, Option<String>>(11)?.zip(row.try_get(12)?),
                     columns: column.into_iter().collect(),
                 }),
             }
@@ -168,6 +175,7 @@ pub(super) fn judge(found: &FoundSource, topics: Option<&FoundTopics>, policies:
             .push(Finding::ok("source", format!("wal_level logical, {} tables with a key", tables.len())));
     }
     findings.extend(judge_toast(&tables));
+    findings.extend(judge_partitions(&tables));
     let applied = |table: &FoundTable| policy(table).on_truncate == OnTruncate::Apply;
     if let Some(topics) = topics {
         findings.extend(judge_topics(&tables, topics, applied));
@@ -249,6 +257,29 @@ fn judge_toast(tables: &[&FoundTable]) -> Option<Finding> {
             ),
             "where the history has to hold every value: ALTER TABLE … REPLICA IDENTITY FULL, which costs the source \
              more WAL",
+        )
+    })
+}
+
+/// Partitioned tables that are sent beside their partitions.
+fn judge_partitions(tables: &[&FoundTable]) -> Option<Finding> {
+    let sent_twice = |table: &&&FoundTable| {
+        let root = |root: &FoundTable| {
+            table.partition_of.as_ref().is_some_and(|(schema, name)| (schema, name) == (&root.schema, &root.name))
+        };
+        tables.iter().any(|table| root(table))
+    };
+    let names: Vec<String> = tables.iter().filter(sent_twice).map(|table| table.sql()).collect();
+    (!names.is_empty()).then(|| {
+        Finding::warn(
+            "source",
+            format!(
+                "partitions have topics beside the table that they are part of: a snapshot sends their rows to both, and a \
+                 change to one of the two: {}",
+                listed(&names)
+            ),
+            "leave the partitioned table out of the connector's table.include.list, and gather its partitions with sources in \
+             [[tables]]; or publish.via.partition.root=true in the connector, without the partitions",
         )
     })
 }

@@ -44,6 +44,7 @@ fn source(types: &[&str]) -> FoundSource {
         name: "t".into(),
         has_primary_key: true,
         replica_identity: 'd',
+        partition_of: None,
         columns: types.iter().map(|type_name| column(type_name)).collect(),
     };
     FoundSource::of(vec![table])

@@ -23,6 +23,7 @@ fn table(name: &str, has_primary_key: bool, replica_identity: char) -> FoundTabl
         name: name.into(),
         has_primary_key,
         replica_identity,
+        partition_of: None,
         columns: vec![FoundColumn { in_key: true, ..column("id", "text") }, second],
     }
 }
@@ -130,4 +131,25 @@ fn columns_that_only_snapshots_hold_are_named() {
         messages[0].1.contains("public.a has generated columns") && messages[0].1.ends_with(": n"),
         "{messages:?}"
     );
+}
+
+#[test]
+fn a_partitioned_table_that_is_sent_beside_its_partitions_is_said() {
+    let mut partition = table("parcels_n", true, 'd');
+    partition.partition_of = Some(("public".into(), "parcels".into()));
+    let mut other = table("crates_n", true, 'd');
+    other.partition_of = Some(("public".into(), "crates".into()));
+    let found = FoundSource::of(vec![table("parcels", true, 'd'), partition, other]);
+    let topics = |names: &[&str]| -> Vec<FoundTopic> {
+        names.iter().map(|name| topic(&format!("cdc.public.{name}"), 1, "delete")).collect()
+    };
+    let said = |names: &[&str]| {
+        let mut all = shown(&found, &topics(names), &Policies::default());
+        all.retain(|(_, message)| message.contains("partitions have topics"));
+        all
+    };
+    let both = said(&["parcels", "parcels_n", "crates_n"]);
+    assert!(matches!(&both[..], [(Level::Warn, message)] if message.ends_with(": public.parcels_n")), "{both:?}");
+    assert_eq!(said(&["parcels", "crates_n"]), []);
+    assert_eq!(said(&["parcels_n", "crates_n"]), []);
 }
