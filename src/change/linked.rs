@@ -1,13 +1,17 @@
-//! The changes of a table put one behind the other, each linked to the one before it with the same key.
+//! The changes of a table put one behind the other, each linked to the one before it with the same key, and the create of a
+//! key change to the delete of the old key.
+//!
+//! Links only ever go back, so that following them ends. A create that comes before its delete, which happens where the two
+//! keys lie in different partitions, is linked to nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanBufferBuilder, UInt32Array, new_null_array};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::{concat, take};
 use arrow::error::ArrowError;
-use arrow::row::{RowConverter, SortField};
+use arrow::row::{RowConverter, Rows, SortField};
 
 use super::{ChangeBatch, Operation, TableSchema};
 
@@ -22,6 +26,16 @@ pub(super) struct Linked {
     pub(super) absent: Vec<Option<BooleanBuffer>>,
     /// For each change the one before it with the same key.
     pub(super) before: Vec<Option<usize>>,
+    /// For creates of key changes, the delete of the old key.
+    moved: HashMap<usize, usize>,
+}
+
+/// Where the cells are that a change leaves as they were.
+enum Earlier {
+    /// In this change.
+    Change(usize),
+    /// In the first stored row that there is, by changes with its key.
+    Stored(Vec<usize>),
 }
 
 /// A column's cells of some changes, with those that are absent taken from changes before.
@@ -61,11 +75,12 @@ impl Linked {
             columns: Vec::with_capacity(schema.columns().len()),
             absent: Vec::with_capacity(schema.columns().len()),
             before: Vec::new(),
+            moved: HashMap::new(),
         };
         for column in 0..schema.columns().len() {
             linked.align(schema, column, &kept)?;
         }
-        linked.link(schema)?;
+        linked.link(schema, &kept)?;
         Ok(linked)
     }
 
@@ -99,14 +114,83 @@ impl Linked {
         Ok(())
     }
 
-    fn link(&mut self, schema: &TableSchema) -> Result<(), ArrowError> {
+    fn link(&mut self, schema: &TableSchema, kept: &[Kept<'_>]) -> Result<(), ArrowError> {
         let keys: Vec<ArrayRef> = schema.key().iter().map(|&key| Arc::clone(&self.columns[key])).collect();
         let fields = keys.iter().map(|key| SortField::new(key.data_type().clone())).collect();
-        let encoded = RowConverter::new(fields)?.convert_columns(&keys)?;
+        let converter = RowConverter::new(fields)?;
+        let encoded = converter.convert_columns(&keys)?;
         let mut newest: HashMap<&[u8], usize> = HashMap::with_capacity(self.operations.len());
         self.before =
             (0..self.operations.len()).map(|index| newest.insert(encoded.row(index).data(), index)).collect();
+        self.link_moved(&converter, &encoded, kept)
+    }
+
+    /// Links creates of key changes to their deletes; of several between the same two keys the first belong together.
+    fn link_moved(
+        &mut self,
+        converter: &RowConverter,
+        encoded: &Rows,
+        kept: &[Kept<'_>],
+    ) -> Result<(), ArrowError> {
+        let mut deletes: HashMap<(Box<[u8]>, Box<[u8]>, Option<i64>), VecDeque<usize>> = HashMap::new();
+        let mut first = 0;
+        for (batch, rows) in kept {
+            let Some(moves) = &batch.moves else {
+                first += rows.len();
+                continue;
+            };
+            let others = converter.convert_columns(moves.keys.columns())?;
+            for (at, change) in moves.changes.iter().enumerate() {
+                let Ok(row) = rows.values().binary_search(change) else { continue };
+                let (index, lsn) = (first + row, moves.lsns[at]);
+                let own: Box<[u8]> = encoded.row(index).data().into();
+                let other: Box<[u8]> = others.row(at).data().into();
+                if self.operations[index].is_upsert() {
+                    let delete = deletes.get_mut(&(other, own, lsn)).and_then(VecDeque::pop_front);
+                    self.moved.extend(delete.map(|delete| (index, delete)));
+                } else {
+                    deletes.entry((own, other, lsn)).or_default().push_back(index);
+                }
+            }
+            first += rows.len();
+        }
         Ok(())
+    }
+
+    /// Where the cells are that a change leaves as they were: a row that is there goes before that of the old key, since a
+    /// create of it is a repetition. Nothing reaches over a delete.
+    fn earlier(&self, change: usize) -> Earlier {
+        let before = self.before[change];
+        if let Some(before) = before.filter(|&before| self.operations[before].is_upsert()) {
+            return Earlier::Change(before);
+        }
+        let mut stored: Vec<usize> = before.is_none().then_some(change).into_iter().collect();
+        if let Some(&delete) = self.moved.get(&change) {
+            match self.before[delete] {
+                Some(before) if self.operations[before].is_upsert() => return Earlier::Change(before),
+                Some(_) => {}
+                None => stored.push(delete),
+            }
+        }
+        Earlier::Stored(stored)
+    }
+
+    /// Changes with the keys of the stored rows that have the cells which neither `change` nor those before it have; the
+    /// first that there is counts.
+    pub(super) fn origins(&self, mut change: usize) -> Vec<usize> {
+        let mut origins = Vec::new();
+        loop {
+            match self.earlier(change) {
+                Earlier::Change(before) => {
+                    origins.extend(self.before[change].is_none().then_some(change));
+                    change = before;
+                }
+                Earlier::Stored(stored) => {
+                    origins.extend(stored);
+                    return origins;
+                }
+            }
+        }
     }
 
     /// The cells of a column of `changes`, all of which leave a row. Nothing is taken over from before a delete.
@@ -125,11 +209,11 @@ impl Linked {
             .map(|&change| {
                 let mut at = change;
                 while mask.value(at) {
-                    match self.before[at] {
-                        Some(before) if self.operations[before].is_upsert() => at = before,
-                        before => {
-                            absent.append(before.is_none());
-                            unresolved += u64::from(before.is_some());
+                    match self.earlier(at) {
+                        Earlier::Change(before) => at = before,
+                        Earlier::Stored(rows) => {
+                            absent.append(!rows.is_empty());
+                            unresolved += u64::from(rows.is_empty());
                             return Some(change as u32);
                         }
                     }

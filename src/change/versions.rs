@@ -7,7 +7,9 @@
 //!
 //! A truncate ends every version that is there ([`ending`]).
 //!
-//! Absent cells take the value of the version before, and nothing reaches over a delete. A row that a snapshot reads
+//! Absent cells take the value of the version before, and nothing reaches over a delete. The first version under a changed
+//! key takes them of the last one under the key before, where both are in the batch, as they are unless the two keys lie in
+//! different partitions. A row that a snapshot reads
 //! begins no version where it equals the one before: it says that the row is there, not that it changed.
 
 use std::sync::Arc;
@@ -38,8 +40,10 @@ pub struct Versions {
     pub ending: Option<Ending>,
     /// Cells of the versions that begin, those absent are null.
     columns: Vec<ArrayRef>,
-    /// Cells that are those of the stored version.
+    /// Cells that are those of a stored version.
     absent: Vec<Option<BooleanBuffer>>,
+    /// For each version with such cells, the keys whose stored version has them; the first that there is counts.
+    origins: Vec<Vec<usize>>,
     links: Links,
     unresolved_absent: u64,
 }
@@ -157,6 +161,12 @@ impl Versions {
             absent.push(cells.absent);
             unresolved_absent += cells.unresolved;
         }
+        let has_absent = |version: usize| absent.iter().flatten().any(|mask| mask.value(version));
+        let origins = upserts.iter().enumerate().map(|(version, &change)| {
+            let changes = if has_absent(version) { changes.origins(change) } else { Vec::new() };
+            changes.into_iter().map(|change| key_of[change]).collect()
+        });
+        let origins = origins.collect();
         let first = UInt32Array::from(first);
         let key_columns = schema.key().iter().map(|&key| take(&changes.columns[key], &first, None));
         let key_schema = Arc::new(schema.arrow().project(schema.key())?);
@@ -169,6 +179,7 @@ impl Versions {
             begun,
             columns,
             absent,
+            origins,
             links,
             unresolved_absent,
         })
@@ -188,18 +199,15 @@ impl Versions {
                 columns.push(Arc::clone(column));
                 continue;
             };
-            let picked: Vec<(usize, usize)> = self
-                .begun
-                .iter()
-                .enumerate()
-                .map(|(version, begun)| {
-                    if let Some(row) = stored_of(begun.key).filter(|_| mask.value(version)) {
-                        return (1, row);
-                    }
-                    unresolved_absent += u64::from(mask.value(version));
-                    (0, version)
-                })
-                .collect();
+            let mut pick = |(version, origins): (usize, &Vec<usize>)| {
+                if !mask.value(version) {
+                    return (0, version);
+                }
+                let stored = origins.iter().find_map(|&key| stored_of(key));
+                unresolved_absent += u64::from(stored.is_none());
+                stored.map_or((0, version), |row| (1, row))
+            };
+            let picked: Vec<(usize, usize)> = self.origins.iter().enumerate().map(&mut pick).collect();
             columns.push(interleave(&[&**column, &**stored.column(at)], &picked)?);
         }
         let repeats = self.repeats(&columns, stored, &stored_of)?;

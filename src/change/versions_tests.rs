@@ -10,7 +10,7 @@ use arrow::datatypes::Int64Type;
 use proptest::prelude::*;
 
 use super::fold_tests::{Cell, Change, batch, changes, schema};
-use super::{Operation, Versions};
+use super::{ChangeBatch, KeyMoves, Operation, Versions};
 
 type Cells = [Option<String>; 2];
 /// Current versions before the batch.
@@ -127,5 +127,69 @@ fn a_row_that_a_snapshot_reads_again_is_no_new_version_unless_it_differs() {
         let versions = Versions::of(&schema(), &[&batch(&changes, 0)], |_, _| true).unwrap();
         let history = completed(&stored, &versions);
         assert_eq!(history.versions.len(), 1 + expected, "{text}: {history:?}");
+    }
+}
+
+/// A batch, some of whose changes are halves of key changes: index, the other key, LSN.
+fn moving(changes: &[Change], halves: &[(u32, i64, i64)]) -> ChangeBatch {
+    let keys = Arc::new(halves.iter().map(|(_, key, _)| *key).collect::<Int64Array>());
+    let key_schema = Arc::new(schema().arrow().project(&[1]).unwrap());
+    ChangeBatch {
+        moves: Some(KeyMoves {
+            changes: halves.iter().map(|(change, ..)| *change).collect(),
+            keys: RecordBatch::try_new(key_schema, vec![keys]).unwrap(),
+            lsns: halves.iter().map(|(.., lsn)| Some(*lsn)).collect(),
+        }),
+        ..batch(changes, 0)
+    }
+}
+
+/// A change that leaves its second cell as it was.
+fn leaving(operation: Operation, key: i64, first: &str) -> Change {
+    Change { operation, key, first: Cell::Value(first.into()), second: Cell::Absent }
+}
+
+fn last_cells(history: &History, key: i64) -> Option<&Cells> {
+    history.versions.iter().find(|(of, .., end)| *of == key && end.is_none()).map(|(_, _, cells, _)| cells)
+}
+
+#[test]
+fn the_first_version_under_a_changed_key_keeps_the_unchanged_values_of_the_last_under_the_old_one() {
+    use Operation::{Create, Delete, Update};
+    let text = |text: &str| Some(text.to_owned());
+    let stored = Stored::from([(1, [text("a"), text("large")])]);
+    // Stored under 1, moved to 2, changed there, and moved on to 3.
+    let chain = [
+        leaving(Delete, 1, ""),
+        leaving(Create, 2, "b"),
+        leaving(Update, 2, "c"),
+        leaving(Delete, 2, ""),
+        leaving(Create, 3, "d"),
+    ];
+    let halves = [(0, 2, 10), (1, 1, 10), (3, 3, 20), (4, 2, 20)];
+    let versions = Versions::of(&schema(), &[&moving(&chain, &halves)], |_, _| true).unwrap();
+    let history = completed(&stored, &versions);
+    assert_eq!(last_cells(&history, 3), Some(&[text("d"), text("large")]), "{history:?}");
+    assert!(history.versions.iter().all(|(_, _, cells, _)| cells[1] == text("large")), "{history:?}");
+
+    // The same again: what is there under 3 goes before.
+    let stored = Stored::from([(3, [text("d"), text("larger")])]);
+    let again = completed(&stored, &versions);
+    assert_eq!(last_cells(&again, 3), Some(&[text("d"), text("larger")]), "{again:?}");
+}
+
+#[test]
+fn a_create_without_header_or_before_its_delete_takes_nothing_of_another_key() {
+    use Operation::{Create, Delete};
+    let text = |text: &str| Some(text.to_owned());
+    let stored = Stored::from([(1, [text("a"), text("large")])]);
+    let delete_first = [leaving(Delete, 1, ""), leaving(Create, 2, "b")];
+    let create_first = [leaving(Create, 2, "b"), leaving(Delete, 1, "")];
+    let cases: [(&[Change], &[(u32, i64, i64)]); 3] =
+        [(&delete_first, &[]), (&create_first, &[(0, 1, 10), (1, 2, 10)]), (&delete_first, &[(0, 2, 10), (1, 1, 11)])];
+    for (changes, halves) in cases {
+        let versions = Versions::of(&schema(), &[&moving(changes, halves)], |_, _| true).unwrap();
+        let history = completed(&stored, &versions);
+        assert_eq!(last_cells(&history, 2), Some(&[text("b"), None]), "{changes:?} {halves:?}");
     }
 }
