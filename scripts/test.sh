@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Checks everything: format, lints, unit tests, and the tests on the real stack (Postgres, Debezium, Kafka).
 #
-#   scripts/test.sh [--fast] [FILTER...]
+#   scripts/test.sh [--fast | --spark] [FILTER...]
 #
 #   --fast      without the tests that need the stack
+#   --spark     with the test in which Spark reads, changes and compacts tables; it fetches 450 MB
 #   FILTER      only tests whose names contain one of these words
 #
 # As root on Debian or Ubuntu it installs what is missing; elsewhere it says what to install. Rust is assumed
@@ -19,16 +20,18 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-fast=0 filters=()
+fast=0 spark=0 filters=()
 while [ $# -gt 0 ]; do
   case $1 in
     -h | --help) awk 'NR == 1 { next } /^#/ { sub(/^# ?/, ""); print; next } { exit }' "$0"; exit 0 ;;
     --fast) fast=1 ;;
+    --spark) spark=1 ;;
     -*) echo "test.sh: unknown option '$1' (see --help)" >&2; exit 2 ;;
     *) filters+=("$1") ;;
   esac
   shift
 done
+[ $((fast + spark)) -lt 2 ] || { echo "test.sh: --spark needs the stack, which --fast leaves out" >&2; exit 2; }
 
 name='' begin=0
 section() {
@@ -85,6 +88,10 @@ if [ $fast = 1 ]; then
   cargo test --release --locked --lib -- ${arguments[@]+"${arguments[@]}"}
 else
   cargo test --release --locked -- ${arguments[@]+"${arguments[@]}"}
+fi
+if [ $spark = 1 ]; then
+  section "Spark"
+  cargo test --release --locked --test it spark:: -- --ignored
 fi
 finish
 echo

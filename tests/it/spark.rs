@@ -39,7 +39,7 @@ fn total(report: &Value, figure: &str) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "downloads Spark and takes minutes: cargo test --release --test it spark -- --ignored"]
+#[ignore = "downloads Spark and takes minutes: scripts/test.sh --spark"]
 async fn spark_reads_deletes_and_compacts_between_batches() {
     let shop = Plan::new("spark").open().await;
     for _ in 0..2 {
@@ -84,7 +84,7 @@ async fn catch_up_with_checkpoints(shop: &Shop) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "downloads Spark and takes minutes: cargo test --release --test it spark -- --ignored"]
+#[ignore = "downloads Spark and takes minutes: scripts/test.sh --spark"]
 async fn spark_follows_the_change_data_feed_and_reads_what_compaction_checkpoints_and_the_vacuum_leave() {
     let mut plan = Plan::new("spark_feed");
     plan.settings = "[defaults]\nchange_data_feed = true\n".to_owned();

@@ -96,6 +96,10 @@ impl Copy for LakeCopy {
     fn is_cheap(&self) -> bool {
         false
     }
+
+    fn keeps_key_changes(&self) -> bool {
+        true
+    }
 }
 
 /// The rows of a batch, without the columns that Alluvium adds.

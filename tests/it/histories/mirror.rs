@@ -107,6 +107,10 @@ impl Copy for MirrorCopy {
     fn is_cheap(&self) -> bool {
         false
     }
+
+    fn keeps_key_changes(&self) -> bool {
+        true
+    }
 }
 
 /// A value in the text form that Arrow gives it.
