@@ -15,6 +15,8 @@ pub(super) struct Limit {
     pub(super) step: i64,
     /// Whether pairs are written in the form of `hstore`, and not as their JSON.
     pub(super) hstore: bool,
+    /// Whether texts are written in the form that PostGIS reads, and not as Debezium's JSON.
+    pub(super) postgis: bool,
 }
 
 /// How a staged value gets into an existing column.
@@ -81,6 +83,9 @@ pub(super) fn assignment(wire: &Wire, target: &TargetType) -> Option<Assignment>
         }
         (Wire::Bytea, _) => None,
         (Wire::Pairs, _) if target.bare_name() == "hstore" => cast(Limit { hstore: true, ..any }),
+        (Wire::Text, _) if matches!(target.bare_name(), "geometry" | "geography") => {
+            cast(Limit { postgis: true, ..any })
+        }
         (Wire::Text, _) => text(target).and_then(cast),
         _ if is_text => cast(any),
         _ => None,
@@ -198,5 +203,14 @@ mod tests {
         assert!(assignment(&Wire::Pairs, &hstore).unwrap().limit.hstore);
         assert!(!assignment(&Wire::Pairs, &target(oid::JSONB, -1)).unwrap().limit.hstore);
         assert_eq!(assignment(&Wire::Pairs, &target(oid::TEXT, -1)).unwrap().cast, None);
+    }
+
+    #[test]
+    fn texts_are_written_in_the_form_of_postgis_into_its_columns_alone() {
+        let mut geometry = target(16_401, -1);
+        geometry.name = "gis.geometry".to_owned();
+        let assigned = assignment(&Wire::Text, &geometry).unwrap();
+        assert_eq!((assigned.limit.postgis, assigned.cast.as_deref()), (true, Some("gis.geometry")));
+        assert!(!assignment(&Wire::Text, &target(oid::POINT, -1)).unwrap().limit.postgis);
     }
 }

@@ -18,7 +18,7 @@ use bytes::{BufMut, BytesMut};
 
 use super::assign::Limit;
 use super::types::Wire;
-use super::{numeric, pairs};
+use super::{numeric, pairs, postgis};
 
 /// From 1970-01-01 to 2000-01-01.
 pub(super) const EPOCH_DAYS: i32 = 10_957;
@@ -42,6 +42,8 @@ pub(super) enum Cells<'a> {
     Text(&'a StringArray, Option<u16>),
     /// Pairs, in the form of `hstore`.
     Hstore(&'a StringArray),
+    /// Texts, in the form of PostGIS.
+    PostGis(&'a StringArray),
     /// Texts of which some hold U+0000.
     NulSomewhere(Box<Self>),
     Uuid(&'a StringArray),
@@ -73,6 +75,7 @@ impl<'a> Cells<'a> {
                 }
                 _ => Self::NumericText(array.as_string_opt()?, limit.scale),
             },
+            Wire::Text if limit.postgis => Self::PostGis(array.as_string_opt()?),
             // The binary form of json is its text.
             Wire::Text | Wire::Json => Self::Text(array.as_string_opt()?, limit.scale),
             Wire::Pairs if limit.hstore => Self::Hstore(array.as_string_opt()?),
@@ -114,7 +117,7 @@ impl Cells<'_> {
     /// Whether a text among them has a NUL, which Postgres' texts cannot.
     fn hold_nul(&self) -> bool {
         match self {
-            Self::Text(text, _) | Self::Jsonb(text) | Self::Hstore(text) => {
+            Self::Text(text, _) | Self::Jsonb(text) | Self::Hstore(text) | Self::PostGis(text) => {
                 memchr::memchr(0, text.value_data()).is_some()
             }
             Self::Array(_, elements, _) => elements.hold_nul(),
@@ -124,7 +127,7 @@ impl Cells<'_> {
 
     fn holds_nul_at(&self, row: usize) -> bool {
         match self {
-            Self::Text(text, _) | Self::Jsonb(text) | Self::Hstore(text) => {
+            Self::Text(text, _) | Self::Jsonb(text) | Self::Hstore(text) | Self::PostGis(text) => {
                 text.is_valid(row) && memchr::memchr(0, text.value(row).as_bytes()).is_some()
             }
             Self::Array(lists, elements, _) => {
@@ -165,6 +168,9 @@ impl Cells<'_> {
                 let text =
                     pairs::hstore(value_or_null!(array, row, out)).ok_or("text is not JSON of pairs")?;
                 put_bytes(out, text.as_bytes())?;
+            }
+            Self::PostGis(array) => {
+                put_bytes(out, postgis::input(value_or_null!(array, row, out)).as_bytes())?;
             }
             Self::Bytea(array) => put_bytes(out, value_or_null!(array, row, out))?,
             Self::Uuid(array) => put_uuid(out, value_or_null!(array, row, out))?,

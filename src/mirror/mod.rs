@@ -35,6 +35,7 @@ mod options;
 mod own_tables;
 mod pairs;
 mod plan;
+mod postgis;
 mod progress;
 mod quarantine;
 mod refusals;

@@ -35,7 +35,7 @@ const BUILT_IN: [(&str, &str); 19] = [
 ];
 
 /// Types of extensions and of newer releases, which a target may lack.
-const OPTIONAL: [&str; 20] = [
+const OPTIONAL: [&str; 22] = [
     "hstore",
     "ltree",
     "citext",
@@ -56,6 +56,8 @@ const OPTIONAL: [&str; 20] = [
     "tstzmultirange",
     "datemultirange",
     "jsonpath",
+    "geometry",
+    "geography",
 ];
 
 /// Which of the types that a target may lack it has, as SQL.
@@ -108,7 +110,13 @@ impl Available {
         if let Some((_, native)) = BUILT_IN.iter().find(|(known, _)| *known == name) {
             return (*native).to_owned();
         }
-        let optional = if name == "io.debezium.data.Ltree" { "ltree" } else { name };
+        // Debezium sends Postgres' own polygons and paths under the name of PostGIS' geometry, too: that alone says nothing.
+        let optional = match name {
+            "io.debezium.data.Ltree" => "ltree",
+            "GEOMETRY" => "geometry",
+            "GEOGRAPHY" | "io.debezium.data.geometry.Geography" => "geography",
+            name => name,
+        };
         // These two are made of numbers here, and of text under these names.
         let text = !matches!(optional, "vector" | "halfvec");
         self.get(optional).filter(|_| text).unwrap_or_else(|| "text".to_owned())
@@ -157,6 +165,8 @@ mod tests {
             ("hstore".to_owned(), "extensions.hstore".to_owned()),
             ("ltree".to_owned(), "ltree".to_owned()),
             ("vector".to_owned(), "vector".to_owned()),
+            ("geometry".to_owned(), "gis.geometry".to_owned()),
+            ("geography".to_owned(), "gis.geography".to_owned()),
         ]));
         let none = Available::default();
         for (column_type, with, without) in [
@@ -165,6 +175,9 @@ mod tests {
             (other("ltree"), "ltree", "text"),
             (ColumnType::Vector, "vector", "double precision[]"),
             (other("vector"), "text", "text"),
+            (other("GEOMETRY"), "gis.geometry", "text"),
+            (other("io.debezium.data.geometry.Geography"), "gis.geography", "text"),
+            (other("io.debezium.data.geometry.Geometry"), "text", "text"),
         ] {
             assert_eq!(
                 (all.created(&column_type), none.created(&column_type)),
