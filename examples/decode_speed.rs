@@ -171,6 +171,7 @@ impl Clock {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
+    alluvium::memory::set_up();
     let count = std::env::args().nth(1).map_or(Ok(100_000), |count| count.parse())?;
     let mut types = std::collections::HashMap::new();
     for (name, _, _, configured) in COLUMNS {

@@ -26,6 +26,7 @@
 //! - [`config`] reads the settings in layers and reports all problems at once.
 //! - [`cli`] has one file for each command.
 //! - [`demo`] is an embedded broker and a shop that changes, with the proof that the tables equal it.
+//! - [`memory`] sets the allocator up, for batches that come and go.
 //! - [`failpoint`] names the places where the crash tests kill the process.
 
 pub mod admin;
@@ -38,6 +39,7 @@ pub mod failpoint;
 pub mod kafka;
 pub mod lake;
 pub mod lane;
+pub mod memory;
 pub mod mirror;
 pub mod service;
 pub mod source;

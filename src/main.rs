@@ -6,5 +6,6 @@ use alluvium::cli::{self, Cli};
 use clap::Parser;
 
 fn main() -> ExitCode {
+    alluvium::memory::set_up();
     cli::main(Cli::parse()).into()
 }

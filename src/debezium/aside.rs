@@ -89,7 +89,8 @@ impl Decoder {
         if let Some(key) = &row_key {
             self.aside.marks.add(&place, table.as_ref(), key);
         }
-        self.accept(record, identity, None);
+        let at = self.locate(record);
+        self.accept(record, at, identity, None);
         let payload = Payload {
             timestamp_ms: record.timestamp_ms,
             key: record.key.map(<[u8]>::to_vec),

@@ -172,7 +172,7 @@ impl Cell<'_> {
     /// Decodes a JSON string, given its content.
     fn string(&mut self, value: &str) -> Option<()> {
         // A text may be anything, also what the base64 of a short placeholder looks like.
-        let is_text = self.wire == &Wire::Text;
+        let is_text = matches!(self.wire, Wire::Text);
         let unchanged = |placeholder: &Placeholder| {
             placeholder.is_text(value) || (!is_text && placeholder.is_bytes(value))
         };

@@ -132,12 +132,13 @@ impl Decoder {
             return Ok(outcome);
         }
         let deleted = record.key.filter(|_| outcome == Outcome::Change(Operation::Delete));
-        self.accept(record, identity, deleted);
+        self.accept(record, at, identity, deleted);
         self.counts.changes += usize::from(matches!(outcome, Outcome::Change(_)));
         Ok(outcome)
     }
 
-    fn locate(&mut self, record: &RecordRef<'_>) -> usize {
+    /// Index of the partition of a record.
+    pub(super) fn locate(&mut self, record: &RecordRef<'_>) -> usize {
         let (topics, index, options) = (&mut self.topics, &mut self.topic_index, &self.options);
         self.partitions.locate(record, || topic_of(topics, index, record.topic, options))
     }
@@ -148,14 +149,14 @@ impl Decoder {
         self.partitions.topic(at)
     }
 
-    /// Has the running batch cover a record.
+    /// Has the running batch cover a record of the partition with that index.
     pub(super) fn accept(
         &mut self,
         record: &RecordRef<'_>,
+        at: usize,
         identity: &TopicIdentity,
         deleted: Option<&[u8]>,
     ) {
-        let at = self.locate(record);
         self.partitions.accept(at, record.offset, identity, deleted);
         self.counts.records += 1;
         self.counts.bytes += (record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len)) as u64;

@@ -28,26 +28,22 @@ impl Sequence {
     /// From `["<last commit>","<event>"]`, as it stands in the event: a JSON text, whose quotes are escaped. Looked at for each
     /// event, and of digits only where it is well-formed, so it is not unescaped first.
     pub(super) fn of_json(text: &str) -> Self {
-        Self(Self::parse(text))
+        let pair = || {
+            let list = text.strip_prefix("\"[")?.strip_suffix("]\"")?;
+            let (commit, event) = list.split_once(',')?;
+            Some((number(commit)?, number(event)??))
+        };
+        Self(pair())
     }
+}
 
-    fn parse(text: &str) -> Option<(Option<u64>, u64)> {
-        let (mut numbers, mut at) = ([None::<u64>; 2], 0);
-        for &byte in text.as_bytes() {
-            match byte {
-                b'0'..=b'9' => {
-                    let number = numbers.get_mut(at)?;
-                    let digits = number.unwrap_or(0).checked_mul(10)?;
-                    *number = Some(digits.checked_add(u64::from(byte - b'0'))?);
-                }
-                b',' => at += 1,
-                b'"' | b'\\' | b'[' | b']' | b' ' | b'n' | b'u' | b'l' => {}
-                _ => return None,
-            }
-        }
-        let [commit, event] = numbers;
-        (at == 1).then_some((commit, event?))
+/// A number in escaped quotes, or null.
+fn number(text: &str) -> Option<Option<u64>> {
+    let text = text.trim_matches(' ');
+    if text == "null" {
+        return Some(None);
     }
+    text.strip_prefix("\\\"")?.strip_suffix("\\\"")?.parse().ok().map(Some)
 }
 
 /// What the order says of a record.

@@ -39,6 +39,12 @@ pub(super) struct Layout {
 }
 
 impl Layout {
+    /// The placeholder that the schema of a column names.
+    #[inline]
+    fn placeholder(&self, column: usize) -> Option<&Placeholder> {
+        if self.placeholders.is_empty() { None } else { self.placeholders.get(column)?.as_deref() }
+    }
+
     /// Whether a member of a row is no column, and not missed.
     pub(super) fn leaves_out(&self, name: &str) -> bool {
         is_of_router(name)
@@ -219,8 +225,7 @@ impl<'de> Visitor<'de> for Row<'_> {
                 *self.at = At::Repeated(index);
                 return Err(A::Error::custom("column twice"));
             }
-            let of_column = self.layout.placeholders.get(index).and_then(Option::as_deref);
-            let placeholder = Some(of_column.unwrap_or(self.placeholder));
+            let placeholder = Some(self.layout.placeholder(index).unwrap_or(self.placeholder));
             let cell = Cell { wire, column, placeholder };
             if let Err(error) = map.next_value_seed(cell) {
                 *self.at = At::Column(index);

@@ -20,6 +20,7 @@ use crate::change::Sink;
 use crate::config::Settings;
 use crate::lake::{Lake, LakeError};
 use crate::lane::{Lane, LaneEnd, LaneOptions, Observer, OnCommit};
+use crate::memory;
 use crate::mirror::{Mirror, MirrorError};
 
 mod options;
@@ -69,6 +70,8 @@ pub struct Service {
     ends: BTreeMap<String, LaneEnd>,
     board: StatusBoard,
     metrics: Metrics,
+    /// Ends with the service.
+    _hand_back: JoinSet<()>,
 }
 
 impl Service {
@@ -85,7 +88,10 @@ impl Service {
             tracing::info!(address = %bound, "serving /metrics, /livez, /readyz and /status");
         }
         let (stop, stopping) = watch::channel(false);
-        let mut service = Self { stop, lanes: JoinSet::new(), ends: BTreeMap::new(), board, metrics };
+        let mut hand_back = JoinSet::new();
+        hand_back.spawn(memory::hand_back_regularly());
+        let (lanes, ends) = (JoinSet::new(), BTreeMap::new());
+        let mut service = Self { stop, lanes, ends, board, metrics, _hand_back: hand_back };
         if settings.lake.is_on() {
             let lake = Lake::open(options::lake(settings)).await?;
             let raw = !settings.lake.raw_table.is_empty();
