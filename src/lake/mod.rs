@@ -149,10 +149,9 @@ impl Lake {
             return Err(LakeError::Settings("pipeline.name is empty; give the pipeline a name".to_owned()));
         }
         let (uri, storage_options) = (options.uri.clone(), options.storage_options.clone());
-        let location =
-            tokio::task::spawn_blocking(move || Location::open(&uri, &storage_options))
-                .await
-                .map_err(|error| LakeError::Settings(format!("lake.uri cannot be opened: {error}")))??;
+        let location = tokio::task::spawn_blocking(move || Location::open_or_create(&uri, &storage_options))
+            .await
+            .map_err(|error| LakeError::Settings(format!("lake.uri cannot be opened: {error}")))??;
         Ok(Self {
             writer: Writer { pipeline: options.pipeline.clone(), id: uuid::Uuid::new_v4().to_string() },
             properties: TableProperties::of(&options),
