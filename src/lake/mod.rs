@@ -107,7 +107,7 @@ use raw::RawTable;
 use table::Writer;
 use vacuum::Sweeper;
 
-/// Tables that are opened or merged at the same time; each merge may use its own share of memory.
+/// Tables that are opened or written at the same time; merges share their memory.
 const CONCURRENCY: usize = 4;
 
 /// A lake as a sink.
