@@ -9,7 +9,7 @@ ARG RUNTIME_IMAGE=debian:bookworm-slim
 FROM ${RUST_IMAGE} AS build
 # For librdkafka and the libraries that are linked into the binary with it.
 RUN apt-get update \
- && apt-get install -y --no-install-recommends cmake g++ make perl pkg-config \
+ && apt-get install -y --no-install-recommends g++ make perl \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .

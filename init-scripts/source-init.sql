@@ -51,8 +51,8 @@ CREATE TABLE public.order_items (
     PRIMARY KEY (order_id, line)
 );
 
--- With the whole old row in the log, the raw history of orders shows what was before; the other tables log
--- only the key of an old row, which is all that the current tables need.
+-- With the whole old row in the log, the raw table shows what was before an update of orders; the other tables
+-- log only the key of an old row, which is all that the current tables need.
 ALTER TABLE public.orders REPLICA IDENTITY FULL;
 
 INSERT INTO public.customers (name, email, active, born_on, credit_limit, preferences, avatar) VALUES

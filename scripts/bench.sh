@@ -15,12 +15,19 @@
 # scattered keys, one partition, and as many tombstones as deletes); FORCE=1 makes it anew. Results go to standard output, one line
 # each. Nothing else should run meanwhile: the load is printed with them.
 # Environment: ALLUVIUM_BENCH_DIR   state, default /var/tmp/alluvium-bench
-#              ALLUVIUM_BIN         the binary, default: built with cargo
+#              ALLUVIUM_BIN         the binary, default: built with cargo; decode and upsert are always built
 #              BENCH_REPEATS        runs of each, default 3
 #              KEEP=1               leaves the stack running
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-case ${1:-} in -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "$0"; exit 0 ;; esac
+. "$here/stack/lib.sh"
+for argument in "$@"; do
+  case $argument in
+    -h | --help) help; exit 0 ;;
+    decode | raw | mirror | current | upsert | large | python | all) ;;
+    *) die "unknown measurement '$argument' (see --help)" ;;
+  esac
+done
 dir=${ALLUVIUM_BENCH_DIR:-/var/tmp/alluvium-bench}
 repeats=${BENCH_REPEATS:-3}
 kafka=29192 connect=28083 postgres=25433
@@ -119,12 +126,15 @@ by_psql() {
     'BEGIN { seconds = ended - started; printf "psql     %7.2f s  %8.0f rows/s    COPY + upsert of the final rows\n", seconds, rows / seconds }'
 }
 
-build --example decode_speed
+build
 if wants upsert; then
-  (cd "$here/.." && ALLUVIUM_FIGURES_ROWS=100000,1000000,5000000,10000000 ALLUVIUM_FIGURES_MERGE=5000000 \
-    cargo test --release --lib upserts_by_size_of_the_table -- --ignored --nocapture 2>&1 | grep ' rows: ')
+  ALLUVIUM_FIGURES_ROWS=100000,1000000,5000000,10000000 ALLUVIUM_FIGURES_MERGE=5000000 \
+    cargo test --release --locked --lib upserts_by_size_of_the_table -- --ignored --nocapture 2>&1 | grep ' rows: '
 fi
-if wants decode; then for _ in $(seq "$repeats"); do "$(dirname "$alluvium")/examples/decode_speed"; done; fi
+if wants decode; then
+  cargo build --release --locked --example decode_speed
+  for _ in $(seq "$repeats"); do "${CARGO_TARGET_DIR:-target}/release/examples/decode_speed"; done
+fi
 if wants raw || wants mirror || wants current; then
   start_stack
   make_workload
@@ -138,6 +148,7 @@ fi
 if wants large || wants python; then
   start_stack
   source_database=bench_large
+  if wants python; then "$here/stack/install.sh" --python >&2; fi
   if wants large; then run_large; fi
   if wants python; then large_python; fi
 fi

@@ -59,8 +59,9 @@ alluvium_binary() {
   realpath "$binary"
 }
 
-# The example configuration names the default ports; other ones are told to alluvium by its environment.
+# The example configuration names the default ports and folder; other ones are told to alluvium by its environment.
 export_addresses() {
+  [ "$NATIVE" = "$PROJECT/.native" ] || export ALLUVIUM__LAKE__URI=$NATIVE/lake
   [ "$KAFKA_PORT" = 29092 ] || export ALLUVIUM__KAFKA__BOOTSTRAP_SERVERS=localhost:$KAFKA_PORT
   [ "$DATALAKE_PORT" = 5434 ] ||
     export ALLUVIUM__MIRRORS__DATALAKE__URL=postgres://datalake_user:datalake_password@localhost:$DATALAKE_PORT/datalake_db

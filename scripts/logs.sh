@@ -32,5 +32,6 @@ if [ "${ALLUVIUM_STACK:-}" != compose ] && [ -d "$NATIVE/kafka" ]; then
   [ ${#files[@]} -gt 0 ] || die "no logs found"
   exec tail -n 100 "${follow[@]}" "${files[@]}"
 fi
-[ "$(stack_kind)" = compose ]
+kind=$(stack_kind)
+[ "$kind" = compose ] || die "the native stack has no logs in $NATIVE"
 compose --profile '*' logs --tail 100 "${follow[@]}" "${names[@]}"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs Alluvium on this machine against the stack, with examples/stack/alluvium.toml; the lake is ./deltalake.
+# Runs Alluvium on this machine against the stack, with examples/stack/alluvium.toml; the lake is .native/lake.
 #
 #   scripts/run.sh [ARGUMENT...]     in the foreground; further arguments go to `alluvium run`
 #   scripts/run.sh --background      detached: log in .native/alluvium.log, scripts/stop.sh ends it

@@ -15,14 +15,22 @@
 #              KEEP=1              leaves the stack running
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-case ${1:-} in -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "$0"; exit 0 ;; esac
-by_events=0
-if [ "${1:-}" = --events ]; then by_events=1; shift; fi
-seconds=${1:-3600} rate=${2:-5000}
+. "$here/stack/lib.sh"
+by_events=0 numbers=()
+for argument in "$@"; do
+  case $argument in
+    -h | --help) help; exit 0 ;;
+    --events) by_events=1 ;;
+    *) [[ $argument =~ ^[1-9][0-9]*$ ]] && [ ${#numbers[@]} -lt 2 ] || die "unknown argument '$argument' (see --help)"
+      numbers+=("$argument") ;;
+  esac
+done
+seconds=${numbers[0]:-3600} rate=${numbers[1]:-5000}
 dir=${ALLUVIUM_SOAK_DIR:-/var/tmp/alluvium-soak}
 rows=${SOAK_ROWS:-1000000}
 kafka=29292 connect=28183 postgres=25533 admin=28190
 per_transaction=50
+[ "$rate" -ge $per_transaction ] || die "$rate events a second are too few: a transaction has $per_transaction, and one a second is the least"
 . "$here/bench/stack.sh"
 
 settings() {
@@ -40,7 +48,7 @@ T
   order_types
 }
 
-# The load: keys that exist are between `lowest` and `highest`, which both move up.
+# The load: keys that exist are between the last ones of the sequences `doomed_ids` and `order_ids`, which both move up.
 load_script() {
   cat <<'S'
 \set first random(1, 1000000)
@@ -100,37 +108,75 @@ sample() {
   (IFS=,; echo "${values[*]}") >>"$dir/soak.csv"
 }
 
+daemon='' load=''
+clean_up() {
+  # shellcheck disable=SC2086
+  kill $daemon $load 2>/dev/null || true
+  [ "${KEEP:-0}" = 1 ] || stop_stack
+}
+
+# Ends the run where nothing that is waited for can come any more: the daemon has ended, or a table has stopped.
+need_daemon() {
+  local text
+  kill -0 "$daemon" 2>/dev/null || { tail -n 5 "$dir/soak.log" >&2; die "the daemon has ended; see above, and $dir/soak.log"; }
+  text=$(curl -fs "http://127.0.0.1:$admin/metrics") || return 0
+  if [ "$(metric "$text" 'alluvium_table_stopped{')$(metric "$text" 'alluvium_lane_state{lane="lake",state="stopped"')" != 0.0000.000 ]; then
+    "$alluvium" status --config "$dir/soak.toml" >&2 || true
+    die "a table has stopped; see above"
+  fi
+}
+
+need_load() { # running, or done
+  kill -0 "$load" 2>/dev/null || wait "$load" || die "the load has failed; see the logs in $dir"
+}
+
 start_daemon() { # topic prefix
   settings "$1" >"$dir/soak.toml"
   "$alluvium" run --config "$dir/soak.toml" --log-format json 2>"$dir/soak.log" &
   daemon=$!
-  trap 'kill $daemon 2>/dev/null || true; [ "${KEEP:-0}" = 1 ] || stop_stack' EXIT
-  until [ "$(metric "$(curl -fs "http://127.0.0.1:$admin/metrics")" 'alluvium_records_total{lane="lake"' | cut -d. -f1)" -ge "$rows" ] 2>/dev/null; do sleep 1; done
+  until [ "$(metric "$(curl -fs "http://127.0.0.1:$admin/metrics")" 'alluvium_records_total{lane="lake"' | cut -d. -f1)" -ge "$rows" ] 2>/dev/null; do
+    need_daemon
+    [ -z "$load" ] || need_load
+    sleep 1
+  done
   echo "the snapshot of $rows rows is in the lake after $SECONDS s" >&2
   echo "seconds,p99,records,lag,memory_mib,commits,commit_seconds,files,raw_files,log_kib,lake_kib" >"$dir/soak.csv"
 }
 
-# Samples until the process that makes the load has ended, well or not.
-watch_load() { # pid
+# Samples until the process that makes the load has ended.
+watch_load() {
   SECONDS=0
   sample
-  while kill -0 "$1" 2>/dev/null; do
+  while kill -0 "$load" 2>/dev/null; do
     sleep 10
+    need_daemon
     sample
   done
-  wait "$1" || { echo "the load has failed; see $dir" >&2; exit 1; }
+  need_load
+}
+
+# Waits until the lake stands at this position.
+await_position() { # position
+  local status
+  # The command ends with 1 while the daemon is not ready, which says nothing of the position.
+  until status=$("$alluvium" status --config "$dir/soak.toml" --output json | tr -d ' \n') || true
+    grep -q "\"position\":$1[^0-9]" <<<"$status"; do
+    need_daemon
+    sleep 1
+  done
 }
 
 finish() { # topic, what the table has to hold
-  local end got
+  local end got code
   end=$("$here/stack/kafka.sh" tool get-offsets --bootstrap-server "127.0.0.1:$kafka" --topic "$1" | cut -d: -f3)
-  until "$alluvium" status --config "$dir/soak.toml" --output json | tr -d ' \n' | grep -q "\"position\":$end[^0-9]"; do sleep 1; done
-  kill -TERM $daemon
-  wait $daemon || true
+  await_position "$end"
+  kill -TERM "$daemon"
+  wait "$daemon" || { code=$?; tail -n 5 "$dir/soak.log" >&2; die "the daemon ended with $code; see above, and $dir/soak.log"; }
   got=$(ask "$dir/soak.toml" "SELECT count(*), sum(order_id), sum(amount) FROM orders")
+  [ "$got" = "$2" ] || die "the copy differs from the source: expected $2, found $got"
+  echo "copy and source are equal ($got); see $dir/soak.csv"
   "$here/stack/python.sh" "$here/bench/soak_plot.py" "$dir/soak.csv" >"$dir/soak.svg"
-  [ "$got" = "$2" ] || { echo "the copy differs from the source: expected $2, found $got" >&2; exit 1; }
-  echo "copy and source are equal ($got); see $dir/soak.csv and $dir/soak.svg"
+  echo "drawn in $dir/soak.svg"
 }
 
 by_database() {
@@ -144,30 +190,35 @@ by_database() {
   start_daemon "$name"
   load_script >"$dir/load.sql"
   pgbench -n --max-tries=10 -c 2 -j 1 -T "$seconds" -R $((rate / per_transaction)) -D rows="$rows" -f "$dir/load.sql" "$(source_url)" >"$dir/pgbench.log" 2>&1 &
-  watch_load $!
+  load=$!
+  watch_load
   await_debezium "$name"
   finish "$name.public.orders" "$(source_sql -c "SELECT count(*), sum(order_id), sum(amount) FROM orders" | tr '|' ',')"
 }
 
 by_events() {
-  local name=soak$(date +%s) load
+  local name=soak$(date +%s)
   "$here/stack/kafka.sh" tool topics --bootstrap-server "127.0.0.1:$kafka" --create --topic "$name.public.orders" --partitions 1 >/dev/null
   python_client
   "$here/stack/python.sh" "$here/bench/events.py" "127.0.0.1:$kafka" "$name.public.orders" "$rows" "$rate" "$seconds" >"$dir/expected" 2>"$dir/events.log" &
   load=$!
   start_daemon "$name"
-  watch_load $load
+  watch_load
   finish "$name.public.orders" "$(cat "$dir/expected")"
 }
 
 build
 mkdir -p "$dir"
 rm -rf "$dir/lake" "$dir/soak.csv" "$dir"/buckets.*
+# What draws the run at its end is known to work before it begins.
+"$here/stack/install.sh" --python >&2
+"$here/stack/python.sh" -c pass
 if [ $by_events = 1 ]; then
-  "$here/stack/install.sh" >&2
+  trap clean_up EXIT
   "$here/stack/kafka.sh" start "$dir/kafka" "$kafka" >&2
   by_events
 else
   start_stack
+  trap clean_up EXIT
   by_database
 fi

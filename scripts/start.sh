@@ -6,7 +6,8 @@
 #   options: --no-alluvium           without Alluvium: start it yourself with scripts/run.sh
 #            --ui, --monitoring      containers only: with Kafka UI; with Prometheus and Grafana
 #
-# The first start in containers builds Alluvium's image, which takes long; ALLUVIUM_IMAGE names one that is there.
+# The first start in containers builds Alluvium's image, with all dependencies at full optimisation (profile dist), which
+# takes longer than a build with cargo build --release; ALLUVIUM_IMAGE names an image that is there.
 # The native stack runs Alluvium if it has been built (cargo build --release, or ALLUVIUM_BIN names the program).
 #
 # Ports: source 5433, datalake 5434, target 5435, Kafka 29092, Connect 8083, Alluvium 8090, Kafka UI 8080,
@@ -75,12 +76,21 @@ start_compose() {
   [ "$code" = 0 ] || die "the connector could not be registered (see above); scripts/logs.sh connect shows more"
 }
 
+runs="not running; start it with scripts/run.sh" query="alluvium query --config examples/stack/alluvium.toml"
+[ "$NATIVE" = "$PROJECT/.native" ] || query="$query --set lake.uri=$NATIVE/lake"
 if [ $native = 1 ]; then start_native; else start_compose; fi
+if live_pid "$NATIVE/alluvium.pid" "$PROJECT" >/dev/null; then
+  runs=http://localhost:$ALLUVIUM_PORT/status
+elif [ $native = 0 ] && [ $alluvium = 1 ]; then
+  runs=http://localhost:$ALLUVIUM_PORT/status query="docker compose exec alluvium alluvium query"
+fi
 cat >&2 <<P
 The stack is up.
   source    psql postgres://source_user:source_password@localhost:$SOURCE_PORT/source_db
   datalake  psql postgres://datalake_user:datalake_password@localhost:$DATALAKE_PORT/datalake_db
   target    psql postgres://target_user:target_password@localhost:$TARGET_PORT/target_db
-  Kafka     localhost:$KAFKA_PORT      Connect http://localhost:$CONNECT_PORT      Alluvium http://localhost:$ALLUVIUM_PORT/status
+  Kafka     localhost:$KAFKA_PORT      Connect http://localhost:$CONNECT_PORT
+  Alluvium  $runs
+  lake      $query 'SELECT count(*) FROM orders'
   try       scripts/test-cdc.sh
 P

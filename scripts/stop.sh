@@ -2,7 +2,7 @@
 # Stops the stack that scripts/start.sh started, native or in containers. Its data stays, so that a start continues.
 #
 #   scripts/stop.sh            stop
-#   scripts/stop.sh --clean    stop, and delete its databases, topics and lake (the native stack's ./deltalake)
+#   scripts/stop.sh --clean    stop, and delete its databases, topics and lake
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
@@ -21,11 +21,7 @@ stop_native() {
   "$blocks/kafka.sh" stop "$NATIVE/kafka"
   for name in source datalake target; do "$blocks/postgres.sh" stop "$NATIVE/postgres-$name"; done
   if [ $clean = 1 ]; then
-    # Only what the stack has made; the folder may be one that the user has chosen.
-    rm -rf "$NATIVE"/{connect,kafka,postgres-source,postgres-datalake,postgres-target} "$NATIVE/$CONNECTOR.json" \
-      "$NATIVE"/alluvium.log* "$PROJECT/deltalake"
-    rmdir --ignore-fail-on-non-empty "$NATIVE"
-    say "deleted its data in $NATIVE, and $PROJECT/deltalake"
+    rm -rf "$NATIVE"/{connect,kafka,postgres-source,postgres-datalake,postgres-target} "$NATIVE/$CONNECTOR.json"
   fi
 }
 
@@ -42,5 +38,11 @@ fi
 if command -v docker >/dev/null && [ -n "$(compose --profile '*' ps -aq 2>/dev/null)" ]; then
   if [ $clean = 1 ]; then compose --profile '*' down -v --remove-orphans; else compose --profile '*' down --remove-orphans; fi
   stopped=1
+fi
+if [ $clean = 1 ] && [ -d "$NATIVE" ]; then
+  # Only what the stack has made; the folder may be one that the user has chosen.
+  rm -rf "$NATIVE/lake" "$NATIVE"/alluvium.log*
+  rmdir --ignore-fail-on-non-empty "$NATIVE"
+  say "deleted its data in $NATIVE"
 fi
 [ $stopped = 1 ] || say "no stack was found"

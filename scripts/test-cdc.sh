@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Inserts, updates and deletes rows of the shop with psql, and checks that every sink of the running stack follows:
-# the lake, its raw history, both Postgres mirrors, and the raw history in the datalake.
+# the lake, its raw table, both Postgres mirrors, and the raw table in the datalake.
 #
 #   scripts/test-cdc.sh [--timeout SECONDS]     how long a change may take to arrive, default 60
 #
@@ -140,7 +140,7 @@ SQL
 check_tables
 
 # Every change once, in its order.
-echo "history: every one of these changes, once and in order"
+echo "raw tables: every one of these changes, once and in order"
 history="" separator=""
 while read -r name table condition; do
   history+="$separator SELECT '$name' AS changed, operation, row_number() OVER (ORDER BY \"offset\") AS nth

@@ -46,12 +46,14 @@ finish() {
 # An exit in the middle of a section is its failure; what follows does not run.
 trap '[ -z "$name" ] || printf "==== %s: FAILED after %d s\n" "$name" $((SECONDS - begin)) >&2' EXIT
 
-# What compiling needs besides Rust: librdkafka and OpenSSL are built from their C sources.
-install_build_tools() {
+# What compiling needs besides Rust (librdkafka and OpenSSL are built from their C sources), and what the tests call.
+install_tools() {
   local missing=() program
-  for program in cc:gcc c++:g++ make:make perl:perl pkg-config:pkg-config prlimit:util-linux; do
+  for program in cc:gcc c++:g++ make:make openssl:openssl prlimit:util-linux; do
     command -v "${program%%:*}" >/dev/null || missing+=("${program##*:}")
   done
+  # OpenSSL's build uses modules that the perl of every Debian (perl-base) lacks.
+  perl -MFindBin -MIPC::Cmd -e 1 2>/dev/null || missing+=(perl)
   if [ ${#missing[@]} -gt 0 ]; then
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
       echo "test.sh: missing here: ${missing[*]} (names of Debian's packages); install them and run this again" >&2
@@ -66,9 +68,9 @@ install_build_tools() {
 }
 
 section "tools"
-install_build_tools
+install_tools
 if [ $fast = 0 ]; then
-  scripts/stack/install.sh
+  scripts/stack/install.sh --python
   scripts/stack/python.sh -c 'import deltalake; print("Python deltalake", deltalake.__version__)'
   scripts/stack/s3.sh install
 fi

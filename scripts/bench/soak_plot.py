@@ -72,8 +72,10 @@ def summary(rows):
     last = rows[-1]["seconds"]
     early = [row for row in rows if 600 <= row["seconds"] <= 1200] or rows[: len(rows) // 2]
     late = [row for row in rows if row["seconds"] >= last - 600]
-    p99 = sorted(row["p99"] for row in rows if row["p99"] is not None)
-    print(f"freshness p99 of ten seconds: median {median(p99):.2f} s, largest {p99[-1]:.2f} s", file=sys.stderr)
+    p99 = [row["p99"] for row in rows if row["p99"] is not None]
+    # A short run has no interval between two samples in which something was committed.
+    largest = max(p99, default=float("nan"))
+    print(f"freshness p99 of ten seconds: median {median(p99):.2f} s, largest {largest:.2f} s", file=sys.stderr)
     for name in ("files", "raw_files", "log_kib", "memory_mib"):
         a, b = median(row[name] for row in early), median(row[name] for row in late)
         print(f"{name}: {a:.0f} from minute 10 to 20, {b:.0f} in the last ten minutes", file=sys.stderr)
@@ -82,6 +84,8 @@ def summary(rows):
 def main():
     with open(sys.argv[1], newline="") as file:
         rows = [{name: float(value) if value else None for name, value in row.items()} for row in csv.DictReader(file)]
+    if not rows:
+        sys.exit(f"{sys.argv[1]} has no samples")
     print(draw(rows))
     summary(rows)
 

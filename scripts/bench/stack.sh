@@ -2,7 +2,8 @@
 # Sourced by bench.sh and soak.sh: a stack of their own (Postgres without fsync, Kafka, Connect with Debezium), the
 # source database, and one connector at a time.
 #
-# The caller sets `here` (the folder scripts/), `dir` (state) and the ports `kafka`, `connect` and `postgres`.
+# The caller sets `here` (the folder scripts/), `dir` (state) and the ports `kafka`, `connect` and `postgres`, and has
+# sourced stack/lib.sh.
 source_database=bench_source
 
 source_url() { echo "postgres://postgres@127.0.0.1:$postgres/$source_database"; }
@@ -10,10 +11,16 @@ source_sql() { psql "$(source_url)" -v ON_ERROR_STOP=1 -qAt "$@"; }
 target_sql() { psql "postgres://postgres@127.0.0.1:$postgres/bench_target" -v ON_ERROR_STOP=1 -qAt "$@"; }
 server_sql() { psql "postgres://postgres@127.0.0.1:$postgres/postgres" -v ON_ERROR_STOP=1 -qAt "$@"; }
 
-build() { # further targets of cargo
-  cd "$here/.."
-  alluvium=${ALLUVIUM_BIN:-${CARGO_TARGET_DIR:-target}/release/alluvium}
-  [ -n "${ALLUVIUM_BIN:-}" ] || cargo build --release --bin alluvium "$@"
+# The program as `alluvium`; the working directory is the project's from here on.
+build() {
+  if [ -n "${ALLUVIUM_BIN:-}" ]; then
+    alluvium=$(realpath -e "$ALLUVIUM_BIN") && [ -x "$alluvium" ] || die "ALLUVIUM_BIN is '$ALLUVIUM_BIN', which is not a program"
+    cd "$here/.."
+  else
+    cd "$here/.."
+    alluvium=${CARGO_TARGET_DIR:-target}/release/alluvium
+    cargo build --release --locked --bin alluvium
+  fi
 }
 
 start_stack() {

@@ -4,6 +4,7 @@
 #
 #   scripts/stack/install.sh            as root on Debian or Ubuntu it installs what is missing,
 #                                       elsewhere it says what to install
+#   scripts/stack/install.sh --python   also Python with venv: for python.sh and s3.sh
 #   scripts/stack/install.sh --help
 #
 # Environment: ALLUVIUM_STACK_CACHE   folder of the jars (default ~/.cache/alluvium-stack)
@@ -11,7 +12,8 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . "$STACK_SCRIPTS/postgres-programs.sh"
-case ${1:-} in -h | --help) help; exit 0 ;; '') ;; *) die "unknown argument '$1' (see --help)" ;; esac
+python=0
+case ${1:-} in -h | --help) help; exit 0 ;; --python) python=1 ;; '') ;; *) die "unknown argument '$1' (see --help)" ;; esac
 
 missing_packages() {
   local java=java
@@ -21,6 +23,8 @@ missing_packages() {
   command -v curl >/dev/null || echo curl
   if [ ! -e "$STACK_LIB/.complete" ]; then command -v mvn >/dev/null || echo maven; fi
   command -v "$java" >/dev/null || echo default-jre-headless
+  # Debian has this module, by which a virtual environment gets its pip, in the package of venv.
+  if [ $python = 1 ]; then python3 -c 'import ensurepip' 2>/dev/null || printf '%s\n' python3 python3-venv; fi
 }
 
 install_packages() {

@@ -61,7 +61,6 @@ start() {
   fi
   need_jars
   mkdir -p "$dir"
-  # Before the port is looked at: a broker that was killed must be told from a stranger's program.
   check_port "$port" Kafka
   write_settings "$port"
   if [ ! -e "$dir/data/meta.properties" ]; then

@@ -94,7 +94,7 @@ port_open() { # port on the loopback address
   (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
 }
 
-check_port() { # port, what, setting that chooses another
+check_port() { # port, what
   [[ ${1:-} =~ ^[0-9]+$ ]] && [ "$1" -ge 1 ] && [ "$1" -le 65535 ] || die "'${1:-}' is not a port number"
   ! port_open "$1" || die "port $1 is taken by another program, so $2 cannot start there.
   See who has it with: ss -tlnp 'sport = :$1'"

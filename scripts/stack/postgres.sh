@@ -9,7 +9,8 @@
 #
 # Postgres refuses to run as root: called by root, it runs as the system's user postgres, who must be able to
 # reach DIR. DIR holds data/, postgres.pid and postgres.log.
-# Environment, all but the last two for the first start only, named as the container image names them:
+# Environment, the first four for the first start only, the others at every start (the first three named as the container
+# image names them):
 #   POSTGRES_USER      superuser, default postgres
 #   POSTGRES_PASSWORD  without one, everybody on the loopback address is trusted
 #   POSTGRES_DB        database to create, default: named as the user

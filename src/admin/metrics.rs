@@ -289,4 +289,35 @@ mod tests {
         );
         assert!(text.contains("process_resident_memory_bytes"), "{text}");
     }
+
+    /// Rows of the documents' table, by what this file registers: a registry itself tells only of metrics that have a value.
+    fn rows_of_metrics() -> Vec<String> {
+        let registered =
+            r#"r\.(?:counter|gauge|timestamp|histogram|seconds)\(\s*"(\w+)",\s*"[^"]*",\s*(\w+|&\[[^\]]*\])"#;
+        let labels = |text: &str| match text {
+            "LANE" => LANE.join(", "),
+            "LANE_TABLE" => LANE_TABLE.join(", "),
+            "LANE_TABLE_BY" => LANE_TABLE_BY.join(", "),
+            "LANE_CLASS" => LANE_CLASS.join(", "),
+            list => list.replace(['&', '[', ']', '"'], ""),
+        };
+        regex::Regex::new(registered)
+            .unwrap()
+            .captures_iter(include_str!("metrics.rs"))
+            .map(|found| format!("| `alluvium_{}` | {} |", &found[1], labels(&found[2])))
+            .collect()
+    }
+
+    #[test]
+    fn the_documented_metrics_are_those_that_there_are_with_their_labels() {
+        let document = include_str!("../../docs/operations.md");
+        let rows = rows_of_metrics();
+        assert!(rows.len() > 30, "{rows:#?}");
+        for row in &rows {
+            assert!(document.contains(&format!("\n{row} ")), "docs/operations.md has no row {row}");
+        }
+        for line in document.lines().filter(|line| line.starts_with("| `alluvium_")) {
+            assert!(rows.iter().any(|row| line.starts_with(row)), "there is no such metric: {line}");
+        }
+    }
 }

@@ -53,7 +53,7 @@ impl FromSetting for Option<SocketAddr> {
 
 impl FromSetting for TypeName {
     fn from_setting(raw: Raw<'_>) -> Result<Self, String> {
-        Self::parse(&raw.text("a column type such as \"bigint\" or \"numeric(10,2)\"")?)
+        Self::parse(&raw.text("a column type such as \"int64\" or \"decimal(10,2)\"")?)
     }
 }
 

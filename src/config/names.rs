@@ -156,7 +156,10 @@ pub(super) fn connect_url(url: &str) -> Result<(), String> {
         return Ok(());
     }
     match url::Url::parse(url) {
-        Ok(parsed) if !matches!(parsed.scheme(), "http" | "https") || !parsed.has_host() => {
+        Ok(parsed) if parsed.scheme() == "https" => {
+            Err("https is not supported: use an http address of Kafka Connect".to_owned())
+        }
+        Ok(parsed) if parsed.scheme() != "http" || !parsed.has_host() => {
             Err("is not an address of Kafka Connect: write http://host:8083".to_owned())
         }
         Ok(parsed) if !parsed.username().is_empty() || parsed.password().is_some() => {

@@ -51,6 +51,33 @@ fn heading(page: &mut String, level: usize, title: &str, text: &[&str]) {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
     use super::*;
+    use crate::debezium::ConfiguredType;
+
+    /// What the page says of a key.
+    fn said_of(key: &str) -> String {
+        let page = markdown();
+        let (_, text) = page.split_once(&format!("### `{key}`\n")).unwrap();
+        text.split("\n##").next().unwrap_or_default().to_owned()
+    }
+
+    #[test]
+    fn each_name_of_a_type_is_listed() {
+        let said = said_of("tables.types");
+        for name in ConfiguredType::NAMES {
+            assert!(said.contains(&format!("`{name}`")), "tables.types does not tell of {name}");
+        }
+    }
+
+    #[test]
+    fn each_key_of_the_defaults_is_listed_for_single_tables() {
+        let (said, page) = (said_of("tables.write"), markdown());
+        let keys: Vec<&str> =
+            page.lines().filter_map(|line| line.strip_prefix("### `defaults.")?.strip_suffix('`')).collect();
+        assert!(keys.contains(&"write"), "{keys:?}");
+        for key in keys {
+            assert!(said.contains(&format!("`{key}`")), "tables.write does not tell of {key}");
+        }
+    }
 
     #[test]
     fn the_committed_page_is_the_generated_one() {

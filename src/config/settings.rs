@@ -163,7 +163,7 @@ pub struct Connect {
 /// When a batch closes.
 #[derive(Debug, Clone, Serialize)]
 pub struct Batch {
-    /// Longest time from a batch's first record to its commit.
+    /// Age from which on a batch closes as soon as the commit before it is done.
     #[serde(serialize_with = "duration")]
     pub max_delay: Duration,
     /// Most records in a batch.
@@ -190,7 +190,7 @@ pub struct Lake {
     /// Age at which entries of a table's log may be removed.
     #[serde(serialize_with = "duration")]
     pub log_retention: Duration,
-    /// Memory that merging a batch into a table may use before it spills to disk.
+    /// Memory that all merges of one batch may use together before they spill to disk.
     pub merge_memory: ByteSize,
     /// Local folder of the key indexes; empty: found by the lake.
     pub index_dir: String,

@@ -1,28 +1,7 @@
 //! Names of column types in the configuration, for events without schema block.
 //!
-//! | name | values in the event |
-//! |---|---|
-//! | `boolean` | `true`, `false` |
-//! | `int16`, `int32`, `int64` | integers |
-//! | `float32`, `float64` | numbers, `"NaN"`, `"Infinity"`, `"-Infinity"` |
-//! | `decimal(p,s)` | base64 of the unscaled bytes (`decimal.handling.mode=precise`), or numbers (`double`) |
-//! | `decimal_text(p,s)` | decimal text (`decimal.handling.mode=string`), or numbers |
-//! | `numeric` | `{"scale":…,"value":…}`, decimal text or numbers; kept as decimal text |
-//! | `text`, `uuid`, `json`, `jsonb` | strings; other JSON is kept as text |
-//! | `bytes`; `bytes_base64url`; `bytes_hex` | base64 (`binary.handling.mode=bytes` or `base64`); the other modes |
-//! | `date` | days since 1970-01-01, ISO 8601 text, objects (`time.precision.mode=structured`) |
-//! | `time`, `time_us`; `time_ms`; `time_ns` | micro-, milli- or nanoseconds since midnight, text, objects |
-//! | `timestamp`, `timestamp_us`; `timestamp_ms`; `timestamp_ns` | the same since 1970, text, objects |
-//! | `timestamptz` | ISO 8601 text in UTC or with an offset, `infinity`, `-infinity`, objects |
-//! | `timetz` | text, objects |
-//! | `interval`; `interval_us` | ISO 8601 text, microseconds, objects; microseconds alone |
-//! | `bit(n)` | base64 of the bits |
-//! | `hstore` | JSON text, objects |
-//! | `point`, `line`, `lseg`, `box`, `path`, `circle` | objects |
-//! | `inet`, `cidr`, `int4range`, … | strings in the form that Postgres reads |
-//! | any of these with `[]` behind it | arrays |
-//!
-//! A `decimal` of more than 38 digits becomes decimal text.
+//! What the values of each look like in the events is told to users in `docs/configuration.md` (`tables.types`). The list of
+//! names, [`ConfiguredType::NAMES`], is what a refusal says, and tests hold the parser and that page against it.
 
 use std::str::FromStr;
 
@@ -42,6 +21,64 @@ pub struct ConfiguredType {
 }
 
 impl ConfiguredType {
+    /// Every name, with the parameters that belong to it. Each may have `[]` behind it.
+    pub const NAMES: [&'static str; 54] = [
+        "boolean",
+        "int16",
+        "int32",
+        "int64",
+        "float32",
+        "float64",
+        "decimal(p,s)",
+        "decimal_text(p,s)",
+        "numeric",
+        "text",
+        "uuid",
+        "json",
+        "jsonb",
+        "bytes",
+        "bytes_base64url",
+        "bytes_hex",
+        "date",
+        "time",
+        "time_ms",
+        "time_us",
+        "time_ns",
+        "timestamp",
+        "timestamp_ms",
+        "timestamp_us",
+        "timestamp_ns",
+        "timestamptz",
+        "timetz",
+        "interval",
+        "interval_us",
+        "bit(n)",
+        "hstore",
+        "inet",
+        "cidr",
+        "macaddr",
+        "macaddr8",
+        "int4range",
+        "int8range",
+        "numrange",
+        "tsrange",
+        "tstzrange",
+        "daterange",
+        "xml",
+        "tsvector",
+        "ltree",
+        "citext",
+        "enum",
+        "point",
+        "line",
+        "lseg",
+        "box",
+        "path",
+        "circle",
+        "vector",
+        "halfvec",
+    ];
+
     /// What the values mean.
     pub fn column_type(&self) -> &ColumnType {
         &self.column_type
@@ -51,14 +88,10 @@ impl ConfiguredType {
 /// A configured name that is no column type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfiguredTypeError {
-    /// Not one of the names.
+    /// Not one of [`ConfiguredType::NAMES`].
     #[error(
-        "`{0}` is not a column type: use one of boolean, int16, int32, int64, float32, float64, decimal(p,s), \
-         decimal_text(p,s), numeric, text, uuid, json, jsonb, bytes, bytes_base64url, bytes_hex, date, time, time_ms, \
-         time_us, time_ns, timestamp, timestamp_ms, timestamp_us, timestamp_ns, timestamptz, timetz, interval, \
-         interval_us, bit(n), hstore, inet, cidr, macaddr, macaddr8, int4range, int8range, numrange, tsrange, \
-         tstzrange, daterange, xml, tsvector, ltree, citext, enum, point, line, lseg, box, path, circle, vector, \
-         halfvec, or one of these with [] behind it for an array"
+        "`{0}` is not a column type: use one of {names}, or one of these with [] behind it for an array",
+        names = ConfiguredType::NAMES.join(", ")
     )]
     UnknownName(String),
     /// A decimal whose precision or scale is missing or impossible.
@@ -245,6 +278,23 @@ mod tests {
         assert_eq!(parsed("timestamp_ms[]").1, wire);
         for wrong in ["bit(1)", "bit(x)", "int32[][]", "vector[]", "[]", "nothing[]"] {
             assert!(wrong.parse::<ConfiguredType>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn each_name_is_a_type_also_as_element_of_an_array() {
+        for name in ConfiguredType::NAMES {
+            let name = name.replace("(p,s)", "(10,2)").replace("(n)", "(8)");
+            let parsed = name.parse::<ConfiguredType>();
+            assert!(parsed.is_ok(), "{name}: {parsed:?}");
+            // Their values are lists by themselves.
+            if !["vector", "halfvec"].contains(&name.as_str()) {
+                let array = format!("{name}[]").parse::<ConfiguredType>();
+                assert!(array.is_ok(), "{name}[]: {array:?}");
+            }
+        }
+        for name in TEXTS {
+            assert!(ConfiguredType::NAMES.contains(&name), "{name} is accepted and not among the names");
         }
     }
 

@@ -3,6 +3,7 @@
 //! All tables share the root's client, so that a hundred tables do not open a hundred connection pools.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
 use deltalake::logstore::{LogStoreRef, ObjectStoreRef, StorageConfig, logstore_for, logstore_with};
@@ -35,15 +36,34 @@ impl std::fmt::Debug for Location {
 }
 
 impl Location {
-    /// Opens the root at a local path, `file://…` or `s3://…`. A local folder is created where it is missing.
+    /// Opens the root at a local path, `file://…` or `s3://…`, as somebody who looks at a lake: a local folder has to be
+    /// there, because an empty one would only hide that the address is wrong.
     ///
     /// # Errors
     /// [`LakeError::Settings`] for an address or option that cannot be used.
     pub fn open(uri: &str, options: &HashMap<String, String>) -> Result<Self, LakeError> {
-        let root = parse(uri)?;
-        let refused = |error: &dyn std::fmt::Display| {
-            LakeError::Settings(format!("lake.uri {uri:?} cannot be opened: {error}"))
+        Self::at(&parse(uri)?, uri, options)
+    }
+
+    /// The same as somebody who writes the lake: a local folder is created where it is missing.
+    ///
+    /// # Errors
+    /// [`LakeError::Settings`] for an address or option that cannot be used.
+    pub fn open_or_create(uri: &str, options: &HashMap<String, String>) -> Result<Self, LakeError> {
+        let address = parse(uri)?;
+        if let Address::Local(folder) = &address {
+            std::fs::create_dir_all(folder)
+                .map_err(|error| refused(uri, &format!("cannot be created: {error}")))?;
+        }
+        Self::at(&address, uri, options)
+    }
+
+    fn at(address: &Address, uri: &str, options: &HashMap<String, String>) -> Result<Self, LakeError> {
+        let root = match address {
+            Address::Local(folder) => url_of(folder, uri)?,
+            Address::Remote(url) => url.clone(),
         };
+        let refused = |error: &dyn std::fmt::Display| refused(uri, &format!("cannot be opened: {error}"));
         if root.scheme() == "s3" || root.scheme() == "s3a" {
             deltalake::aws::register_handlers(None);
         }
@@ -78,7 +98,7 @@ impl Location {
     }
 
     /// The root's folder, where it is a local one.
-    pub(super) fn local(&self) -> Option<std::path::PathBuf> {
+    pub(super) fn local(&self) -> Option<PathBuf> {
         (self.root.scheme() == "file").then(|| self.root.to_file_path().ok()).flatten()
     }
 
@@ -123,31 +143,51 @@ impl Location {
     }
 }
 
-fn parse(uri: &str) -> Result<Url, LakeError> {
-    let refused = |message: String| LakeError::Settings(format!("lake.uri {uri:?} {message}"));
-    if uri.is_empty() {
-        return Err(refused(
-            "is empty; give a folder, for example \"./deltalake\", or s3://bucket/path".into(),
-        ));
-    }
-    let local = match uri.split_once("://") {
-        None => std::path::PathBuf::from(uri),
+/// What `lake.uri` names.
+#[derive(Debug)]
+enum Address {
+    Local(PathBuf),
+    Remote(Url),
+}
+
+fn refused(uri: &str, message: &str) -> LakeError {
+    LakeError::Settings(format!("lake.uri {uri:?} {message}"))
+}
+
+fn parse(uri: &str) -> Result<Address, LakeError> {
+    let refused = |message: &str| refused(uri, message);
+    match uri.split_once("://") {
+        None if uri.is_empty() => {
+            Err(refused("is empty; give a folder, for example \"./deltalake\", or s3://bucket/path"))
+        }
+        None => Ok(Address::Local(PathBuf::from(uri))),
         Some(("file", _)) => Url::parse(uri)
             .ok()
             .and_then(|url| url.to_file_path().ok())
-            .ok_or_else(|| refused("is not a file URL of the form file:///absolute/path".into()))?,
+            .map(Address::Local)
+            .ok_or_else(|| refused("is not a file URL of the form file:///absolute/path")),
         Some(("s3" | "s3a" | "memory", _)) => {
-            return Url::parse(uri).map_err(|error| refused(format!("is not a URL: {error}")));
+            Url::parse(uri).map(Address::Remote).map_err(|error| refused(&format!("is not a URL: {error}")))
         }
         Some((scheme, _)) => {
-            return Err(refused(format!(
-                "has the scheme {scheme}://; accepted are a local path, file:// and s3://"
-            )));
+            Err(refused(&format!("has the scheme {scheme}://; accepted are a local path, file:// and s3://")))
         }
-    };
-    std::fs::create_dir_all(&local).map_err(|error| refused(format!("cannot be created: {error}")))?;
-    let local = local.canonicalize().map_err(|error| refused(format!("cannot be opened: {error}")))?;
-    Url::from_directory_path(&local).map_err(|()| refused("is not an absolute path".into()))
+    }
+}
+
+/// The address of a local folder that is there.
+fn url_of(folder: &FilePath, uri: &str) -> Result<Url, LakeError> {
+    let refused = |message: &str| refused(uri, message);
+    let folder = folder.canonicalize().map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => refused(
+            "does not exist: `alluvium run` makes it; a relative path counts from the working directory",
+        ),
+        _ => refused(&format!("cannot be opened: {error}")),
+    })?;
+    if !folder.is_dir() {
+        return Err(refused("is not a folder"));
+    }
+    Url::from_directory_path(&folder).map_err(|()| refused("is not an absolute path"))
 }
 
 /// How many folder levels a layout has.
@@ -247,5 +287,23 @@ mod tests {
     fn an_unknown_scheme_names_the_accepted_ones() {
         let error = parse("ftp://somewhere").unwrap_err().to_string();
         assert!(error.contains("s3://"), "{error}");
+    }
+
+    #[test]
+    fn who_looks_at_a_lake_that_is_not_there_is_told_and_leaves_no_folder() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("lake");
+        let uri = folder.to_str().unwrap();
+        for uri in [uri.to_owned(), format!("file://{uri}")] {
+            let error = Location::open(&uri, &HashMap::new()).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("lake.uri {uri:?} does not exist")), "{error}");
+        }
+        assert!(!folder.exists(), "the look has made the folder");
+        Location::open_or_create(uri, &HashMap::new()).unwrap();
+        assert!(folder.is_dir(), "the writer has not made the folder");
+        Location::open(uri, &HashMap::new()).unwrap();
+        std::fs::write(folder.join("file"), b"").unwrap();
+        let error = Location::open(&format!("{uri}/file"), &HashMap::new()).unwrap_err().to_string();
+        assert!(error.ends_with("is not a folder"), "{error}");
     }
 }

@@ -8,22 +8,25 @@
 //!
 //! | module | idea |
 //! |---|---|
+//! | [`options`], [`error`] | what a lake is told; what can go wrong, by what has to happen next |
 //! | [`location`] | the root, the folders, `lake.layout` |
-//! | [`log`], [`listing`] | reading and writing `_delta_log`, nothing else does |
+//! | [`log`], [`listing`], [`action`] | reading and writing `_delta_log`, nothing else does; the lines in it |
+//! | [`checkpoint`], [`checkpoint_write`] | checkpoints, read and written |
 //! | [`state`] | a table at a version, brought forward by commits |
 //! | [`table`] | log and state together: the rule of every commit |
 //! | [`commit`] | a batch into the lake, table by table |
 //! | [`current`], [`apply`] | a batch into a current table, and by which way |
-//! | [`upsert`], [`inherit`] | by MERGE |
+//! | [`upsert`], [`inherit`], [`by_key`] | by MERGE: the merge, cells that it has to keep, stored rows by their keys |
+//! | [`sources`] | tables that take the rows of several sources: which changes are late |
 //! | [`mor`], [`index`] | by deletion vectors, and where each key's row lies |
 //! | [`raw`], [`raw_compact`] | appends to `cdc_events`, and its small files put together |
 //! | [`schema`], [`types`], [`create`] | fields, types, new tables |
 //! | [`follow`], [`evolve`], [`rewrite`], [`audit`] | schema changes, files under another type, the record of changes |
+//! | [`schema_apply`] | what somebody decided about a table that waits with a schema |
 //! | [`quarantine`] | records that could not become changes |
 //! | [`shape`], [`soft`], [`history`] | what rows have besides the source's columns; deleted rows that stay; tables of versions |
 //! | [`snapshot`] | a table while the source's snapshot is read into it |
 //! | [`properties`] | what the settings say about tables that exist |
-//! | [`maintenance`] | checkpoints |
 //! | [`compaction`] | which files are put together, and when |
 //! | [`vacuum`] | files that no version needs any more, and expired log entries |
 //! | [`upkeep`] | the same by hand |
@@ -34,6 +37,7 @@ mod apply;
 mod audit;
 mod by_key;
 mod checkpoint;
+mod checkpoint_write;
 mod commit;
 mod compaction;
 mod create;
@@ -47,7 +51,6 @@ mod inherit;
 mod listing;
 mod location;
 mod log;
-mod maintenance;
 mod mor;
 mod options;
 mod progress;
@@ -104,7 +107,7 @@ use raw::RawTable;
 use table::Writer;
 use vacuum::Sweeper;
 
-/// Tables that are opened or merged at the same time; each merge may use its own share of memory.
+/// Tables that are opened or written at the same time; merges share their memory.
 const CONCURRENCY: usize = 4;
 
 /// A lake as a sink.
@@ -146,10 +149,9 @@ impl Lake {
             return Err(LakeError::Settings("pipeline.name is empty; give the pipeline a name".to_owned()));
         }
         let (uri, storage_options) = (options.uri.clone(), options.storage_options.clone());
-        let location =
-            tokio::task::spawn_blocking(move || Location::open(&uri, &storage_options))
-                .await
-                .map_err(|error| LakeError::Settings(format!("lake.uri cannot be opened: {error}")))??;
+        let location = tokio::task::spawn_blocking(move || Location::open_or_create(&uri, &storage_options))
+            .await
+            .map_err(|error| LakeError::Settings(format!("lake.uri cannot be opened: {error}")))??;
         Ok(Self {
             writer: Writer { pipeline: options.pipeline.clone(), id: uuid::Uuid::new_v4().to_string() },
             properties: TableProperties::of(&options),
@@ -291,7 +293,8 @@ impl Lake {
         let tables = self.tables.values_mut().map(|table| &mut table.table);
         let quarantine = self.quarantine.as_mut().map(|quarantine| &mut quarantine.table);
         for table in tables.chain(self.raw.as_mut().map(|raw| &mut raw.table)).chain(quarantine) {
-            maintenance::run(table, commits.saturating_mul(factor), bytes.saturating_mul(factor)).await?;
+            checkpoint_write::run(table, commits.saturating_mul(factor), bytes.saturating_mul(factor))
+                .await?;
         }
         Ok(())
     }
@@ -319,7 +322,7 @@ impl Sink for Lake {
         // While batches are waiting, nobody calls `maintain`.
         self.sweeper.run_if_due(&self.location, &self.options);
         if let Err(error) = self.checkpoints(2).await {
-            tracing::warn!(%error, "maintenance failed, trying again with the next batch");
+            tracing::warn!(%error, "a checkpoint failed, trying again with the next batch");
         }
         Ok(report)
     }

@@ -26,7 +26,7 @@ use crate::kafka::{Assignment, Chunk, Consumer, ConsumerError, Event, Events, Re
 /// When a batch closes.
 #[derive(Debug, Clone, Copy)]
 pub struct BatchLimits {
-    /// Age of its first record in this process.
+    /// Age of its first record in this process, from which on it closes as soon as the committing stage is free.
     pub max_delay: Duration,
     /// Records.
     pub max_rows: u64,

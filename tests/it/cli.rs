@@ -89,6 +89,31 @@ async fn looking_needs_no_topics() {
     }
 }
 
+#[test]
+fn who_looks_at_a_lake_that_is_not_there_is_told_and_makes_none() {
+    let folder = tempfile::tempdir().unwrap();
+    for arguments in [
+        vec!["query", "SELECT 1"],
+        vec!["tables"],
+        vec!["history", "orders"],
+        vec!["optimize"],
+        vec!["vacuum"],
+        vec!["quarantine", "list"],
+        vec!["schema", "plan"],
+    ] {
+        let output = std::process::Command::new(PROGRAM)
+            .args(&arguments)
+            .current_dir(folder.path())
+            .env_clear()
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
+        assert!(stderr.contains("lake.uri \"./deltalake\" does not exist"), "{arguments:?}: {stderr}");
+    }
+    assert!(!folder.path().join("deltalake").exists(), "a command has made the lake's folder");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mistakes_of_the_user_are_answered_with_what_to_do() {
     let shop = Plan::new("cli_errors").open().await;

@@ -253,11 +253,6 @@ async fn settings_of_the_connector_that_lose_values_are_found_with_their_cures()
         3,
         &[("fail", "connect", "Connection refused"), ("ok", "mirrors.target", "can be written")],
     );
-    assert_findings(
-        &check("https://127.0.0.1:1").output(),
-        3,
-        &[("fail", "connect", "https is not supported")],
-    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

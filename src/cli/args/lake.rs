@@ -55,7 +55,8 @@ pub struct TablesArgs {
 /// `alluvium history`
 #[derive(Debug, Args)]
 #[command(
-    long_about = "Show the commits of a table, newest first: version, time, operation, rows.",
+    long_about = "Show the newest 100 commits of a table, newest first: version, time, operation, files added and removed, \
+                  position in Kafka.",
     after_help = "EXAMPLES:\n  alluvium history orders\n  alluvium history orders --output json"
 )]
 pub struct HistoryArgs {
@@ -97,9 +98,9 @@ pub struct OptimizeArgs {
 /// `alluvium vacuum`
 #[derive(Debug, Args)]
 #[command(
-    long_about = "Remove files of the lake's tables that no version needs which somebody may still read: data files and \
-                  deletion vectors that left the table before the retention, change data of older versions, what is left \
-                  of commits that never happened, and expired log entries. The daemon does so by itself every \
+    long_about = "Remove files of the lake's tables that no version within the retention needs any more: data files and \
+                  deletion vectors that left the table before it, change data of older versions, what is left of commits that \
+                  never happened, and expired log entries. The daemon does so by itself every \
                   `lake.vacuum_interval`; both may run at the same time.",
     after_help = "EXAMPLES:\n  alluvium vacuum --dry-run           what would be removed, of all tables\n  \
                   alluvium vacuum orders cdc_events\n  alluvium vacuum --retention 1h --force     nobody reads older versions"

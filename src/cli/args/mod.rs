@@ -26,7 +26,7 @@ use crate::config::Sources;
     name = "alluvium",
     version,
     long_about = "Alluvium turns the change stream of a database (Debezium events on Kafka) into tables that people \
-                  can query: Delta Lake tables that equal the source, a raw history of every change, and Postgres \
+                  can query: Delta Lake tables that equal the source, a raw table with every change, and Postgres \
                   mirrors.",
     after_help = "EXAMPLES:\n  alluvium demo                      see it work, with nothing else installed\n  \
                   alluvium check --connect           are the settings right, and is everything reachable?\n  \
@@ -58,7 +58,7 @@ pub enum Command {
     History(HistoryArgs),
     /// Put small files of the lake's tables together
     Optimize(OptimizeArgs),
-    /// Remove files that no version needs which somebody may still read
+    /// Remove files that no version within the retention needs any more
     Vacuum(VacuumArgs),
     /// Ask the running daemon how it is
     Status(StatusArgs),
@@ -163,8 +163,8 @@ pub struct DemoArgs {
     #[arg(long, value_name = "FOLDER")]
     pub keep: Option<PathBuf>,
 
-    /// Mirror into this database too
-    #[arg(long, value_name = "URL", hide_env_values = true)]
+    /// Mirror into this database too, without TLS; its schema alluvium_demo is dropped and made anew
+    #[arg(long, value_name = "URL")]
     pub postgres: Option<String>,
 }
 
@@ -209,7 +209,9 @@ pub struct CheckArgs {
 #[derive(Debug, Args)]
 #[command(
     long_about = "Ask the running daemon for its lanes, tables, positions, lag and last errors.",
-    after_help = "EXAMPLES:\n  alluvium status\n  alluvium status --url http://10.0.0.7:8090 --output json"
+    after_help = "EXAMPLES:\n  alluvium status\n  alluvium status --url http://10.0.0.7:8090 --output json\n\n\
+                  EXIT CODES:\n  0 ready   1 not ready: it starts, a sink is away, or a table has stopped   2 the settings \
+                  are wrong\n  3 the daemon could not be reached"
 )]
 pub struct StatusArgs {
     /// The daemon's address [default: that of admin.listen]

@@ -1,4 +1,4 @@
-//! Checkpoints.
+//! Writing checkpoints.
 //!
 //! They are written between batches, never inside a commit. A checkpoint is due after a number of commits, or earlier after a
 //! number of bytes of log, because what a reader has to fetch is bytes. The library's full snapshot lives only here.
