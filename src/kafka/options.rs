@@ -1,7 +1,7 @@
 //! Settings of a consumer, and the librdkafka properties that they become.
 //!
-//! The user's properties override the defaults here, but for those that a guarantee rests on: they are refused, with
-//! the reason, rather than ignored.
+//! The user's properties override the defaults here, but for those that a guarantee rests on: they are refused rather than
+//! ignored (`accepted`).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,6 +11,7 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 
 use super::ConsumerError;
+use super::accepted::refusal;
 
 /// What to do when records are gone before they were read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -139,30 +140,6 @@ impl fmt::Debug for ConsumerOptions {
             .field("identity", &self.identity)
             .field("metadata_refresh", &self.metadata_refresh)
             .finish()
-    }
-}
-
-/// Why a property cannot be the user's, if so.
-fn refusal(key: &str, value: &str) -> Option<&'static str> {
-    match key {
-        "enable.auto.commit"
-        | "auto.commit.enable"
-        | "auto.commit.interval.ms"
-        | "enable.auto.offset.store" => {
-            Some("progress is stored in the sink, in the same commit as the data; remove it")
-        }
-        "auto.offset.reset" => {
-            Some("a reset would skip or repeat records unseen; use kafka.on_data_loss instead")
-        }
-        "isolation.level" if value != "read_committed" => {
-            Some("records of transactions that were rolled back would be read; remove it")
-        }
-        "group.id" => Some("the group is made from pipeline.name and the lane; set pipeline.name instead"),
-        "bootstrap.servers" | "metadata.broker.list" => Some("use kafka.bootstrap_servers instead"),
-        "enable.partition.eof" | "topic.metadata.refresh.interval.ms" => {
-            Some("this consumer depends on its own value; remove it")
-        }
-        _ => None,
     }
 }
 
