@@ -13,6 +13,7 @@ mod ancestry;
 #[cfg(test)]
 mod ancestry_tests;
 mod batch;
+mod causes;
 mod convert;
 #[cfg(test)]
 mod convert_tests;
@@ -58,6 +59,7 @@ mod versions_tests;
 
 pub use align::conform;
 pub use batch::{Batch, ChangeBatch, KeyMoves, Operation, RecordError, RecordErrorKind, Regression};
+pub use causes::with_causes;
 pub use convert::{Misfit, convert};
 pub use difference::{Difference, DifferenceKind, type_words};
 pub use ending::{Ending, TruncateTime};

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use crate::lake::LakeError;
+
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -44,6 +46,19 @@ impl Exit {
             Self::Abandoned => {
                 "a lane was still busy at shutdown.deadline; its batch is read again on the next start"
             }
+        }
+    }
+}
+
+impl From<&LakeError> for Exit {
+    fn from(error: &LakeError) -> Self {
+        match error {
+            LakeError::Settings(_) => Self::Usage,
+            LakeError::Storage { .. } => Self::Unreachable,
+            LakeError::Busy { .. }
+            | LakeError::Fenced { .. }
+            | LakeError::Refused(_)
+            | LakeError::Unreadable { .. } => Self::Failure,
         }
     }
 }

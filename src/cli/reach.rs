@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use super::check::{FoundConnector, FoundTopic, FoundTopics, Reach};
-use super::status::chain;
+use crate::change::with_causes;
 use crate::config::{DatabaseUrl, Settings};
 use crate::kafka;
 use crate::mirror;
@@ -40,10 +40,15 @@ impl Reach for Outside {
                 "https is not supported for connect.url: use an http address of Kafka Connect".to_owned()
             );
         }
-        let client = reqwest::Client::builder().timeout(TIMEOUT).build().map_err(|error| chain(&error))?;
+        let client =
+            reqwest::Client::builder().timeout(TIMEOUT).build().map_err(|error| with_causes(&error))?;
         let all = format!("{}/connectors?expand=info&expand=status", url.trim_end_matches('/'));
         let response = client.get(all).send().await.and_then(reqwest::Response::error_for_status);
-        let body = response.map_err(|error| chain(&error))?.bytes().await.map_err(|error| chain(&error))?;
+        let body = response
+            .map_err(|error| with_causes(&error))?
+            .bytes()
+            .await
+            .map_err(|error| with_causes(&error))?;
         FoundConnector::all(&body)
     }
 
