@@ -170,13 +170,6 @@ impl Settlement {
     }
 }
 
-/// What a lane needs to know of its sink's quarantine.
-#[derive(Debug, Clone, Default)]
-pub struct QuarantineView {
-    /// The state of every record.
-    pub ledger: Arc<Ledger>,
-}
-
 /// Finds records of a batch as they came, for sinks that refuse single ones.
 pub trait Originals: Send + Sync {
     /// The record at that place, if the batch was made of it.
