@@ -223,7 +223,7 @@ pub enum RecordErrorKind {
     NotJson,
     /// The value is JSON, but not a Debezium event.
     NotAnEvent,
-    /// `op` is not one that Debezium documents, or not one that is supported yet.
+    /// `op` is not one that Debezium documents.
     UnknownOperation,
     /// An operation on a row came without a key.
     MissingKey,
@@ -247,7 +247,7 @@ pub enum RecordErrorKind {
 }
 
 impl RecordErrorKind {
-    /// Every kind.
+    /// Every kind that may go into quarantine; the two others stop their table.
     pub const ALL: [Self; 10] = [
         Self::NotJson,
         Self::NotAnEvent,
