@@ -17,7 +17,7 @@ use arrow::datatypes::{Int64Type, Schema};
 use proptest::prelude::*;
 
 use super::{
-    Candidate, ChangeBatch, Column, ColumnType, DeleteMode, Folded, KeyMoves, Ledger, Operation, TableId,
+    Candidate, ChangeBatch, Column, ColumnType, DeleteMode, Folded, KeyLedger, KeyMoves, Operation, TableId,
     TableSchema, fold, fold_onto,
 };
 
@@ -164,7 +164,7 @@ fn batch(events: &[Event]) -> ChangeBatch {
 #[derive(Debug, Default, Clone)]
 struct Sink {
     table: Table,
-    ledger: Ledger,
+    ledger: KeyLedger,
     kept: BTreeMap<String, Row>,
     /// Cells that were nowhere.
     unresolved: usize,
@@ -203,7 +203,7 @@ impl Sink {
         }
         self.table.extend(rows);
         let ledger = folded.ledger_with(names.into_iter());
-        self.ledger = Ledger::from_text(&ledger.to_text());
+        self.ledger = KeyLedger::from_text(&ledger.to_text());
     }
 
     /// A cell of a folded row; `None` where it is stored nowhere.

@@ -25,7 +25,7 @@ use super::ancestry::{Ancestry, Found, Parent, Trail};
 use super::ending;
 use super::folded::{Departing, Folded, now, with_rows};
 use super::input::Input;
-use super::ledger::{self, Done, KeyChange, Ledger, Waiting};
+use super::ledger::{self, Done, KeyChange, KeyLedger, Waiting};
 use super::origins::OriginsBuilder;
 use super::pairs::{First, Link};
 use super::{ChangeBatch, DeleteMode, OWN, TableSchema, keyless};
@@ -55,7 +55,7 @@ pub fn fold_with(
     batches: &[&ChangeBatch],
     keep: impl Fn(u32, i64) -> bool,
 ) -> Result<Folded, ArrowError> {
-    fold_onto(mode, schema, batches, keep, &Ledger::default())
+    fold_onto(mode, schema, batches, keep, &KeyLedger::default())
 }
 
 /// The same for a table with key changes that are half done: `ledger` is the one that was stored with it.
@@ -67,13 +67,13 @@ pub fn fold_onto(
     schema: &Arc<TableSchema>,
     batches: &[&ChangeBatch],
     keep: impl Fn(u32, i64) -> bool,
-    ledger: &Ledger,
+    ledger: &KeyLedger,
 ) -> Result<Folded, ArrowError> {
     if schema.key().is_empty() {
         return keyless::fold(
             schema,
             batches,
-            &Input::concat(schema, batches, keep, &mut Ledger::default())?,
+            &Input::concat(schema, batches, keep, &mut KeyLedger::default())?,
         );
     }
     if mode == DeleteMode::Soft
@@ -97,7 +97,7 @@ fn fold_keyed(
     schema: &Arc<TableSchema>,
     batches: &[&ChangeBatch],
     keep: impl Fn(u32, i64) -> bool,
-    mut before: Ledger,
+    mut before: KeyLedger,
 ) -> Result<Folded, ArrowError> {
     before.retain_key(schema);
     let input = Input::concat(schema, batches, keep, &mut before)?;
@@ -148,7 +148,7 @@ struct Fold<'a> {
     others_behind: Vec<ArrayRef>,
     ancestry: Ancestry,
     /// The ledger before.
-    before: Ledger,
+    before: KeyLedger,
 }
 
 impl Fold<'_> {
@@ -202,7 +202,7 @@ impl Fold<'_> {
             changes: input.changes,
             unresolved,
             departing: None,
-            ledger: Ledger::default(),
+            ledger: KeyLedger::default(),
         })
     }
 
@@ -279,7 +279,7 @@ impl Fold<'_> {
     }
 
     /// The ledger after the batch, as far as it does not depend on what is stored.
-    fn ledger(&self, upserts: &[u32], marks: &Marks) -> Result<Ledger, ArrowError> {
+    fn ledger(&self, upserts: &[u32], marks: &Marks) -> Result<KeyLedger, ArrowError> {
         let (pairs, before) = (&self.input.pairs, &self.before);
         let used: BTreeSet<usize> = pairs
             .creates
@@ -291,7 +291,7 @@ impl Fold<'_> {
             .collect();
         let departed = before.departed.iter().enumerate().filter(|(at, _)| !used.contains(at));
         let departed = departed.map(|(_, entry)| entry.clone()).collect();
-        let mut after = Ledger { departed, ..Ledger::default() };
+        let mut after = KeyLedger { departed, ..KeyLedger::default() };
         if !self.has_values_to_lose() {
             return Ok(after);
         }

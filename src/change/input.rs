@@ -10,7 +10,7 @@ use arrow::buffer::BooleanBuffer;
 use arrow::compute::{cast, concat, take};
 use arrow::error::ArrowError;
 
-use super::ledger::{self, KeyChange, Ledger};
+use super::ledger::{self, KeyChange, KeyLedger};
 use super::pairs::{self, Half, Pairs};
 use super::truncate;
 use super::{ChangeBatch, Operation, TableSchema, Truncated};
@@ -45,7 +45,7 @@ impl<'a> Input<'a> {
         schema: &'a Arc<TableSchema>,
         batches: &[&ChangeBatch],
         keep: impl Fn(u32, i64) -> bool,
-        ledger: &mut Ledger,
+        ledger: &mut KeyLedger,
     ) -> Result<Self, ArrowError> {
         let mut input = Self {
             schema,
@@ -158,7 +158,7 @@ impl<'a> Input<'a> {
     }
 
     /// Puts the rows in front that have waited for a delete of this batch; gives their keys.
-    fn wait(&mut self, ledger: &Ledger) -> Result<Vec<ArrayRef>, ArrowError> {
+    fn wait(&mut self, ledger: &KeyLedger) -> Result<Vec<ArrayRef>, ArrowError> {
         let rows = self.pairs.fulfilled.iter().filter_map(|(entry, _)| ledger.waiting.get(*entry));
         let keys: Vec<_> = rows.map(|entry| entry.row.clone()).collect();
         self.waited = keys.len();

@@ -18,7 +18,7 @@ use arrow::row::{RowConverter, SortField};
 
 use super::folded::{Folded, with_rows};
 use super::input::Input;
-use super::ledger::Ledger;
+use super::ledger::KeyLedger;
 use super::{ChangeBatch, Operation, TableSchema};
 
 /// Folds the changes of a table without key.
@@ -58,7 +58,7 @@ pub(super) fn fold(
         changes: input.changes,
         unresolved: Vec::new(),
         departing: None,
-        ledger: Ledger::default(),
+        ledger: KeyLedger::default(),
     })
 }
 

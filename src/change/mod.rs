@@ -66,7 +66,7 @@ pub use ending::{Ending, TruncateTime};
 pub use evolution::SchemaStep;
 pub use fold::{fold, fold_onto, fold_with};
 pub use folded::{Departing, Folded};
-pub use ledger::{Departed, Done, KeyChange, KeyText, Ledger, Waiting};
+pub use ledger::{Departed, Done, KeyChange, KeyLedger, KeyText, Waiting};
 pub use lineage::{Described, Lineage, Pending};
 pub use origins::{Candidate, OWN, Origins};
 pub use outlook::{EventPlace, Met, Outlook, UnfitAt, look};

@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::ledger::{KeyChange, Ledger};
+use super::ledger::{KeyChange, KeyLedger};
 
 /// Half of a key change in a batch.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Half {
 pub(super) enum Link {
     /// The delete at this index of the batch.
     Delete(u32),
-    /// This row of [`Ledger::departed`].
+    /// This row of [`KeyLedger::departed`].
     Kept(u32),
     /// Nothing yet.
     Open,
@@ -32,9 +32,9 @@ pub(super) enum Link {
 pub(super) struct Pairs {
     /// Each create, with what belongs to it and its place among the halves.
     pub(super) creates: Vec<(u32, Link, usize)>,
-    /// Rows of [`Ledger::waiting`] with the delete that they waited for.
+    /// Rows of [`KeyLedger::waiting`] with the delete that they waited for.
     pub(super) fulfilled: Vec<(usize, u32)>,
-    /// Rows of [`Ledger::waiting`] that have waited for nothing.
+    /// Rows of [`KeyLedger::waiting`] that have waited for nothing.
     pub(super) settled: Vec<usize>,
     /// Deletes without a create, with their place among the halves.
     pub(super) departing: Vec<(u32, usize)>,
@@ -49,7 +49,7 @@ pub(super) struct Pairs {
 pub(super) enum First {
     /// In this batch.
     In(u32),
-    /// In an earlier one: this row of [`Ledger::done`].
+    /// In an earlier one: this row of [`KeyLedger::done`].
     Earlier(usize),
 }
 
@@ -75,7 +75,7 @@ impl Pairs {
 }
 
 /// Finds for each half the other one; of several between the same keys the first belong together.
-pub(super) fn pair(halves: &[Half], ledger: &Ledger) -> Pairs {
+pub(super) fn pair(halves: &[Half], ledger: &KeyLedger) -> Pairs {
     #[derive(Default)]
     struct Side {
         deletes: VecDeque<(Link, usize)>,

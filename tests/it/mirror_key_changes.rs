@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use alluvium::change::{Batch, ChangeBatch, CommitReport, KeyMoves, Ledger, Operation, Sink};
+use alluvium::change::{Batch, ChangeBatch, CommitReport, KeyLedger, KeyMoves, Operation, Sink};
 use alluvium::mirror::{Mirror, MirrorOptions};
 use arrow::array::{Int32Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema};
@@ -63,7 +63,7 @@ impl Written {
         let ledgers = self.rows("SELECT ledger FROM alluvium.key_changes").await;
         assert!(
             ledgers.iter().all(|ledger| {
-                let ledger = Ledger::from_text(ledger);
+                let ledger = KeyLedger::from_text(ledger);
                 ledger.departed.is_empty() && ledger.waiting.is_empty()
             }),
             "{ledgers:?}"
