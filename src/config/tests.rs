@@ -170,6 +170,7 @@ fn the_dump_reads_back() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines)] // A table of cases.
 fn every_kind_of_problem_has_its_message_and_place() {
     const URL: &str = "write postgres://user:password@host:port/database";
     let cases: &[(&str, String)] = &[
