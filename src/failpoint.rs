@@ -67,7 +67,6 @@ fn parse(text: &str) -> Option<Armed> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

@@ -10,6 +10,12 @@
 //! that row, whatever its header says, because the row of the old key may be another one by now. So does one that is
 //! known to come again, where a delete that came again has taken the row: it is what it was the first time.
 
+// Indexes hold by construction. `operations`, `key` and `before` have an entry for each change, `newest` and `places` one for each
+// number: changes come from the input that was linked here, numbers from `number`, which adds to both as it gives one, and
+// [`NONE`] is compared before a change is used. `others` has an entry for each half, and behind them one for each key that
+// waits.
+#![allow(clippy::indexing_slicing)]
+
 use std::collections::HashMap;
 
 use arrow::array::{ArrayRef, UInt32Array};

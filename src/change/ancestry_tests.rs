@@ -4,7 +4,6 @@
 //! is left out of its events at random, as Postgres does with TOASTed values. The events go to partitions by key, are
 //! read in any order that keeps each partition's, and are folded in batches.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 // Absent and null are two things.
 #![allow(clippy::option_option)]
 

@@ -113,7 +113,7 @@ fn fold_keyed(
         ancestry.settle(row, columns, delete);
     }
     let fold = Fold { schema, input, keys, others_behind: waiting, ancestry, before };
-    let is_delete = |index: u32| !fold.input.operations[index as usize].is_upsert();
+    let is_delete = |index: u32| !fold.input.is_upsert(index);
     let last = &fold.ancestry.last_of_each_key;
     let (upserts, deletes): (Vec<u32>, Vec<u32>) =
         last.iter().partition(|&&index| mode == DeleteMode::Soft || !is_delete(index));
@@ -167,7 +167,7 @@ impl Fold<'_> {
         let mut columns = Vec::with_capacity(input.columns.len());
         let mut absent = Vec::with_capacity(input.columns.len());
         let plain = UInt32Array::from(changes.to_vec());
-        let has_deletes = changes.iter().any(|&change| !input.operations[change as usize].is_upsert());
+        let has_deletes = changes.iter().any(|&change| !input.is_upsert(change));
         for (index, (column, mask)) in input.columns.iter().zip(&input.absent).enumerate() {
             // The rows of deletes have their keys only: all else is absent in them.
             let is_key = self.schema.key().contains(&index);
@@ -186,13 +186,14 @@ impl Fold<'_> {
             origins.column(source.of);
         }
         let others = super::ancestry::behind(&input.others, &self.others_behind)?;
+        let (operations, source_micros, places) = input.described(changes);
         Ok(Folded {
             schema: Arc::clone(self.schema),
             absent,
             origins: origins.finish(self.key_schema()?, &self.keys, &others, &self.before)?,
-            operations: changes.iter().map(|&index| input.operations[index as usize]).collect(),
-            source_micros: changes.iter().map(|&index| input.source_micros[index as usize]).collect(),
-            places: changes.iter().map(|&index| input.places[index as usize]).collect(),
+            operations,
+            source_micros,
+            places,
             rows: with_rows(self.schema.arrow().clone(), columns, changes.len())?,
             deletes: RecordBatch::new_empty(self.key_schema()?),
             truncated: None,
@@ -237,7 +238,10 @@ impl Fold<'_> {
                 Found::In(at) => return at,
                 Found::Own => {}
                 Found::Stored(list) => {
-                    of.get_or_insert_with(|| vec![OWN; changes.len()])[row] = origins.list(list);
+                    let of = of.get_or_insert_with(|| vec![OWN; changes.len()]);
+                    if let Some(of) = of.get_mut(row) {
+                        *of = origins.list(list);
+                    }
                 }
                 Found::Nowhere => unresolved.push(row),
             }

@@ -231,8 +231,6 @@ fn number_of(data_type: &DataType) -> DataType {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
-
     use arrow::array::{BooleanArray, Date32Array, Decimal128Array, Int64Array, TimestampMicrosecondArray};
 
     use super::*;

@@ -1,5 +1,9 @@
 //! The changes of a table put one behind the other, each linked to the one before it with the same key.
 
+// Indexes hold by construction: all vectors and columns of a [`ChangeBatch`] have one entry a change, `absent` has one a column,
+// and so have those here. Changes are numbered from 0 on as they are linked, and one is linked only to a smaller number.
+#![allow(clippy::indexing_slicing)]
+
 use std::collections::HashMap;
 use std::sync::Arc;
 

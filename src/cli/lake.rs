@@ -175,7 +175,6 @@ fn positions(positions: &BTreeMap<String, i64>) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

@@ -1,6 +1,4 @@
 //! What is accepted, what wins, and what is said about each kind of problem.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -115,8 +115,6 @@ impl FlowControl {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
     use super::*;
 
     const NOW: Duration = Duration::ZERO;

@@ -157,7 +157,6 @@ pub(super) fn creation_error(error: KafkaError) -> ConsumerError {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
     use super::*;
 
     fn with(key: &str, value: &str) -> ConsumerOptions {

@@ -60,7 +60,6 @@ fn rejected(pattern: &str, reason: &str) -> ConsumerError {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
     use super::*;
 
     fn subscription(entries: &[&str]) -> Result<Subscription, ConsumerError> {

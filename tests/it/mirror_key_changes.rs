@@ -1,7 +1,5 @@
 //! Rows of a mirror whose key changes while a TOASTed value does not.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::sync::Arc;
 
 use alluvium::change::{Batch, ChangeBatch, CommitReport, KeyLedger, KeyMoves, Operation, Sink};

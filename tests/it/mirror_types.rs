@@ -1,7 +1,5 @@
 //! Every column type arrives in Postgres exactly, its extreme values too.
 
-#![allow(clippy::unwrap_used)]
-
 use std::sync::Arc;
 
 use alluvium::change::{ColumnType, Operation, Shape, Sink};

@@ -214,7 +214,6 @@ fn wrong_base(state: &State, change: &JudgedChange<'_>) -> Option<RecordPlace> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
     use super::*;
     use crate::change::{TopicIdentity, TopicPartition};
 

@@ -248,7 +248,6 @@ pub struct CompletionsArgs {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
     use clap::CommandFactory;
 
     use super::*;
