@@ -32,8 +32,12 @@ pub const SCHEMA_CHANGES: [&str; 2] = ["lake.after_rewrite", "mirror.in_schema_c
 
 /// The places that only a batch with bad records passes.
 pub const WITH_BAD_RECORDS: [&str; 2] = ["lake.before_quarantine_commit", "lake.after_quarantine_commit"];
-/// Places that not every batch passes: change data of tables that have it, and upkeep.
-pub const UPKEEP: [&str; 3] = ["lake.after_change_data", "lake.before_compaction", "lake.in_vacuum"];
+
+/// The places that only some runs pass: those with a table that has change data, and those in which files are put together.
+pub const UPKEEP: [&str; 2] = ["lake.after_change_data", "lake.before_compaction"];
+
+/// The place that only a vacuum passes, behind each file that it has removed.
+pub const VACUUM: &str = "lake.in_vacuum";
 
 struct Armed {
     name: String,
@@ -63,7 +67,6 @@ fn parse(text: &str) -> Option<Armed> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

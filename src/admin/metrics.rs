@@ -19,58 +19,86 @@ const ROWS_BUCKETS: [f64; 8] = [1.0, 10.0, 100.0, 1_000.0, 10_000.0, 50_000.0, 1
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Registry,
-    /// Records that became changes.
-    pub records: IntCounterVec,
-    /// Records that are not changes, by the rule that filtered them.
-    pub filtered: IntCounterVec,
-    /// Bytes of keys and values read.
-    pub bytes: IntCounterVec,
-    /// Rows written after folding.
-    pub rows_written: IntCounterVec,
+    /// How the lanes are.
+    pub lanes: LaneMetrics,
+    /// What they have read.
+    pub read: ReadMetrics,
+    /// What they have written, and what their tables are like.
+    pub tables: TableMetrics,
+    resident_memory: Gauge,
+}
+
+/// How a lane is: its state and pace, its errors, its quarantine.
+#[derive(Debug, Clone)]
+pub struct LaneMetrics {
+    /// 1 for the state a lane is in.
+    pub state: IntGaugeVec,
+    /// When the lane last committed.
+    pub last_commit: GaugeVec,
     /// Records in a batch.
     pub batch_rows: HistogramVec,
     /// Time a batch spends in a stage.
     pub stage_duration: HistogramVec,
-    /// Time of a commit to one table.
-    pub commit_duration: HistogramVec,
-    /// Records behind the end of each partition.
-    pub lag: IntGaugeVec,
-    /// Source commit to committed in the sink.
-    pub freshness: HistogramVec,
-    /// Changes whose source time lies in our future (clocks disagree); counted as zero freshness.
-    pub clock_skew: IntCounterVec,
-    /// When the lane last committed.
-    pub last_commit: GaugeVec,
-    /// When the connector sent the newest change or heartbeat that was read.
-    pub source_alive: GaugeVec,
-    /// 1 for the state a lane is in.
-    pub lane_state: IntGaugeVec,
-    /// 1 for a table that has stopped.
-    pub table_stopped: IntGaugeVec,
     /// Attempts that are made again.
     pub retries: IntCounterVec,
     /// Errors that stopped a table or a lane.
     pub errors: IntCounterVec,
     /// Errors that the Kafka client reported and got over.
     pub kafka_errors: IntCounterVec,
-    /// Conflicts with other writers that were resolved.
-    pub conflicts: IntCounterVec,
-    /// Cells that the source left out as unchanged, of rows that the sink did not have: stored as null.
-    pub unresolved_absent: IntCounterVec,
-    /// Changes that the source had sent before.
-    pub duplicates: IntCounterVec,
-    /// Places where the source's log began anew.
-    pub lsn_regressions: IntCounterVec,
-    /// Changes of schemas that tables have followed, or were told to ignore.
-    pub schema_changes: IntCounterVec,
     /// Records that went into quarantine, by what is wrong with them.
     pub quarantined: IntCounterVec,
     /// Open records in quarantine.
     pub quarantine_open: IntGaugeVec,
+}
+
+/// What a lane has read, and what that says about the source.
+#[derive(Debug, Clone)]
+pub struct ReadMetrics {
+    /// Records that became changes.
+    pub records: IntCounterVec,
+    /// Records that are not changes, by the rule that filtered them.
+    pub filtered: IntCounterVec,
+    /// Bytes of keys and values read.
+    pub bytes: IntCounterVec,
+    /// Records behind the end of each partition.
+    pub lag: IntGaugeVec,
+    /// When the connector sent the newest change or heartbeat that was read.
+    pub source_alive: GaugeVec,
+    /// Changes that the source had sent before.
+    pub duplicates: IntCounterVec,
+    /// Places where the source's log began anew.
+    pub lsn_regressions: IntCounterVec,
+    /// Changes whose source time lies in our future (clocks disagree); counted as zero freshness.
+    pub clock_skew: IntCounterVec,
+    /// Columns whose nulls may have been written as their default before Kafka.
+    pub suspect_defaults: IntGaugeVec,
+}
+
+/// What a lane has written, and what its tables are like.
+#[derive(Debug, Clone)]
+pub struct TableMetrics {
+    /// Rows written after folding.
+    pub rows_written: IntCounterVec,
+    /// Time of a commit to one table.
+    pub commit_duration: HistogramVec,
+    /// Source commit to committed in the sink.
+    pub freshness: HistogramVec,
+    /// 1 for a table that has stopped.
+    pub stopped: IntGaugeVec,
+    /// Conflicts with other writers that were resolved.
+    pub conflicts: IntCounterVec,
+    /// Cells that the source left out as unchanged, of rows that the sink did not have: stored as null.
+    pub unresolved_absent: IntCounterVec,
+    /// Deletes of rows that the table did not have, where it can tell: nothing was written.
+    pub unknown_deletes: IntCounterVec,
+    /// Changes that did nothing, because the row has a later one from another of the table's sources.
+    pub late_changes: IntCounterVec,
+    /// Changes of schemas that tables have followed, or were told to ignore.
+    pub schema_changes: IntCounterVec,
     /// Files of the newest version of each table of the lake.
-    pub table_live_files: IntGaugeVec,
+    pub live_files: IntGaugeVec,
     /// Their bytes.
-    pub table_bytes: IntGaugeVec,
+    pub live_bytes: IntGaugeVec,
     /// Rows of files written, by batches and by compaction.
     pub file_rows: IntCounterVec,
     /// Bytes of files written, by batches and by compaction.
@@ -79,13 +107,6 @@ pub struct Metrics {
     pub vacuumed_files: IntCounterVec,
     /// Bytes of files that the vacuum removed.
     pub vacuumed_bytes: IntCounterVec,
-    /// Deletes of rows that the table did not have, where it can tell: nothing was written.
-    pub unknown_deletes: IntCounterVec,
-    /// Changes that did nothing, because the row has a later one from another of the table's sources.
-    pub late_changes: IntCounterVec,
-    /// Columns whose nulls may have been written as their default before Kafka.
-    pub suspect_defaults: IntGaugeVec,
-    resident_memory: Gauge,
 }
 
 impl Metrics {
@@ -96,95 +117,9 @@ impl Metrics {
     pub fn new() -> Result<Self, prometheus::Error> {
         let r = Registrar(Registry::new());
         Ok(Self {
-            records: r.counter(
-                "records_total",
-                "Records that became changes",
-                &["lane", "table", "operation"],
-            )?,
-            filtered: r.counter(
-                "filtered_records_total",
-                "Records that are no changes",
-                &["lane", "reason"],
-            )?,
-            bytes: r.counter("read_bytes_total", "Bytes of keys and values read", LANE)?,
-            rows_written: r.counter(
-                "rows_written_total",
-                "Rows after folding",
-                &["lane", "table", "kind"],
-            )?,
-            batch_rows: r.histogram("batch_rows", "Records in a batch", LANE, &ROWS_BUCKETS)?,
-            stage_duration: r.seconds("stage_duration_seconds", "Time in a stage", &["lane", "stage"])?,
-            commit_duration: r.seconds(
-                "commit_duration_seconds",
-                "Time of a commit to a table",
-                LANE_TABLE,
-            )?,
-            lag: r.gauge("lag_records", "Records behind the end", &["lane", "topic", "partition"])?,
-            freshness: r.histogram("freshness_seconds", "From source to sink", LANE, &FRESHNESS_BUCKETS)?,
-            clock_skew: r.counter("clock_skew_total", "Changes from our future, counted as fresh", LANE)?,
-            source_alive: r.timestamp(
-                "source_alive_timestamp_seconds",
-                "When the connector sent the newest event that was read",
-                LANE,
-            )?,
-            last_commit: r.timestamp(
-                "last_commit_timestamp_seconds",
-                "When the lane last committed",
-                LANE,
-            )?,
-            lane_state: r.gauge("lane_state", "1 for the state the lane is in", &["lane", "state"])?,
-            table_stopped: r.gauge("table_stopped", "1 for a table that has stopped", LANE_TABLE)?,
-            retries: r.counter("retries_total", "Attempts made again, by class of error", LANE_CLASS)?,
-            errors: r.counter("errors_total", "Errors that stopped a table or lane", LANE_CLASS)?,
-            kafka_errors: r.counter("kafka_errors_total", "Errors of the Kafka client", LANE_CLASS)?,
-            conflicts: r.counter("commit_conflicts_total", "Conflicts with writers, resolved", LANE)?,
-            unresolved_absent: r.counter(
-                "unresolved_absent_total",
-                "Absent cells stored as null",
-                LANE_TABLE,
-            )?,
-            duplicates: r.counter(
-                "duplicate_records_total",
-                "Changes that the source had sent before",
-                LANE_TABLE,
-            )?,
-            lsn_regressions: r.counter(
-                "lsn_regressions_total",
-                "Partitions where the source's log began anew",
-                LANE,
-            )?,
-            schema_changes: r.counter(
-                "schema_changes_total",
-                "Changes of a table's schema",
-                &["lane", "table", "kind"],
-            )?,
-            quarantined: r.counter(
-                "quarantined_records_total",
-                "Records that went into quarantine",
-                &["lane", "code"],
-            )?,
-            quarantine_open: r.gauge("quarantine_open_records", "Open records in quarantine", LANE)?,
-            table_live_files: r.gauge("table_live_files", "Files of the newest version", LANE_TABLE)?,
-            table_bytes: r.gauge("table_bytes", "Bytes of the newest version", LANE_TABLE)?,
-            file_rows: r.counter("file_rows_total", "Rows of files written", LANE_TABLE_BY)?,
-            file_bytes: r.counter("file_bytes_total", "Bytes of files written", LANE_TABLE_BY)?,
-            vacuumed_files: r.counter("vacuumed_files_total", "Files removed by the vacuum", LANE)?,
-            vacuumed_bytes: r.counter("vacuumed_bytes_total", "Bytes removed by the vacuum", LANE)?,
-            unknown_deletes: r.counter(
-                "unknown_deletes_total",
-                "Deletes of rows that the table did not have",
-                LANE_TABLE,
-            )?,
-            late_changes: r.counter(
-                "late_changes_total",
-                "Changes that did nothing, because the row has a later one from another of the table's sources",
-                LANE_TABLE,
-            )?,
-            suspect_defaults: r.gauge(
-                "suspect_default_columns",
-                "Columns whose nulls may have been written as their default before Kafka",
-                LANE_TABLE,
-            )?,
+            lanes: LaneMetrics::new(&r)?,
+            read: ReadMetrics::new(&r)?,
+            tables: TableMetrics::new(&r)?,
             resident_memory: r.resident_memory()?,
             registry: r.0,
         })
@@ -201,6 +136,92 @@ impl Metrics {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()))
+    }
+}
+
+impl LaneMetrics {
+    fn new(r: &Registrar) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            state: r.gauge("lane_state", "1 for the state the lane is in", &["lane", "state"])?,
+            last_commit: r.timestamp(
+                "last_commit_timestamp_seconds",
+                "When the lane last committed",
+                LANE,
+            )?,
+            batch_rows: r.histogram("batch_rows", "Records in a batch", LANE, &ROWS_BUCKETS)?,
+            stage_duration: r.seconds("stage_duration_seconds", "Time in a stage", &["lane", "stage"])?,
+            retries: r.counter("retries_total", "Attempts made again, by class of error", LANE_CLASS)?,
+            errors: r.counter("errors_total", "Errors that stopped a table or lane", LANE_CLASS)?,
+            kafka_errors: r.counter("kafka_errors_total", "Errors of the Kafka client", LANE_CLASS)?,
+            quarantined: r.counter(
+                "quarantined_records_total",
+                "Records that went into quarantine",
+                &["lane", "code"],
+            )?,
+            quarantine_open: r.gauge("quarantine_open_records", "Open records in quarantine", LANE)?,
+        })
+    }
+}
+
+impl ReadMetrics {
+    fn new(r: &Registrar) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            records: r.counter(
+                "records_total",
+                "Records that became changes",
+                &["lane", "table", "operation"],
+            )?,
+            filtered: r.counter(
+                "filtered_records_total",
+                "Records that are no changes",
+                &["lane", "reason"],
+            )?,
+            bytes: r.counter("read_bytes_total", "Bytes of keys and values read", LANE)?,
+            lag: r.gauge("lag_records", "Records behind the end", &["lane", "topic", "partition"])?,
+            source_alive: r.timestamp(
+                "source_alive_timestamp_seconds",
+                "When the connector sent the newest event that was read",
+                LANE,
+            )?,
+            duplicates: r.counter(
+                "duplicate_records_total",
+                "Changes that the source had sent before",
+                LANE_TABLE,
+            )?,
+            lsn_regressions: r.counter(
+                "lsn_regressions_total",
+                "Partitions where the source's log began anew",
+                LANE,
+            )?,
+            clock_skew: r.counter("clock_skew_total", "Changes from our future, counted as fresh", LANE)?,
+            suspect_defaults: r.gauge(
+                "suspect_default_columns",
+                "Columns whose nulls may have been written as their default before Kafka",
+                LANE_TABLE,
+            )?,
+        })
+    }
+}
+
+impl TableMetrics {
+    fn new(r: &Registrar) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            rows_written: r.counter("rows_written_total", "Rows after folding", &["lane", "table", "kind"])?,
+            commit_duration: r.seconds("commit_duration_seconds", "Time of a commit to a table", LANE_TABLE)?,
+            freshness: r.histogram("freshness_seconds", "From source to sink", LANE, &FRESHNESS_BUCKETS)?,
+            stopped: r.gauge("table_stopped", "1 for a table that has stopped", LANE_TABLE)?,
+            conflicts: r.counter("commit_conflicts_total", "Conflicts with writers, resolved", LANE)?,
+            unresolved_absent: r.counter("unresolved_absent_total", "Absent cells stored as null", LANE_TABLE)?,
+            unknown_deletes: r.counter("unknown_deletes_total", "Deletes of rows that the table did not have", LANE_TABLE)?,
+            late_changes: r.counter("late_changes_total", "Changes that did nothing, because the row has a later one from another of the table's sources", LANE_TABLE)?,
+            schema_changes: r.counter("schema_changes_total", "Changes of a table's schema", &["lane", "table", "kind"])?,
+            live_files: r.gauge("table_live_files", "Files of the newest version", LANE_TABLE)?,
+            live_bytes: r.gauge("table_bytes", "Bytes of the newest version", LANE_TABLE)?,
+            file_rows: r.counter("file_rows_total", "Rows of files written", LANE_TABLE_BY)?,
+            file_bytes: r.counter("file_bytes_total", "Bytes of files written", LANE_TABLE_BY)?,
+            vacuumed_files: r.counter("vacuumed_files_total", "Files removed by the vacuum", LANE)?,
+            vacuumed_bytes: r.counter("vacuumed_bytes_total", "Bytes removed by the vacuum", LANE)?,
+        })
     }
 }
 
@@ -275,13 +296,12 @@ fn process_memory(field: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
     fn every_metric_registers_and_renders_under_our_prefix() {
         let metrics = Metrics::new().unwrap();
-        metrics.records.with_label_values(&["lake", "public.orders", "c"]).inc();
+        metrics.read.records.with_label_values(&["lake", "public.orders", "c"]).inc();
         let text = metrics.render().unwrap();
         assert!(
             text.contains("alluvium_records_total{lane=\"lake\",operation=\"c\",table=\"public.orders\"} 1"),

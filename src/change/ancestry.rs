@@ -10,6 +10,12 @@
 //! that row, whatever its header says, because the row of the old key may be another one by now. So does one that is
 //! known to come again, where a delete that came again has taken the row: it is what it was the first time.
 
+// Indexes hold by construction. `operations`, `key` and `before` have an entry for each change, `newest` and `places` one for each
+// number: changes come from the input that was linked here, numbers from `number`, which adds to both as it gives one, and
+// [`NONE`] is compared before a change is used. `others` has an entry for each half, and behind them one for each key that
+// waits.
+#![allow(clippy::indexing_slicing)]
+
 use std::collections::HashMap;
 
 use arrow::array::{ArrayRef, UInt32Array};
@@ -20,7 +26,7 @@ use arrow::row::{RowConverter, SortField};
 
 use super::Operation;
 use super::input::Input;
-use super::ledger::Ledger;
+use super::ledger::KeyLedger;
 use super::origins::Candidate;
 use super::pairs::{First, Link};
 
@@ -94,7 +100,7 @@ impl Ancestry {
         let own = converter.convert_columns(keys)?;
         let changes = input.operations.len();
         let mut numbers: HashMap<&[u8], u32> = HashMap::with_capacity(changes);
-        let mut lineage = Self {
+        let mut ancestry = Self {
             operations: input.operations.clone(),
             key: Vec::with_capacity(changes),
             before: Vec::with_capacity(changes),
@@ -107,23 +113,23 @@ impl Ancestry {
             last_of_each_key: Vec::new(),
         };
         for index in 0..changes as u32 {
-            let number = lineage.number(&mut numbers, own.row(index as usize).data(), index);
-            lineage.key.push(number);
-            lineage.before.push(std::mem::replace(&mut lineage.newest[number as usize], index));
+            let number = ancestry.number(&mut numbers, own.row(index as usize).data(), index);
+            ancestry.key.push(number);
+            ancestry.before.push(std::mem::replace(&mut ancestry.newest[number as usize], index));
         }
         let mut is_last = vec![true; changes];
-        lineage.before.iter().filter(|before| **before != NONE).for_each(|&at| is_last[at as usize] = false);
-        lineage.last_of_each_key = (0..changes as u32).filter(|&at| is_last[at as usize]).collect();
+        ancestry.before.iter().filter(|before| **before != NONE).for_each(|&at| is_last[at as usize] = false);
+        ancestry.last_of_each_key = (0..changes as u32).filter(|&at| is_last[at as usize]).collect();
         if input.halves.is_empty() && waiting.is_empty() {
-            return Ok(lineage);
+            return Ok(ancestry);
         }
         let others = converter.convert_columns(&behind(&input.others, waiting)?)?;
         let others = (0..others.num_rows())
-            .map(|at| lineage.number(&mut numbers, others.row(at).data(), (changes + at) as u32))
+            .map(|at| ancestry.number(&mut numbers, others.row(at).data(), (changes + at) as u32))
             .collect::<Vec<u32>>();
-        lineage.others = others;
-        lineage.link(input);
-        Ok(lineage)
+        ancestry.others = others;
+        ancestry.link(input);
+        Ok(ancestry)
     }
 
     fn number<'a>(&mut self, numbers: &mut HashMap<&'a [u8], u32>, key: &'a [u8], place: u32) -> u32 {
@@ -135,7 +141,7 @@ impl Ancestry {
     }
 
     /// Links creates that come again to what they were the first time; `ledger` is the one before the batch.
-    pub(super) fn link_again(&mut self, input: &Input<'_>, ledger: &Ledger) {
+    pub(super) fn link_again(&mut self, input: &Input<'_>, ledger: &KeyLedger) {
         for &(create, first) in &input.pairs.again {
             if !matches!(self.before(create), Parent::Nothing) {
                 continue;

@@ -1,6 +1,4 @@
 //! Conversions of cells, by example and against what [`passage`] promises.
-#![allow(clippy::unwrap_used, clippy::panic)]
-
 use std::sync::Arc;
 
 use arrow::array::{

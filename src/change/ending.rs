@@ -7,6 +7,11 @@
 //!
 //! Invariant: the result is what applying the changes one by one would give, in the order in which truncates take them.
 
+// Indexes hold by construction: all vectors of a [`ChangeBatch`] have one entry a change, [`Keys`] has a batch for each of
+// `batches` and `left`, and a row comes from `0..len` of its batch. `ranks` has each key whose first change is in `firsts`; groups
+// of ends are never empty.
+#![allow(clippy::indexing_slicing)]
+
 use std::collections::HashMap;
 use std::sync::Arc;
 

@@ -1,7 +1,5 @@
 //! Truncates in a sink that keeps deleted rows, against a model that applies every change at its time.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::collections::BTreeMap;
 
 use arrow::buffer::BooleanBuffer;

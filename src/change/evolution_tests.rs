@@ -1,6 +1,4 @@
 //! The rules of schema changes, by example.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use super::difference::DifferenceKind as Kind;
 use super::evolution::{SchemaStep, Verdict, judge};
 use super::lineage::{Described, Lineage, Pending};

@@ -25,7 +25,7 @@ use super::ancestry::{Ancestry, Found, Parent, Trail};
 use super::ending;
 use super::folded::{Departing, Folded, now, with_rows};
 use super::input::Input;
-use super::ledger::{self, Done, KeyChange, Ledger, Waiting};
+use super::ledger::{self, Done, KeyChange, KeyLedger, Waiting};
 use super::origins::OriginsBuilder;
 use super::pairs::{First, Link};
 use super::{ChangeBatch, DeleteMode, OWN, TableSchema, keyless};
@@ -55,7 +55,7 @@ pub fn fold_with(
     batches: &[&ChangeBatch],
     keep: impl Fn(u32, i64) -> bool,
 ) -> Result<Folded, ArrowError> {
-    fold_onto(mode, schema, batches, keep, &Ledger::default())
+    fold_onto(mode, schema, batches, keep, &KeyLedger::default())
 }
 
 /// The same for a table with key changes that are half done: `ledger` is the one that was stored with it.
@@ -67,13 +67,13 @@ pub fn fold_onto(
     schema: &Arc<TableSchema>,
     batches: &[&ChangeBatch],
     keep: impl Fn(u32, i64) -> bool,
-    ledger: &Ledger,
+    ledger: &KeyLedger,
 ) -> Result<Folded, ArrowError> {
     if schema.key().is_empty() {
         return keyless::fold(
             schema,
             batches,
-            &Input::concat(schema, batches, keep, &mut Ledger::default())?,
+            &Input::concat(schema, batches, keep, &mut KeyLedger::default())?,
         );
     }
     if mode == DeleteMode::Soft
@@ -97,7 +97,7 @@ fn fold_keyed(
     schema: &Arc<TableSchema>,
     batches: &[&ChangeBatch],
     keep: impl Fn(u32, i64) -> bool,
-    mut before: Ledger,
+    mut before: KeyLedger,
 ) -> Result<Folded, ArrowError> {
     before.retain_key(schema);
     let input = Input::concat(schema, batches, keep, &mut before)?;
@@ -113,7 +113,7 @@ fn fold_keyed(
         ancestry.settle(row, columns, delete);
     }
     let fold = Fold { schema, input, keys, others_behind: waiting, ancestry, before };
-    let is_delete = |index: u32| !fold.input.operations[index as usize].is_upsert();
+    let is_delete = |index: u32| !fold.input.is_upsert(index);
     let last = &fold.ancestry.last_of_each_key;
     let (upserts, deletes): (Vec<u32>, Vec<u32>) =
         last.iter().partition(|&&index| mode == DeleteMode::Soft || !is_delete(index));
@@ -148,7 +148,7 @@ struct Fold<'a> {
     others_behind: Vec<ArrayRef>,
     ancestry: Ancestry,
     /// The ledger before.
-    before: Ledger,
+    before: KeyLedger,
 }
 
 impl Fold<'_> {
@@ -167,7 +167,7 @@ impl Fold<'_> {
         let mut columns = Vec::with_capacity(input.columns.len());
         let mut absent = Vec::with_capacity(input.columns.len());
         let plain = UInt32Array::from(changes.to_vec());
-        let has_deletes = changes.iter().any(|&change| !input.operations[change as usize].is_upsert());
+        let has_deletes = changes.iter().any(|&change| !input.is_upsert(change));
         for (index, (column, mask)) in input.columns.iter().zip(&input.absent).enumerate() {
             // The rows of deletes have their keys only: all else is absent in them.
             let is_key = self.schema.key().contains(&index);
@@ -186,13 +186,14 @@ impl Fold<'_> {
             origins.column(source.of);
         }
         let others = super::ancestry::behind(&input.others, &self.others_behind)?;
+        let (operations, source_micros, places) = input.described(changes);
         Ok(Folded {
             schema: Arc::clone(self.schema),
             absent,
             origins: origins.finish(self.key_schema()?, &self.keys, &others, &self.before)?,
-            operations: changes.iter().map(|&index| input.operations[index as usize]).collect(),
-            source_micros: changes.iter().map(|&index| input.source_micros[index as usize]).collect(),
-            places: changes.iter().map(|&index| input.places[index as usize]).collect(),
+            operations,
+            source_micros,
+            places,
             rows: with_rows(self.schema.arrow().clone(), columns, changes.len())?,
             deletes: RecordBatch::new_empty(self.key_schema()?),
             truncated: None,
@@ -202,7 +203,7 @@ impl Fold<'_> {
             changes: input.changes,
             unresolved,
             departing: None,
-            ledger: Ledger::default(),
+            ledger: KeyLedger::default(),
         })
     }
 
@@ -237,7 +238,10 @@ impl Fold<'_> {
                 Found::In(at) => return at,
                 Found::Own => {}
                 Found::Stored(list) => {
-                    of.get_or_insert_with(|| vec![OWN; changes.len()])[row] = origins.list(list);
+                    let of = of.get_or_insert_with(|| vec![OWN; changes.len()]);
+                    if let Some(of) = of.get_mut(row) {
+                        *of = origins.list(list);
+                    }
                 }
                 Found::Nowhere => unresolved.push(row),
             }
@@ -279,7 +283,7 @@ impl Fold<'_> {
     }
 
     /// The ledger after the batch, as far as it does not depend on what is stored.
-    fn ledger(&self, upserts: &[u32], marks: &Marks) -> Result<Ledger, ArrowError> {
+    fn ledger(&self, upserts: &[u32], marks: &Marks) -> Result<KeyLedger, ArrowError> {
         let (pairs, before) = (&self.input.pairs, &self.before);
         let used: BTreeSet<usize> = pairs
             .creates
@@ -291,7 +295,7 @@ impl Fold<'_> {
             .collect();
         let departed = before.departed.iter().enumerate().filter(|(at, _)| !used.contains(at));
         let departed = departed.map(|(_, entry)| entry.clone()).collect();
-        let mut after = Ledger { departed, ..Ledger::default() };
+        let mut after = KeyLedger { departed, ..KeyLedger::default() };
         if !self.has_values_to_lose() {
             return Ok(after);
         }

@@ -1,7 +1,5 @@
 //! The fold against a model that applies one change after the other to a map.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -1,7 +1,5 @@
 //! The fold of what concerns whole tables and whole rows (truncates, tables without key), against a model.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

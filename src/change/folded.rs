@@ -10,7 +10,7 @@ use arrow::buffer::BooleanBuffer;
 use arrow::error::ArrowError;
 
 use super::ending::Ending;
-use super::ledger::{Departed, KeyChange, Ledger};
+use super::ledger::{Departed, KeyChange, KeyLedger};
 use super::origins::Origins;
 use super::{Batch, Operation, TableSchema, Truncated, UnresolvedRow};
 
@@ -57,7 +57,7 @@ pub struct Folded {
     /// Rows that are deleted by a key change whose create has not come: the sink keeps them aside.
     pub departing: Option<Box<Departing>>,
     /// The ledger after this batch, without what `departing` adds.
-    pub ledger: Ledger,
+    pub ledger: KeyLedger,
 }
 
 /// Deleted rows whose values are still needed.
@@ -98,7 +98,7 @@ impl Folded {
 
     /// The ledger after this batch, given where the sink keeps each of the departing rows: `None` where a row was not
     /// stored, or not all of it.
-    pub fn ledger_with(&self, kept: impl Iterator<Item = Option<String>>) -> Ledger {
+    pub fn ledger_with(&self, kept: impl Iterator<Item = Option<String>>) -> KeyLedger {
         let mut ledger = self.ledger.clone();
         let changes = self.departing.iter().flat_map(|departing| &departing.changes);
         let at = now();

@@ -3,6 +3,11 @@
 //! In front of them stand rows of which nothing is known but their key: those that have waited for a delete that is in
 //! this batch, so that they get the values that only now are known.
 
+// Indexes hold by construction. All vectors and columns of a [`ChangeBatch`] have one entry a change, `absent` has one a column,
+// and so have those here; a row comes from `0..len`, from the batch's own key changes, or from the halves that were found
+// among the rows. Rows in front come first: there are as many as deletes that they have waited for.
+#![allow(clippy::indexing_slicing)]
+
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanBufferBuilder, UInt32Array, new_null_array};
@@ -10,7 +15,7 @@ use arrow::buffer::BooleanBuffer;
 use arrow::compute::{cast, concat, take};
 use arrow::error::ArrowError;
 
-use super::ledger::{self, KeyChange, Ledger};
+use super::ledger::{self, KeyChange, KeyLedger};
 use super::pairs::{self, Half, Pairs};
 use super::truncate;
 use super::{ChangeBatch, Operation, TableSchema, Truncated};
@@ -45,7 +50,7 @@ impl<'a> Input<'a> {
         schema: &'a Arc<TableSchema>,
         batches: &[&ChangeBatch],
         keep: impl Fn(u32, i64) -> bool,
-        ledger: &mut Ledger,
+        ledger: &mut KeyLedger,
     ) -> Result<Self, ArrowError> {
         let mut input = Self {
             schema,
@@ -89,6 +94,21 @@ impl<'a> Input<'a> {
         }
         input.align(&kept, &waited)?;
         Ok(input)
+    }
+
+    /// Whether a change leaves a row.
+    pub(super) fn is_upsert(&self, change: u32) -> bool {
+        self.operations[change as usize].is_upsert()
+    }
+
+    /// What some changes did, when they were committed in the source, and where they lie.
+    pub(super) fn described(&self, changes: &[u32]) -> (Vec<Operation>, Vec<i64>, Vec<(u32, i64)>) {
+        let at = || changes.iter().map(|&change| change as usize);
+        (
+            at().map(|change| self.operations[change]).collect(),
+            at().map(|change| self.source_micros[change]).collect(),
+            at().map(|change| self.places[change]).collect(),
+        )
     }
 
     /// A column's mask with the cells of deletes added: they are absent, too.
@@ -158,7 +178,7 @@ impl<'a> Input<'a> {
     }
 
     /// Puts the rows in front that have waited for a delete of this batch; gives their keys.
-    fn wait(&mut self, ledger: &Ledger) -> Result<Vec<ArrayRef>, ArrowError> {
+    fn wait(&mut self, ledger: &KeyLedger) -> Result<Vec<ArrayRef>, ArrowError> {
         let rows = self.pairs.fulfilled.iter().filter_map(|(entry, _)| ledger.waiting.get(*entry));
         let keys: Vec<_> = rows.map(|entry| entry.row.clone()).collect();
         self.waited = keys.len();

@@ -18,7 +18,7 @@ use arrow::row::{RowConverter, SortField};
 
 use super::folded::{Folded, with_rows};
 use super::input::Input;
-use super::ledger::Ledger;
+use super::ledger::KeyLedger;
 use super::{ChangeBatch, Operation, TableSchema};
 
 /// Folds the changes of a table without key.
@@ -28,7 +28,8 @@ pub(super) fn fold(
     input: &Input<'_>,
 ) -> Result<Folded, ArrowError> {
     let compared = compared(schema, batches);
-    let cells: Vec<ArrayRef> = compared.iter().map(|&column| Arc::clone(&input.columns[column])).collect();
+    let cells: Vec<ArrayRef> =
+        compared.iter().filter_map(|&column| input.columns.get(column)).cloned().collect();
     let (upserts, deletes) = count(&input.operations, &cells)?;
     let of_mask = |mask: &BooleanBuffer| -> Option<BooleanBuffer> {
         let mask: BooleanBuffer = upserts.iter().map(|&row| mask.value(row as usize)).collect();
@@ -42,14 +43,15 @@ pub(super) fn fold(
     let rows = with_rows(schema.arrow().clone(), taken(&input.columns, &upserts)?, upserts.len())?;
     let of_deletes = Arc::new(schema.arrow().project(&compared)?);
     let deletes = with_rows(of_deletes, taken(&cells, &deletes)?, deletes.len())?;
+    let (operations, source_micros, places) = input.described(&upserts);
     Ok(Folded {
         schema: Arc::clone(schema),
         rows,
         absent,
         origins: None,
-        operations: upserts.iter().map(|&index| input.operations[index as usize]).collect(),
-        source_micros: upserts.iter().map(|&index| input.source_micros[index as usize]).collect(),
-        places: upserts.iter().map(|&index| input.places[index as usize]).collect(),
+        operations,
+        source_micros,
+        places,
         truncated: input.truncated,
         ending: None,
         compared,
@@ -58,7 +60,7 @@ pub(super) fn fold(
         changes: input.changes,
         unresolved: Vec::new(),
         departing: None,
-        ledger: Ledger::default(),
+        ledger: KeyLedger::default(),
     })
 }
 
@@ -74,16 +76,18 @@ fn compared(schema: &TableSchema, batches: &[&ChangeBatch]) -> Vec<usize> {
 fn count(operations: &[Operation], compared: &[ArrayRef]) -> Result<(Vec<u32>, Vec<u32>), ArrowError> {
     let fields = compared.iter().map(|column| SortField::new(column.data_type().clone())).collect();
     let encoded = RowConverter::new(fields)?.convert_columns(compared)?;
-    let mut created: HashMap<&[u8], Vec<u32>> = HashMap::new();
-    let mut left = vec![false; operations.len()];
+    let mut created: HashMap<&[u8], Vec<usize>> = HashMap::new();
+    let mut left = Vec::with_capacity(operations.len());
     let mut deletes = Vec::new();
     for (index, operation) in operations.iter().enumerate() {
         let row = encoded.row(index).data();
+        left.push(operation.is_upsert());
         if operation.is_upsert() {
-            created.entry(row).or_default().push(index as u32);
-            left[index] = true;
+            created.entry(row).or_default().push(index);
         } else if let Some(taken) = created.get_mut(row).and_then(Vec::pop) {
-            left[taken as usize] = false;
+            if let Some(taken) = left.get_mut(taken) {
+                *taken = false;
+            }
         } else {
             deletes.push(index as u32);
         }

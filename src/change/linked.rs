@@ -4,6 +4,10 @@
 //! Links only ever go back, so that following them ends. A create that comes before its delete, which happens where the two
 //! keys lie in different partitions, is linked to nothing.
 
+// Indexes hold by construction: all vectors and columns of a [`ChangeBatch`] have one entry a change, `absent` has one a column,
+// and so have those here. Changes are numbered from 0 on as they are linked, and one is linked only to a smaller number.
+#![allow(clippy::indexing_slicing)]
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 

@@ -13,6 +13,7 @@ mod ancestry;
 #[cfg(test)]
 mod ancestry_tests;
 mod batch;
+mod causes;
 mod convert;
 #[cfg(test)]
 mod convert_tests;
@@ -58,13 +59,14 @@ mod versions_tests;
 
 pub use align::conform;
 pub use batch::{Batch, ChangeBatch, KeyMoves, Operation, RecordError, RecordErrorKind, Regression};
+pub use causes::with_causes;
 pub use convert::{Misfit, convert};
 pub use difference::{Difference, DifferenceKind, type_words};
 pub use ending::{Ending, TruncateTime};
 pub use evolution::SchemaStep;
 pub use fold::{fold, fold_onto, fold_with};
 pub use folded::{Departing, Folded};
-pub use ledger::{Departed, Done, KeyChange, KeyText, Ledger, Waiting};
+pub use ledger::{Departed, Done, KeyChange, KeyLedger, KeyText, Waiting};
 pub use lineage::{Described, Lineage, Pending};
 pub use origins::{Candidate, OWN, Origins};
 pub use outlook::{EventPlace, Met, Outlook, UnfitAt, look};

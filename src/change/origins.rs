@@ -11,7 +11,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 
 use super::ancestry::Ancestry;
-use super::ledger::Ledger;
+use super::ledger::KeyLedger;
 
 /// In [`Origins::of`]: the stored row with the row's own key.
 pub const OWN: u32 = u32::MAX;
@@ -50,7 +50,7 @@ impl Origins {
 
 /// Collects the origins of absent cells while they are found.
 pub(super) struct OriginsBuilder<'a> {
-    lineage: &'a Ancestry,
+    ancestry: &'a Ancestry,
     numbers: Vec<u32>,
     rows: HashMap<u32, u32>,
     kept: Vec<u32>,
@@ -60,9 +60,9 @@ pub(super) struct OriginsBuilder<'a> {
 }
 
 impl<'a> OriginsBuilder<'a> {
-    pub(super) fn new(lineage: &'a Ancestry) -> Self {
+    pub(super) fn new(ancestry: &'a Ancestry) -> Self {
         Self {
-            lineage,
+            ancestry,
             numbers: Vec::new(),
             rows: HashMap::new(),
             kept: Vec::new(),
@@ -105,12 +105,12 @@ impl<'a> OriginsBuilder<'a> {
         schema: SchemaRef,
         keys: &[ArrayRef],
         others: &[ArrayRef],
-        ledger: &Ledger,
+        ledger: &KeyLedger,
     ) -> Result<Option<Origins>, ArrowError> {
         if self.candidates.is_empty() {
             return Ok(None);
         }
-        let keys = RecordBatch::try_new(schema, self.lineage.keys(&self.numbers, keys, others)?)?;
+        let keys = RecordBatch::try_new(schema, self.ancestry.keys(&self.numbers, keys, others)?)?;
         let kept = self.kept.iter().map(|&entry| {
             ledger.departed.get(entry as usize).map_or(String::new(), |entry| entry.kept.clone())
         });

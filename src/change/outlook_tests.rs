@@ -1,6 +1,4 @@
 //! What changes ask of a table, by what they do.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::sync::Arc;
 
 use arrow::array::new_null_array;

@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::ledger::{KeyChange, Ledger};
+use super::ledger::{KeyChange, KeyLedger};
 
 /// Half of a key change in a batch.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Half {
 pub(super) enum Link {
     /// The delete at this index of the batch.
     Delete(u32),
-    /// This row of [`Ledger::departed`].
+    /// This row of [`KeyLedger::departed`].
     Kept(u32),
     /// Nothing yet.
     Open,
@@ -32,9 +32,9 @@ pub(super) enum Link {
 pub(super) struct Pairs {
     /// Each create, with what belongs to it and its place among the halves.
     pub(super) creates: Vec<(u32, Link, usize)>,
-    /// Rows of [`Ledger::waiting`] with the delete that they waited for.
+    /// Rows of [`KeyLedger::waiting`] with the delete that they waited for.
     pub(super) fulfilled: Vec<(usize, u32)>,
-    /// Rows of [`Ledger::waiting`] that have waited for nothing.
+    /// Rows of [`KeyLedger::waiting`] that have waited for nothing.
     pub(super) settled: Vec<usize>,
     /// Deletes without a create, with their place among the halves.
     pub(super) departing: Vec<(u32, usize)>,
@@ -49,7 +49,7 @@ pub(super) struct Pairs {
 pub(super) enum First {
     /// In this batch.
     In(u32),
-    /// In an earlier one: this row of [`Ledger::done`].
+    /// In an earlier one: this row of [`KeyLedger::done`].
     Earlier(usize),
 }
 
@@ -74,24 +74,78 @@ impl Pairs {
     }
 }
 
+/// What of one key change is without its other half, oldest first.
+#[derive(Default)]
+struct Unpaired {
+    deletes: VecDeque<(Link, usize)>,
+    creates: VecDeque<Created>,
+}
+
+/// A create without its delete.
+enum Created {
+    /// This change of the batch, with its place among the halves.
+    InBatch(u32, usize),
+    /// This row of [`KeyLedger::waiting`]. One that is complete has values of its own by now, or is gone: it needs nothing
+    /// from the old row.
+    Waiting { row: usize, is_complete: bool },
+}
+
+/// What became of a half.
+enum Met {
+    /// The other one has still to come.
+    Nothing,
+    /// The other one; where the create is of this batch, it is this change.
+    Other(Option<u32>),
+}
+
+impl Unpaired {
+    /// What of the ledger is without its other half.
+    fn of(ledger: &KeyLedger) -> HashMap<&KeyChange, Self> {
+        let mut all: HashMap<&KeyChange, Self> = HashMap::new();
+        for (at, entry) in ledger.departed.iter().enumerate() {
+            all.entry(&entry.change).or_default().deletes.push_back((Link::Kept(at as u32), usize::MAX));
+        }
+        for (row, entry) in ledger.waiting.iter().enumerate() {
+            let is_complete = entry.columns.is_empty();
+            all.entry(&entry.change).or_default().creates.push_back(Created::Waiting { row, is_complete });
+        }
+        all
+    }
+
+    fn create(&mut self, change: u32, at: usize, pairs: &mut Pairs) -> Met {
+        let Some((link, _)) = self.deletes.pop_front() else {
+            self.creates.push_back(Created::InBatch(change, at));
+            return Met::Nothing;
+        };
+        pairs.creates.push((change, link, at));
+        Met::Other(Some(change))
+    }
+
+    fn delete(&mut self, change: u32, at: usize, pairs: &mut Pairs) -> Met {
+        match self.creates.pop_front() {
+            Some(Created::InBatch(create, at)) => {
+                pairs.creates.push((create, Link::Delete(change), at));
+                Met::Other(Some(create))
+            }
+            Some(Created::Waiting { row, is_complete: true }) => {
+                pairs.settled.push(row);
+                Met::Other(None)
+            }
+            Some(Created::Waiting { row, is_complete: false }) => {
+                pairs.fulfilled.push((row, change));
+                Met::Other(None)
+            }
+            None => {
+                self.deletes.push_back((Link::Delete(change), at));
+                Met::Nothing
+            }
+        }
+    }
+}
+
 /// Finds for each half the other one; of several between the same keys the first belong together.
-pub(super) fn pair(halves: &[Half], ledger: &Ledger) -> Pairs {
-    #[derive(Default)]
-    struct Side {
-        deletes: VecDeque<(Link, usize)>,
-        creates: VecDeque<Open>,
-    }
-    enum Open {
-        InBatch(u32, usize),
-        Waiting(usize),
-    }
-    let mut sides: HashMap<&KeyChange, Side> = HashMap::new();
-    for (at, entry) in ledger.departed.iter().enumerate() {
-        sides.entry(&entry.change).or_default().deletes.push_back((Link::Kept(at as u32), usize::MAX));
-    }
-    for (at, entry) in ledger.waiting.iter().enumerate() {
-        sides.entry(&entry.change).or_default().creates.push_back(Open::Waiting(at));
-    }
+pub(super) fn pair(halves: &[Half], ledger: &KeyLedger) -> Pairs {
+    let mut unpaired = Unpaired::of(ledger);
     let mut pairs = Pairs::default();
     // Without an LSN two key changes between the same keys are not told apart.
     let mut whole: HashMap<&KeyChange, Option<First>> =
@@ -101,48 +155,26 @@ pub(super) fn pair(halves: &[Half], ledger: &Ledger) -> Pairs {
             pairs.again.extend(first.filter(|_| half.is_create).map(|first| (half.change, first)));
             continue;
         }
-        let side = sides.entry(&half.of).or_default();
-        // The create, where it is of this batch.
-        let create = if half.is_create {
-            let Some((link, _)) = side.deletes.pop_front() else {
-                side.creates.push_back(Open::InBatch(half.change, at));
-                continue;
-            };
-            pairs.creates.push((half.change, link, at));
-            Some(half.change)
+        let others = unpaired.entry(&half.of).or_default();
+        let met = if half.is_create {
+            others.create(half.change, at, &mut pairs)
         } else {
-            match side.creates.pop_front() {
-                Some(Open::InBatch(create, at)) => {
-                    pairs.creates.push((create, Link::Delete(half.change), at));
-                    Some(create)
-                }
-                // A row that has values of its own by now, or is gone, needs nothing from the old one.
-                Some(Open::Waiting(entry)) if ledger.waiting[entry].columns.is_empty() => {
-                    pairs.settled.push(entry);
-                    None
-                }
-                Some(Open::Waiting(entry)) => {
-                    pairs.fulfilled.push((entry, half.change));
-                    None
-                }
-                None => {
-                    side.deletes.push_back((Link::Delete(half.change), at));
-                    continue;
-                }
-            }
+            others.delete(half.change, at, &mut pairs)
         };
-        if half.of.lsn.is_some() {
+        if let Met::Other(create) = met
+            && half.of.lsn.is_some()
+        {
             whole.insert(&half.of, create.map(First::In));
             pairs.done.push((at, create));
         }
     }
-    for side in sides.into_values() {
-        for open in side.creates {
-            if let Open::InBatch(create, at) = open {
+    for left in unpaired.into_values() {
+        for created in left.creates {
+            if let Created::InBatch(create, at) = created {
                 pairs.creates.push((create, Link::Open, at));
             }
         }
-        for (link, at) in side.deletes {
+        for (link, at) in left.deletes {
             if let Link::Delete(change) = link {
                 pairs.departing.push((change, at));
             }

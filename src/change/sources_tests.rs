@@ -1,7 +1,5 @@
 //! Rows that move among source tables, read from their topics in every order, against the source itself.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::collections::BTreeMap;
 
 use arrow::array::{Array, AsArray};

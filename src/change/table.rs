@@ -229,7 +229,7 @@ impl TableSchema {
 
     /// Names of the key columns, in key order.
     pub fn key_names(&self) -> impl Iterator<Item = &str> {
-        self.key.iter().map(|&index| self.columns[index].name.as_ref())
+        self.key.iter().filter_map(|&index| self.columns.get(index)).map(|column| column.name.as_ref())
     }
 
     /// Index of the column of that name.

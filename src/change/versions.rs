@@ -12,6 +12,10 @@
 //! different partitions. A row that a snapshot reads
 //! begins no version where it equals the one before: it says that the row is there, not that it changed.
 
+// Indexes hold by construction. Changes are those of [`Linked`], whose vectors have an entry for each. A key is a number that
+// [`Links::touch`] gave as it added an entry for it, a version one that [`Links::begin`] did, and `begun` grows with the latter.
+#![allow(clippy::indexing_slicing)]
+
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, DynComparator, RecordBatch, UInt32Array, make_comparator};

@@ -1,7 +1,5 @@
 //! The versions of a batch against a model that writes down one version after the other.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

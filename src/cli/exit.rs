@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use crate::lake::LakeError;
+
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -34,7 +36,7 @@ impl Exit {
         }
     }
 
-    /// What it means, in a line.
+    /// What it means, in a line of the help and of the documentation.
     pub fn meaning(self) -> &'static str {
         match self {
             Self::Success => "done; `run` also after SIGTERM or SIGINT when every lane stopped at a commit",
@@ -42,8 +44,21 @@ impl Exit {
             Self::Usage => "the command line or the settings are wrong; nothing was started",
             Self::Unreachable => "Kafka, the storage, a database or the daemon could not be reached",
             Self::Abandoned => {
-                "a lane was still busy at shutdown.deadline; its batch is read again on the next start"
+                "a lane was still busy at `shutdown.deadline`; its batch is read again on the next start"
             }
+        }
+    }
+}
+
+impl From<&LakeError> for Exit {
+    fn from(error: &LakeError) -> Self {
+        match error {
+            LakeError::Settings(_) => Self::Usage,
+            LakeError::Storage { .. } => Self::Unreachable,
+            LakeError::Busy { .. }
+            | LakeError::Fenced { .. }
+            | LakeError::Refused(_)
+            | LakeError::Unreadable { .. } => Self::Failure,
         }
     }
 }

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, UInt64Array};
+use arrow::array::{Int64Array, RecordBatch, UInt64Array};
 use arrow::error::ArrowError;
 use chrono::{DateTime, Utc};
 use deltalake::datafusion::execution::context::SQLOptions;
 
-use super::output;
+use super::output::{self, text};
 use super::{Exit, QueryArgs, RowsFormat, complain};
 use crate::config::Settings;
 use crate::lake::LakeError;
@@ -106,14 +106,7 @@ fn format_of(asked: Option<RowsFormat>) -> RowsFormat {
 /// The exit of a command that the lake refused, after saying why.
 pub(super) fn failed(error: &LakeError) -> Exit {
     complain(&error.to_string());
-    match error {
-        LakeError::Settings(_) => Exit::Usage,
-        LakeError::Storage { .. } => Exit::Unreachable,
-        LakeError::Busy { .. }
-        | LakeError::Fenced { .. }
-        | LakeError::Refused(_)
-        | LakeError::Unreadable { .. } => Exit::Failure,
-    }
+    error.into()
 }
 
 /// Prints rows.
@@ -180,14 +173,8 @@ fn positions(positions: &BTreeMap<String, i64>) -> String {
     positions.iter().map(|(partition, next)| format!("{partition}={next}")).collect::<Vec<_>>().join(" ")
 }
 
-/// A column of text.
-pub(super) fn text(values: impl Iterator<Item = Option<String>>) -> ArrayRef {
-    Arc::new(values.collect::<StringArray>())
-}
-
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

@@ -3,9 +3,10 @@
 //! Every command that shows rows makes Arrow batches of them, so that all of them print alike.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use super::RowsFormat;
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::csv::WriterBuilder;
 use arrow::error::ArrowError;
 use arrow::util::display::FormatOptions;
@@ -47,6 +48,11 @@ pub fn print(batches: &[RecordBatch], format: RowsFormat) -> Result<(), ArrowErr
 /// Where the columns differ in length.
 pub fn batch(columns: Vec<(&str, ArrayRef)>) -> Result<RecordBatch, ArrowError> {
     RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)))
+}
+
+/// A column of text.
+pub fn text(values: impl Iterator<Item = Option<String>>) -> ArrayRef {
+    Arc::new(values.collect::<StringArray>())
 }
 
 /// Prints a line of text.

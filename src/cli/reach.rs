@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use super::check::{FoundConnector, FoundTopic, FoundTopics, Reach};
-use super::status::chain;
+use crate::change::with_causes;
 use crate::config::{DatabaseUrl, Settings};
 use crate::kafka;
 use crate::mirror;
@@ -35,10 +35,15 @@ impl Reach for Outside {
     }
 
     async fn connectors(&self, url: &str) -> Result<Vec<FoundConnector>, String> {
-        let client = reqwest::Client::builder().timeout(TIMEOUT).build().map_err(|error| chain(&error))?;
+        let client =
+            reqwest::Client::builder().timeout(TIMEOUT).build().map_err(|error| with_causes(&error))?;
         let all = format!("{}/connectors?expand=info&expand=status", url.trim_end_matches('/'));
         let response = client.get(all).send().await.and_then(reqwest::Response::error_for_status);
-        let body = response.map_err(|error| chain(&error))?.bytes().await.map_err(|error| chain(&error))?;
+        let body = response
+            .map_err(|error| with_causes(&error))?
+            .bytes()
+            .await
+            .map_err(|error| with_causes(&error))?;
         FoundConnector::all(&body)
     }
 

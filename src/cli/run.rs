@@ -29,7 +29,7 @@ pub async fn run(settings: &Settings, until_caught_up: bool) -> Exit {
             tracing::error!(%error, "not started");
             return match error {
                 StartError::NoSink | StartError::Mirror { .. } => Exit::Usage,
-                StartError::Lake(_) => Exit::Unreachable,
+                StartError::Lake(error) => Exit::from(&error),
                 StartError::Listen(_) | StartError::Metrics(_) => Exit::Failure,
             };
         }

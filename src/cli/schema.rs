@@ -157,12 +157,7 @@ async fn find(
 }
 
 fn of_lake(error: &LakeError) -> Ended {
-    let exit = match error {
-        LakeError::Settings(_) => Exit::Usage,
-        LakeError::Storage { .. } => Exit::Unreachable,
-        _ => Exit::Failure,
-    };
-    (exit, error.to_string())
+    (error.into(), error.to_string())
 }
 
 fn of_mirror(name: &str, error: &ApplyError) -> Ended {

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, UInt64Array};
+use arrow::array::{Int64Array, RecordBatch, UInt64Array};
 use arrow::error::ArrowError;
 
-use super::output;
+use super::output::{self, text};
 use super::{Exit, ReportFormat, RowsFormat, complain};
 use crate::admin::status::{LaneStatus, REPAIR_UNRESOLVED, Status};
+use crate::change::with_causes;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -33,21 +34,9 @@ pub async fn run(url: &str, format: ReportFormat) -> Exit {
 async fn ask(url: &str) -> Result<Status, String> {
     let client = reqwest::Client::builder().timeout(TIMEOUT).build().map_err(|error| error.to_string())?;
     let response = client.get(format!("{}/status", url.trim_end_matches('/'))).send().await;
-    let body = response.and_then(reqwest::Response::error_for_status).map_err(|error| chain(&error))?;
-    let body = body.bytes().await.map_err(|error| chain(&error))?;
+    let body = response.and_then(reqwest::Response::error_for_status).map_err(|error| with_causes(&error))?;
+    let body = body.bytes().await.map_err(|error| with_causes(&error))?;
     serde_json::from_slice(&body).map_err(|error| format!("the answer is not a status: {error}"))
-}
-
-/// An error with its causes: reqwest's own text leaves the reason out.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 fn show(status: &Status, format: ReportFormat) -> Result<(), ArrowError> {
@@ -127,8 +116,4 @@ fn partitions(lanes: &[LaneStatus]) -> Result<RecordBatch, ArrowError> {
         ("position", Arc::new(rows.iter().map(|(_, (_, each))| Some(each.position)).collect::<Int64Array>())),
         ("lag", Arc::new(rows.iter().map(|(_, (_, each))| each.lag).collect::<Int64Array>())),
     ])
-}
-
-fn text(values: impl Iterator<Item = Option<String>>) -> ArrayRef {
-    Arc::new(values.collect::<StringArray>())
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use arrow::array::{BooleanArray, RecordBatch, UInt64Array};
 use arrow::error::ArrowError;
 
-use super::lake::{failed, show, text};
+use super::lake::{failed, show};
+use super::output::text;
 use super::progress::Tables;
 use super::{Exit, OptimizeArgs, VacuumArgs, output};
 use crate::config::Settings;

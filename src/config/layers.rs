@@ -249,7 +249,6 @@ pub(super) fn parse(text: &str, format: FileFormat) -> Result<Map<String, Value>
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
     use super::*;
 
     #[test]

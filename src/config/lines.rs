@@ -236,7 +236,6 @@ pub(super) fn join(path: &str, part: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
     use super::*;
 
     fn shown(lines: &Lines) -> String {

@@ -26,7 +26,6 @@ mod tests;
 
 pub use column_type::TypeName;
 pub use layers::{DEFAULTS, FILE_NAMES, Sources};
-pub use names::not_posix;
 pub use problem::{Place, Problem, Problems};
 pub use secret::{DatabaseUrl, Options, REDACTED, Secret, Shown};
 pub use settings::{

@@ -1,31 +1,8 @@
 //! What names, addresses and templates have to look like. Each check says what is accepted.
 
-use rdkafka::ClientConfig;
-use rdkafka::error::KafkaError;
-use rdkafka::types::RDKafkaConfRes;
 use regex::Regex;
 
-/// Why a property of librdkafka cannot be set, if so: exactly-once delivery and order rest on the program's own values.
-fn reserved(name: &str, value: &str) -> Option<&'static str> {
-    match name {
-        "enable.auto.commit"
-        | "auto.commit.enable"
-        | "auto.commit.interval.ms"
-        | "enable.auto.offset.store" => {
-            Some("progress is stored in the sink, in the same commit as the data")
-        }
-        "auto.offset.reset" => Some("a reset would skip records unseen; set kafka.on_data_loss instead"),
-        "isolation.level" if value != "read_committed" => {
-            Some("records of transactions that were rolled back would be read")
-        }
-        "group.id" => Some("the group is made from pipeline.name and the lane; set pipeline.name instead"),
-        "bootstrap.servers" | "metadata.broker.list" => Some("set kafka.bootstrap_servers instead"),
-        "enable.partition.eof" | "topic.metadata.refresh.interval.ms" => {
-            Some("the consumer depends on its own value")
-        }
-        _ => None,
-    }
-}
+use crate::kafka::not_posix;
 
 /// Longest name of a Kafka topic.
 const MAX_TOPIC: usize = 249;
@@ -71,20 +48,6 @@ pub(super) fn topic(topic: &str) -> Result<(), String> {
     Err(format!(
         "`{topic}` is not a topic name (letters, digits, `.`, `_`, `-`); regular expressions begin with ^"
     ))
-}
-
-/// Asks librdkafka itself whether it knows a property. The message never holds the value.
-pub(super) fn kafka_property(name: &str, value: &str) -> Result<(), String> {
-    if let Some(reason) = reserved(name, value) {
-        return Err(format!("cannot be set: {reason}"));
-    }
-    match ClientConfig::new().set(name, value).create_native_config() {
-        Err(KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..)) => {
-            Err("librdkafka has no property of this name".to_owned())
-        }
-        Err(_) => Err("librdkafka does not accept this value".to_owned()),
-        Ok(_) => Ok(()),
-    }
 }
 
 pub(super) fn lake_uri(uri: &str) -> Result<(), String> {
@@ -229,38 +192,4 @@ fn variables(template: &str, known: &[&str]) -> Result<(), String> {
         rest = after;
     }
     Ok(())
-}
-
-/// What of a pattern of topics the Kafka client reads otherwise than we do. It has POSIX extended expressions, where `\d` is the letter
-/// d: such a subscription would silently match nothing.
-pub fn not_posix(pattern: &str) -> Option<String> {
-    let (mut in_brackets, mut after_quantifier) = (false, false);
-    let mut characters = pattern.chars().peekable();
-    while let Some(character) = characters.next() {
-        let next = characters.peek().copied();
-        match (character, next) {
-            ('\\', Some(escaped)) => {
-                let shared = !in_brackets && "wWsSbB".contains(escaped);
-                if escaped.is_ascii_alphanumeric() && !shared {
-                    return Some(format!(
-                        "the Kafka client does not know \\{escaped} here; write it out, as in [0-9]"
-                    ));
-                }
-                characters.next();
-            }
-            ('(', Some('?')) if !in_brackets => {
-                return Some("the Kafka client does not know (?…); use plain parentheses".to_owned());
-            }
-            ('?', _) if !in_brackets && after_quantifier => {
-                return Some(
-                    "the Kafka client has no lazy quantifiers; drop the ? behind *, +, ? or }".to_owned(),
-                );
-            }
-            ('[', _) => in_brackets = true,
-            (']', _) => in_brackets = false,
-            _ => {}
-        }
-        after_quantifier = !in_brackets && matches!(character, '*' | '+' | '?' | '}');
-    }
-    None
 }

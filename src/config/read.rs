@@ -12,6 +12,7 @@ use super::{
     Settings, Shutdown, Source, Table, TypeName, names,
 };
 use crate::change::TablePolicy;
+use crate::kafka::check_property;
 
 /// Reads all settings; `None` where a problem was noted.
 pub(super) fn settings(reader: &mut Reader<'_>, mut root: Section, purpose: Purpose) -> Option<Settings> {
@@ -70,7 +71,7 @@ fn kafka(reader: &mut Reader<'_>, root: &mut Section, purpose: Purpose) -> Optio
     }
     let properties = reader.map(&mut section, "properties", |name, raw| {
         let (value, shown) = resolve(raw)?;
-        names::kafka_property(name, value.reveal())?;
+        check_property(name, value.reveal())?;
         Ok((value, shown))
     });
     let on_data_loss = reader.take(&mut section, "on_data_loss");

@@ -49,7 +49,6 @@ fn heading(page: &mut String, level: usize, title: &str, text: &[&str]) {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
     use super::*;
     use crate::debezium::ConfiguredType;
 

@@ -1,6 +1,4 @@
 //! What is accepted, what wins, and what is said about each kind of problem.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -170,6 +168,7 @@ fn the_dump_reads_back() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines)] // A table of cases.
 fn every_kind_of_problem_has_its_message_and_place() {
     const URL: &str = "write postgres://user:password@host:port/database";
     let cases: &[(&str, String)] = &[

@@ -6,7 +6,9 @@
 
 use std::sync::Arc;
 
-use crate::change::quarantine::{KeyChange, Marks, Payload, Quarantined, RecordPlace, Settlement, Verdict};
+use crate::change::quarantine::{
+    JudgedChange, Marks, Payload, Quarantined, RecordPlace, Settlement, Verdict,
+};
 use crate::change::{Operation, RecordError, RecordErrorKind, TableId, TopicIdentity, TopicPartition};
 
 use super::decoder::Decoder;
@@ -127,7 +129,7 @@ impl Decoder {
             ),
             None => (None, None),
         };
-        let change = KeyChange {
+        let change = JudgedChange {
             place: &place,
             table: &layout.table,
             key,

@@ -86,8 +86,6 @@ impl Drop for Broker {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 

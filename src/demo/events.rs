@@ -239,8 +239,6 @@ const ENVELOPE_FIELDS: &str = concat!(
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
     use super::*;
     use crate::demo::shop::{Shop, ShopSize};
 

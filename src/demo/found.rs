@@ -133,8 +133,6 @@ fn value_of_text(table: ShopTable, column: &Column, text: Option<&str>) -> Resul
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
     use std::sync::Arc;
 
     use arrow::array::{

@@ -158,8 +158,6 @@ fn key_of(table: ShopTable, row: &Row) -> Result<Key, VerifyError> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
     use super::*;
     use crate::demo::shop::ShopSize;
 

@@ -95,8 +95,6 @@ pub fn field(out: &mut String, column: &Column) {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
     use super::*;
 
     fn decode(text: &str) -> (i128, usize) {

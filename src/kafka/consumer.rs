@@ -23,7 +23,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// A running consumer. Stops when dropped.
 pub struct Consumer {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    pub(super) thread: Option<JoinHandle<()>>,
 }
 
 /// How far a partition is behind.
@@ -95,18 +95,9 @@ impl Consumer {
     pub fn errors(&self) -> BTreeMap<&'static str, u64> {
         lock(&self.shared.errors).clone()
     }
-
-    /// Whether the polling thread has ended, by itself or because the events were dropped.
-    pub fn is_finished(&self) -> bool {
-        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
-    }
-
-    /// Leaves the group and ends the polling thread; waits for it up to 10 s.
-    pub fn stop(self) {
-        drop(self);
-    }
 }
 
+/// Leaves the group and ends the polling thread; waits for it up to 10 s.
 impl Drop for Consumer {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);

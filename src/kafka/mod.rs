@@ -12,6 +12,7 @@
 //!
 //! No type of the Kafka client leaves this module.
 
+mod accepted;
 mod backpressure;
 mod caught_up;
 mod chunk;
@@ -38,6 +39,7 @@ mod watermarks;
 #[cfg(test)]
 mod tests;
 
+pub use accepted::{check_property, not_posix};
 pub use chunk::{Chunk, ChunkBuilder, Record};
 pub use consumer::{Consumer, Lag};
 pub use error::ConsumerError;

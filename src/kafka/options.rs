@@ -1,7 +1,7 @@
 //! Settings of a consumer, and the librdkafka properties that they become.
 //!
-//! The user's properties override the defaults here, but for those that a guarantee rests on: they are refused, with
-//! the reason, rather than ignored.
+//! The user's properties override the defaults here, but for those that a guarantee rests on: they are refused rather than
+//! ignored (`accepted`).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,6 +11,7 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 
 use super::ConsumerError;
+use super::accepted::refusal;
 
 /// What to do when records are gone before they were read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -142,30 +143,6 @@ impl fmt::Debug for ConsumerOptions {
     }
 }
 
-/// Why a property cannot be the user's, if so.
-fn refusal(key: &str, value: &str) -> Option<&'static str> {
-    match key {
-        "enable.auto.commit"
-        | "auto.commit.enable"
-        | "auto.commit.interval.ms"
-        | "enable.auto.offset.store" => {
-            Some("progress is stored in the sink, in the same commit as the data; remove it")
-        }
-        "auto.offset.reset" => {
-            Some("a reset would skip or repeat records unseen; use kafka.on_data_loss instead")
-        }
-        "isolation.level" if value != "read_committed" => {
-            Some("records of transactions that were rolled back would be read; remove it")
-        }
-        "group.id" => Some("the group is made from pipeline.name and the lane; set pipeline.name instead"),
-        "bootstrap.servers" | "metadata.broker.list" => Some("use kafka.bootstrap_servers instead"),
-        "enable.partition.eof" | "topic.metadata.refresh.interval.ms" => {
-            Some("this consumer depends on its own value; remove it")
-        }
-        _ => None,
-    }
-}
-
 /// The client's complaint as ours, without the values of properties: they may be secrets.
 pub(super) fn creation_error(error: KafkaError) -> ConsumerError {
     match error {
@@ -180,7 +157,6 @@ pub(super) fn creation_error(error: KafkaError) -> ConsumerError {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
     use super::*;
 
     fn with(key: &str, value: &str) -> ConsumerOptions {

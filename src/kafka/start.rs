@@ -69,7 +69,6 @@ pub(super) fn differ(was: &str, is: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::panic)]
     use super::*;
 
     fn identity(cluster: &str, topic: &str) -> TopicIdentity {

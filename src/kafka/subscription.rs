@@ -2,7 +2,7 @@
 
 use regex::Regex;
 
-use super::ConsumerError;
+use super::{ConsumerError, not_posix};
 
 /// The entries of `kafka.topics`, checked.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ impl Subscription {
         for entry in entries {
             if entry.starts_with('^') {
                 patterns.push(Regex::new(entry).map_err(|error| rejected(entry, &error.to_string()))?);
-                if let Some(reason) = crate::config::not_posix(entry) {
+                if let Some(reason) = not_posix(entry) {
                     return Err(rejected(entry, &reason));
                 }
             } else if !is_topic_name(entry) {
@@ -60,7 +60,6 @@ fn rejected(pattern: &str, reason: &str) -> ConsumerError {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
     use super::*;
 
     fn subscription(entries: &[&str]) -> Result<Subscription, ConsumerError> {

@@ -77,14 +77,14 @@ impl Lake {
             }
             work.push((id.clone(), changes, self.tables.remove(id)));
         }
-        let lanes = work.len().clamp(1, CONCURRENCY);
-        let memory = self.options.merge_memory / lanes;
+        let parallel = work.len().clamp(1, CONCURRENCY);
+        let memory = self.options.merge_memory / parallel;
         let this = &*self;
         let mut tasks = Vec::with_capacity(work.len());
         for (id, changes, table) in work {
             tasks.push(this.commit_one(batch, id, changes, table, memory).boxed());
         }
-        let outcomes: Vec<Outcome> = stream::iter(tasks).buffer_unordered(lanes).collect().await;
+        let outcomes: Vec<Outcome> = stream::iter(tasks).buffer_unordered(parallel).collect().await;
         self.settle(batch, outcomes, report)?;
         let with_rows: BTreeSet<&TableId> = batch.changes.iter().map(|changes| &changes.table).collect();
         for (id, table) in &mut self.tables {

@@ -22,8 +22,8 @@ use super::snapshot::Snapshot;
 use super::soft;
 use super::table::{ATTEMPTS, Advance, Table, Writer, txns};
 use crate::change::{
-    Batch, ChangeBatch, Described, Folded, Ledger, Lineage, TableId, TablePolicy, TableReport, TableSchema,
-    fold_onto,
+    Batch, ChangeBatch, Described, Folded, KeyLedger, Lineage, TableId, TablePolicy, TableReport,
+    TableSchema, fold_onto,
 };
 
 /// A table that gets no rows stores its positions this often, while its topics bring records for others.
@@ -316,7 +316,7 @@ impl CurrentTable {
     }
 
     fn fold(&self, batch: &Batch, changes: &[&ChangeBatch], writer: &Writer) -> Result<Folded, LakeError> {
-        let ledger = Ledger::from_text(self.table.state.ledger());
+        let ledger = KeyLedger::from_text(self.table.state.ledger());
         fold_onto(self.policy.delete, &self.schema, changes, self.missing(batch, writer), &ledger)
             .map_err(|error| LakeError::Refused(format!("table {} cannot take this batch: {error}", self.id)))
     }

@@ -9,7 +9,7 @@ use std::error::Error;
 use deltalake::datafusion::error::DataFusionError;
 use deltalake::{DeltaTableError, ObjectStoreError};
 
-use crate::change::SinkError;
+use crate::change::{SinkError, with_causes};
 
 /// An error of the lake.
 #[derive(Debug, thiserror::Error)]
@@ -133,19 +133,4 @@ fn classify(error: &DeltaTableError) -> Class {
         next = cause.source();
     }
     if data { Class::Data } else { Class::Storage }
-}
-
-/// The error and its causes on one line, each said once.
-fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        next = cause.source();
-    }
-    text
 }

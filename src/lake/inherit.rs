@@ -20,7 +20,7 @@ use super::mor::DataFiles;
 use super::schema::DELETED;
 use super::shape::Shape;
 use super::upsert::target_column;
-use crate::change::{Candidate, Folded, Ledger};
+use crate::change::{Candidate, Folded, KeyLedger};
 
 /// Settles `folded` and the rows that depart with it, which are kept aside, against the version that `table` stands at.
 pub(super) async fn settle_all(
@@ -28,7 +28,7 @@ pub(super) async fn settle_all(
     (folded, shape): (&Folded, Shape),
     files: &DataFiles,
     memory: usize,
-) -> Result<(Settled, Ledger), LakeError> {
+) -> Result<(Settled, KeyLedger), LakeError> {
     let settled = settle(table, (folded, shape), files, memory).await?;
     let Some(departing) = &folded.departing else {
         return Ok((settled, folded.ledger_with(std::iter::empty())));

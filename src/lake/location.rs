@@ -260,7 +260,6 @@ pub(super) fn collision(table: &TableId, other: &str, folder: &str) -> LakeError
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
     use super::*;
 
     #[test]

@@ -111,7 +111,6 @@ pub(super) fn starting_points(current: &[Positions], raw: Option<&Positions>) ->
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
     use super::*;
 
     fn identity(topic: &str) -> TopicIdentity {

@@ -84,7 +84,6 @@ pub(super) fn wanted(
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
     use super::*;
 
     const DAY: Duration = Duration::from_hours(24);

@@ -180,7 +180,6 @@ pub(super) fn table_schema(
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
     use super::*;
     use crate::change::{self, ColumnType};
 

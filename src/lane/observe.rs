@@ -39,7 +39,8 @@ impl Observer {
         self.board.lock().state = state;
         for each in LaneState::ALL {
             self.metrics
-                .lane_state
+                .lanes
+                .state
                 .with_label_values(&[&self.lane, each.name()])
                 .set(i64::from(each == state));
         }
@@ -61,13 +62,13 @@ impl Observer {
     }
 
     pub(super) fn retry(&self, class: &str, message: &str) {
-        self.metrics.retries.with_label_values(&[&self.lane, class]).inc();
+        self.metrics.lanes.retries.with_label_values(&[&self.lane, class]).inc();
         self.board.error(message);
         self.state(LaneState::Retrying);
     }
 
     pub(super) fn stopped(&self, class: &str, message: &str) {
-        self.metrics.errors.with_label_values(&[&self.lane, class]).inc();
+        self.metrics.lanes.errors.with_label_values(&[&self.lane, class]).inc();
         self.board.error(message);
         self.state(LaneState::Stopped);
     }
@@ -79,8 +80,8 @@ impl Observer {
 
     pub(super) fn table_stopped(&self, table: &str, class: &str, reason: &str) {
         tracing::error!(lane = self.lane, table, reason, "table stopped");
-        self.metrics.errors.with_label_values(&[&self.lane, class]).inc();
-        self.metrics.table_stopped.with_label_values(&[&self.lane, table]).set(1);
+        self.metrics.lanes.errors.with_label_values(&[&self.lane, class]).inc();
+        self.metrics.tables.stopped.with_label_values(&[&self.lane, table]).set(1);
         self.board.error(reason);
         self.board.lock().tables.entry(table.to_owned()).or_default().stopped = Some(reason.to_owned());
     }
@@ -90,7 +91,7 @@ impl Observer {
         let mut board = self.board.lock();
         for (table, state) in &mut board.tables {
             if state.stopped.take().is_some() {
-                self.metrics.table_stopped.with_label_values(&[&self.lane, table]).set(0);
+                self.metrics.tables.stopped.with_label_values(&[&self.lane, table]).set(0);
             }
         }
         board.assigned = false;
@@ -98,18 +99,18 @@ impl Observer {
 
     pub(super) fn received(&self, batch: &Batch, filtered: &HashMap<&'static str, u64>, decoding: Duration) {
         for (reason, count) in filtered {
-            self.metrics.filtered.with_label_values(&[self.lane.as_str(), reason]).inc_by(*count);
+            self.metrics.read.filtered.with_label_values(&[self.lane.as_str(), reason]).inc_by(*count);
         }
         self.order(batch);
-        self.metrics.bytes.with_label_values(&[&self.lane]).inc_by(batch.bytes);
+        self.metrics.read.bytes.with_label_values(&[&self.lane]).inc_by(batch.bytes);
         if let Some(millis) = batch.alive_millis {
-            let alive = self.metrics.source_alive.with_label_values(&[&self.lane]);
+            let alive = self.metrics.read.source_alive.with_label_values(&[&self.lane]);
             alive.set(alive.get().max(millis as f64 / 1e3));
         }
-        self.metrics.batch_rows.with_label_values(&[&self.lane]).observe(batch.records as f64);
+        self.metrics.lanes.batch_rows.with_label_values(&[&self.lane]).observe(batch.records as f64);
         for (table, columns) in &batch.suspect_defaults {
             let labels = [self.lane.as_str(), &table.to_string()];
-            self.metrics.suspect_defaults.with_label_values(&labels).set(*columns as i64);
+            self.metrics.read.suspect_defaults.with_label_values(&labels).set(*columns as i64);
         }
         self.stage("decode", decoding);
     }
@@ -118,7 +119,7 @@ impl Observer {
     fn order(&self, batch: &Batch) {
         for (table, count) in &batch.duplicates {
             let labels = [self.lane.as_str(), &table.to_string()];
-            self.metrics.duplicates.with_label_values(&labels).inc_by(*count);
+            self.metrics.read.duplicates.with_label_values(&labels).inc_by(*count);
         }
         for regression in &batch.regressions {
             let Regression { partition, offset, from, to } = regression;
@@ -127,13 +128,14 @@ impl Observer {
                  over; its changes are applied, but changes that it lost are still in the copies (compare the tables with it)"
             );
             tracing::warn!(lane = self.lane, message, "the source's log began anew");
-            self.metrics.lsn_regressions.with_label_values(&[&self.lane]).inc();
+            self.metrics.read.lsn_regressions.with_label_values(&[&self.lane]).inc();
             self.board.error(&message);
         }
     }
 
     pub(super) fn stage(&self, stage: &str, duration: Duration) {
         self.metrics
+            .lanes
             .stage_duration
             .with_label_values(&[self.lane.as_str(), stage])
             .observe(duration.as_secs_f64());
@@ -143,28 +145,42 @@ impl Observer {
         self.operations(batch, report);
         self.kept(batch, report);
         self.freshness(batch, report);
-        self.metrics.conflicts.with_label_values(&[&self.lane]).inc_by(report.conflicts);
+        self.metrics.tables.conflicts.with_label_values(&[&self.lane]).inc_by(report.conflicts);
         self.metrics
+            .lanes
             .last_commit
             .with_label_values(&[&self.lane])
             .set(chrono::Utc::now().timestamp_millis() as f64 / 1e3);
         for (table, done) in &report.tables {
             let lane = self.lane.as_str();
             self.metrics
+                .tables
                 .commit_duration
                 .with_label_values(&[lane, table])
                 .observe(done.duration.as_secs_f64());
             for (kind, rows) in
                 [("upserted", done.upserted), ("deleted", done.deleted), ("appended", done.appended)]
             {
-                self.metrics.rows_written.with_label_values(&[lane, table.as_str(), kind]).inc_by(rows);
+                self.metrics
+                    .tables
+                    .rows_written
+                    .with_label_values(&[lane, table.as_str(), kind])
+                    .inc_by(rows);
             }
-            self.metrics.unresolved_absent.with_label_values(&[lane, table]).inc_by(done.unresolved_absent);
+            self.metrics
+                .tables
+                .unresolved_absent
+                .with_label_values(&[lane, table])
+                .inc_by(done.unresolved_absent);
             for kind in &done.schema_changes {
-                self.metrics.schema_changes.with_label_values(&[lane, table, kind]).inc();
+                self.metrics.tables.schema_changes.with_label_values(&[lane, table, kind]).inc();
             }
-            self.metrics.unknown_deletes.with_label_values(&[lane, table]).inc_by(done.unknown_deletes);
-            self.metrics.late_changes.with_label_values(&[lane, table]).inc_by(done.late);
+            self.metrics
+                .tables
+                .unknown_deletes
+                .with_label_values(&[lane, table])
+                .inc_by(done.unknown_deletes);
+            self.metrics.tables.late_changes.with_label_values(&[lane, table]).inc_by(done.late);
         }
         let mut board = self.board.lock();
         board.records += batch.records;
@@ -197,16 +213,16 @@ impl Observer {
     pub(super) fn figures(&self, figures: &SinkFigures) {
         let lane = self.lane.as_str();
         for (table, of) in &figures.tables {
-            self.metrics.table_live_files.with_label_values(&[lane, table]).set(of.live_files as i64);
-            self.metrics.table_bytes.with_label_values(&[lane, table]).set(of.live_bytes as i64);
+            self.metrics.tables.live_files.with_label_values(&[lane, table]).set(of.live_files as i64);
+            self.metrics.tables.live_bytes.with_label_values(&[lane, table]).set(of.live_bytes as i64);
             for (by, written) in [("batches", of.batches), ("compaction", of.compaction)] {
                 let labels = [lane, table.as_str(), by];
-                self.metrics.file_rows.with_label_values(&labels).inc_by(written.rows);
-                self.metrics.file_bytes.with_label_values(&labels).inc_by(written.bytes);
+                self.metrics.tables.file_rows.with_label_values(&labels).inc_by(written.rows);
+                self.metrics.tables.file_bytes.with_label_values(&labels).inc_by(written.bytes);
             }
         }
-        self.metrics.vacuumed_files.with_label_values(&[lane]).inc_by(figures.vacuumed_files);
-        self.metrics.vacuumed_bytes.with_label_values(&[lane]).inc_by(figures.vacuumed_bytes);
+        self.metrics.tables.vacuumed_files.with_label_values(&[lane]).inc_by(figures.vacuumed_files);
+        self.metrics.tables.vacuumed_bytes.with_label_values(&[lane]).inc_by(figures.vacuumed_bytes);
     }
 
     fn operations(&self, batch: &Batch, report: &CommitReport) {
@@ -234,7 +250,7 @@ impl Observer {
                     .count();
                 if count > 0 {
                     let labels = [self.lane.as_str(), table.as_str(), operation.code()];
-                    self.metrics.records.with_label_values(&labels).inc_by(count as u64);
+                    self.metrics.read.records.with_label_values(&labels).inc_by(count as u64);
                 }
             }
         }
@@ -247,7 +263,7 @@ impl Observer {
         }
         let decoded = batch.quarantined.iter().map(|record| record.kind);
         for kind in decoded.chain(report.refused.iter().map(|refused| refused.kind)) {
-            self.metrics.quarantined.with_label_values(&[self.lane.as_str(), kind.code()]).inc();
+            self.metrics.lanes.quarantined.with_label_values(&[self.lane.as_str(), kind.code()]).inc();
         }
     }
 
@@ -256,6 +272,7 @@ impl Observer {
         let open = ledger.open();
         let all: u64 = open.values().sum();
         self.metrics
+            .lanes
             .quarantine_open
             .with_label_values(&[&self.lane])
             .set(i64::try_from(all).unwrap_or(i64::MAX));
@@ -266,7 +283,7 @@ impl Observer {
     /// of the snapshot, and says nothing about how fresh the table is.
     fn freshness(&self, batch: &Batch, report: &CommitReport) {
         let now = chrono::Utc::now().timestamp_micros();
-        let histogram = self.metrics.freshness.with_label_values(&[&self.lane]);
+        let histogram = self.metrics.tables.freshness.with_label_values(&[&self.lane]);
         let mut from_our_future = 0;
         for changes in batch.changes.iter().filter(|changes| !report.stopped.contains_key(&changes.table)) {
             let mut newest = None;
@@ -285,7 +302,7 @@ impl Observer {
                     Some(milliseconds);
             }
         }
-        self.metrics.clock_skew.with_label_values(&[&self.lane]).inc_by(from_our_future);
+        self.metrics.read.clock_skew.with_label_values(&[&self.lane]).inc_by(from_our_future);
     }
 
     /// Counts the client's errors that are new since `counted`.
@@ -297,6 +314,7 @@ impl Observer {
         for (class, count) in errors {
             let before = counted.insert(class, *count).unwrap_or(0);
             self.metrics
+                .lanes
                 .kafka_errors
                 .with_label_values(&[self.lane.as_str(), class])
                 .inc_by(count.saturating_sub(before));
@@ -316,7 +334,11 @@ impl Observer {
             let behind = (lag.end - at).max(0);
             state.lag = Some(behind);
             let number = partition.partition.to_string();
-            self.metrics.lag.with_label_values(&[&self.lane, partition.topic.as_ref(), &number]).set(behind);
+            self.metrics
+                .read
+                .lag
+                .with_label_values(&[&self.lane, partition.topic.as_ref(), &number])
+                .set(behind);
         }
     }
 }

@@ -1,6 +1,4 @@
 //! The lane against a sink that only remembers what it was asked.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::collections::HashSet;
 use std::sync::mpsc::sync_channel;
 

@@ -135,7 +135,6 @@ fn array(element: &Wire, target: &TargetType) -> Option<Assignment> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn target(oid: u32, modifier: i32) -> TargetType {

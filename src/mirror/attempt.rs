@@ -22,7 +22,7 @@ use super::sqlstate::Trouble;
 use super::work::{self, Segment};
 use crate::change::quarantine::QuarantineRow;
 use crate::change::{
-    Batch, ChangeBatch, CommitReport, Ledger as KeyLedger, SinkError, StoredPosition, TableId, TableReport,
+    Batch, ChangeBatch, CommitReport, KeyLedger, SinkError, StoredPosition, TableId, TableReport,
     TopicPartition,
 };
 use crate::failpoint;

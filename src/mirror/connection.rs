@@ -123,7 +123,6 @@ fn split_url(url: &str) -> Result<(String, TlsParameters), MirrorError> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn refusal(url: &str) -> String {

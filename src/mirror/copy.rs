@@ -128,7 +128,6 @@ impl<'a> RowEncoder<'a> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use std::sync::Arc;
 
     use arrow::array::{

@@ -309,7 +309,6 @@ fn trouble(reason: String) -> Trouble {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::super::catalog::TargetColumn;
     use super::super::types::oid;
     use super::*;

@@ -23,8 +23,8 @@ use crate::change::{
     TableSchema, fold,
 };
 
-/// The key of a row as the texts of its cells.
-pub(super) type KeyText = Vec<String>;
+/// The cells of a key as they are displayed: equal for rows of one key. Never stored, other than [`crate::change::KeyText`].
+pub(super) type KeyCells = Vec<String>;
 
 /// Why a table could not be written even so.
 pub(super) enum Isolation {
@@ -56,7 +56,7 @@ struct At {
 
 /// A folded row that was refused.
 struct Bad {
-    key: KeyText,
+    key: KeyCells,
     kind: RecordErrorKind,
     reason: String,
 }
@@ -69,7 +69,7 @@ pub(super) struct Isolating<'a> {
     pub(super) starts: &'a [i64],
     pub(super) limiter: &'a mut Limiter,
     /// Keys whose row is wrong, with the records that are missing in it.
-    pub(super) missing: HashMap<KeyText, Vec<RecordPlace>>,
+    pub(super) missing: HashMap<KeyCells, Vec<RecordPlace>>,
     pub(super) refused: Vec<RefusedChange>,
     pub(super) superseded: Vec<RecordPlace>,
     pub(super) report: TableReport,
@@ -105,7 +105,7 @@ impl<'a> Isolating<'a> {
     ) -> Result<(), Isolation> {
         let by_key = self.by_key(schema, run)?;
         let mut aside: BTreeSet<(u32, i64)> = BTreeSet::new();
-        let mut single: Vec<KeyText> =
+        let mut single: Vec<KeyCells> =
             self.missing.keys().filter(|key| by_key.contains_key(*key)).cloned().collect();
         for at in single.iter().filter_map(|key| by_key.get(key)).flatten() {
             aside.extend(place_of(run, *at));
@@ -134,8 +134,8 @@ impl<'a> Isolating<'a> {
         &self,
         schema: &TableSchema,
         run: &[&ChangeBatch],
-    ) -> Result<HashMap<KeyText, Vec<At>>, ArrowError> {
-        let mut by_key: HashMap<KeyText, Vec<At>> = HashMap::new();
+    ) -> Result<HashMap<KeyCells, Vec<At>>, ArrowError> {
+        let mut by_key: HashMap<KeyCells, Vec<At>> = HashMap::new();
         for (batch, changes) in run.iter().enumerate() {
             let columns: Vec<ArrayRef> =
                 schema.key().iter().filter_map(|&index| changes.rows.columns().get(index)).cloned().collect();
@@ -225,7 +225,7 @@ impl<'a> Isolating<'a> {
         session: &mut Session,
         schema: &Arc<TableSchema>,
         run: &[&'a ChangeBatch],
-        key: &KeyText,
+        key: &KeyCells,
         at: At,
     ) -> Result<(), Isolation> {
         let Some(place) = place_of(run, at) else { return Ok(()) };
@@ -260,7 +260,7 @@ impl<'a> Isolating<'a> {
         &mut self,
         run: &[&ChangeBatch],
         at: At,
-        key: &KeyText,
+        key: &KeyCells,
         kind: RecordErrorKind,
         detail: String,
     ) -> Result<(), Isolation> {
@@ -313,7 +313,7 @@ fn place_of(run: &[&ChangeBatch], at: At) -> Option<(u32, i64)> {
 }
 
 /// The key of the one row of a part.
-fn key_of(schema: &TableSchema, folded: &Folded, part: &Part) -> Result<Option<KeyText>, ArrowError> {
+fn key_of(schema: &TableSchema, folded: &Folded, part: &Part) -> Result<Option<KeyCells>, ArrowError> {
     let (columns, row) = match (part.deletes.as_slice(), part.rows.as_slice()) {
         ([row], _) => (folded.deletes.columns().to_vec(), *row),
         (_, [row]) => {
@@ -327,7 +327,7 @@ fn key_of(schema: &TableSchema, folded: &Folded, part: &Part) -> Result<Option<K
 }
 
 /// The texts of each row's cells.
-fn texts(columns: &[ArrayRef]) -> Result<Vec<KeyText>, ArrowError> {
+fn texts(columns: &[ArrayRef]) -> Result<Vec<KeyCells>, ArrowError> {
     let options = FormatOptions::default();
     let cells = columns
         .iter()

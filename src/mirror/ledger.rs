@@ -12,7 +12,7 @@ use tokio_postgres::types::Type;
 use super::names::{TargetName, quoted};
 use super::own_tables;
 use super::sqlstate::Trouble;
-use crate::change::{Batch, Ledger, TableId};
+use crate::change::{Batch, KeyLedger, TableId};
 
 /// Where ledgers and kept rows of one mirror of one pipeline are.
 #[derive(Clone)]
@@ -81,7 +81,7 @@ impl LedgerTables {
         client: &Client,
         table: &str,
         before: &str,
-        after: &Ledger,
+        after: &KeyLedger,
     ) -> Result<bool, Trouble> {
         let text = after.to_text();
         if text == before {

@@ -179,7 +179,7 @@ impl Mirror {
     }
 
     /// After positions turned out to have moved: `Ok` where our own commit, whose reply was lost, moved them.
-    async fn look_again(&mut self, batch: &Batch) -> Result<(), SinkError> {
+    async fn recognise_lost_reply(&mut self, batch: &Batch) -> Result<(), SinkError> {
         let session = self.session().await?;
         let stored = self.progress.read(&session.client).await.map_err(Trouble::into_sink_error)?;
         self.session = Some(session);
@@ -250,7 +250,7 @@ impl Sink for Mirror {
                 Err(Failure::Rows(table, reason) | Failure::Table(table, reason)) => {
                     self.stopped.stop(&table, reason);
                 }
-                Err(Failure::Moved) => self.look_again(batch).await?,
+                Err(Failure::Moved) => self.recognise_lost_reply(batch).await?,
                 Err(Failure::Sink(error)) => return Err(error),
             }
         }

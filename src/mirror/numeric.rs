@@ -11,17 +11,25 @@ const NAN: u16 = 0xC000;
 /// Since Postgres 14.
 const POSITIVE_INFINITY: u16 = 0xD000;
 const NEGATIVE_INFINITY: u16 = 0xF000;
+/// What each of the four digits of a group counts.
+const WORTH: [u16; 4] = [1000, 100, 10, 1];
 /// Most digits behind the point that the form can say.
 const MAX_SCALE: usize = 16_383;
 /// Most digits before the point that Postgres accepts.
 const MAX_INTEGER_DIGITS: usize = 131_072;
 
+/// Groups of four digits that any decimal has at most: those behind the point for the largest scale. The 39 digits of the
+/// largest number and the gap at the point make 11.
+const MAX_GROUPS: usize = (u8::MAX as usize).div_ceil(4);
+
 /// Appends length and value of `unscaled × 10^-scale`.
+// `first` is lowered once for each group, of which there are at most [`MAX_GROUPS`].
+#[allow(clippy::indexing_slicing)]
 pub(super) fn put_decimal(out: &mut BytesMut, unscaled: i128, scale: u8) {
     let sign = if unscaled < 0 { NEGATIVE } else { POSITIVE };
     let magnitude = unscaled.unsigned_abs();
-    // 39 digits and the gap at the point make at most 11 groups, filled from the least significant end.
-    let mut groups = [0_u16; 24];
+    // Filled from the least significant end.
+    let mut groups = [0_u16; MAX_GROUPS];
     let mut first = groups.len();
     let mut rest = magnitude;
     let fraction_groups = usize::from(scale).div_ceil(4);
@@ -54,9 +62,14 @@ pub(super) fn put_decimal(out: &mut BytesMut, unscaled: i128, scale: u8) {
 /// Appends the groups without leading and trailing zeros.
 fn put_groups(out: &mut BytesMut, sign: u16, weight: i32, scale: u16, groups: &[u16]) {
     let leading = groups.iter().take_while(|group| **group == 0).count();
-    let trailing = groups[leading..].iter().rev().take_while(|group| **group == 0).count();
-    let digits = &groups[leading..groups.len() - trailing];
+    let digits = groups.get(leading..).unwrap_or_default();
+    let trailing = digits.iter().rev().take_while(|group| **group == 0).count();
+    let digits = digits.get(..digits.len() - trailing).unwrap_or_default();
     let (sign, weight) = if digits.is_empty() { (POSITIVE, 0) } else { (sign, weight - leading as i32) };
+    put_fields(out, sign, weight, scale, digits);
+}
+
+fn put_fields(out: &mut BytesMut, sign: u16, weight: i32, scale: u16, digits: &[u16]) {
     out.put_i32(8 + 2 * digits.len() as i32);
     out.put_i16(digits.len() as i16);
     out.put_i16(weight as i16);
@@ -80,10 +93,7 @@ pub(super) fn put_text(out: &mut BytesMut, text: &str, max_scale: Option<u16>) -
         _ => None,
     };
     if let Some(sign) = special {
-        put_groups(out, POSITIVE, 0, 0, &[]);
-        // No digits: the sign is the second field from the end.
-        let at = out.len() - 4;
-        out[at..at + 2].copy_from_slice(&sign.to_be_bytes());
+        put_fields(out, sign, 0, 0, &[]);
         return Ok(());
     }
     let number = Number::parse(text).ok_or("text is not a decimal number")?;
@@ -146,7 +156,9 @@ impl Number {
         let mut groups = vec![0_u16; (lead + significant.len()).div_ceil(4)];
         for (index, digit) in significant.iter().enumerate() {
             let place = lead + index;
-            groups[place / 4] += u16::from(digit - b'0') * [1000, 100, 10, 1][place % 4];
+            if let (Some(group), Some(worth)) = (groups.get_mut(place / 4), WORTH.get(place % 4)) {
+                *group += u16::from(digit - b'0') * worth;
+            }
         }
         let sign = if self.negative { NEGATIVE } else { POSITIVE };
         put_groups(out, sign, weight as i32, scale as u16, &groups);
@@ -156,7 +168,6 @@ impl Number {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
 
     /// (weight, sign, scale, digits)
@@ -187,6 +198,9 @@ mod tests {
         assert_eq!(decimal(0, 2), (0, POSITIVE, 2, vec![]));
         assert_eq!(decimal(1, 9), (-3, POSITIVE, 9, vec![1000]));
         assert_eq!(decimal(120_000_000, 0), (2, POSITIVE, 0, vec![1, 2000]));
+        assert_eq!(decimal(7, u8::MAX), (-64, POSITIVE, 255, vec![70]), "the largest scale that there is");
+        let all = decimal(i128::MIN, 1);
+        assert_eq!((all.0, all.3.len()), (9, 11), "the largest number, around a point within a group");
     }
 
     #[test]

@@ -202,7 +202,6 @@ fn same_columns(unique: &[String], key: &[&str]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::panic, clippy::indexing_slicing)]
     use super::super::catalog::TargetColumn;
     use super::super::types::oid;
     use super::*;

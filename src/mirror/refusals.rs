@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Instant;
 
 use super::attempt::{Failure, of_table};
-use super::isolate::{Isolating, Isolation, KeyText};
+use super::isolate::{Isolating, Isolation, KeyCells};
 use super::session::Session;
 use super::work;
 use crate::change::quarantine::{Limiter, Limits, RecordPlace};
@@ -19,7 +19,7 @@ const BATCHES: u8 = 2;
 
 struct Recent {
     table: TableId,
-    key: KeyText,
+    key: KeyCells,
     place: RecordPlace,
     batches: u8,
 }
@@ -29,7 +29,7 @@ struct Recent {
 pub(super) struct Found {
     pub(super) refused: Vec<RefusedChange>,
     pub(super) superseded: Vec<RecordPlace>,
-    missing: Vec<(TableId, KeyText, RecordPlace)>,
+    missing: Vec<(TableId, KeyCells, RecordPlace)>,
     limiter: Option<Limiter>,
 }
 
@@ -112,8 +112,8 @@ impl Refusals {
         Ok(found)
     }
 
-    fn missing(&self, table: &TableId) -> HashMap<KeyText, Vec<RecordPlace>> {
-        let mut missing: HashMap<KeyText, Vec<RecordPlace>> = HashMap::new();
+    fn missing(&self, table: &TableId) -> HashMap<KeyCells, Vec<RecordPlace>> {
+        let mut missing: HashMap<KeyCells, Vec<RecordPlace>> = HashMap::new();
         for recent in self.recent.iter().filter(|recent| recent.table == *table) {
             missing.entry(recent.key.clone()).or_default().push(recent.place.clone());
         }

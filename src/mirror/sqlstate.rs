@@ -8,13 +8,12 @@
 //! passed on only for classes whose texts name objects but never values; a text like `invalid input syntax for type
 //! integer: "…"` holds the cell.
 
-use std::error::Error as _;
 use std::fmt::Write as _;
 
 use tokio_postgres::error::DbError;
 
 use super::names::TargetName;
-use crate::change::{RecordErrorKind, SinkError};
+use crate::change::{RecordErrorKind, SinkError, with_causes};
 
 /// Why a part of a batch could not be written, by what is done about it.
 #[derive(Debug)]
@@ -61,16 +60,7 @@ impl Trouble {
 impl From<tokio_postgres::Error> for Trouble {
     fn from(error: tokio_postgres::Error) -> Self {
         let Some(database) = error.as_db_error() else {
-            let mut message = error.to_string();
-            let mut source = error.source();
-            while let Some(cause) = source {
-                let text = cause.to_string();
-                if !message.contains(&text) {
-                    message = format!("{message}: {text}");
-                }
-                source = cause.source();
-            }
-            return Self::Retry { class: "connection", message };
+            return Self::Retry { class: "connection", message: with_causes(&error) };
         };
         let message = describe(database);
         let target = database

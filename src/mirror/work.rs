@@ -16,7 +16,7 @@ use super::progress::{Move, same_log};
 use super::quarantine::QuarantineTable;
 use crate::change::quarantine::{QuarantineEvent, QuarantineRow, Quarantined, RecordPlace, Settlement};
 use crate::change::{
-    Batch, ChangeBatch, DeleteMode, Folded, Ledger, Progress, RefusedChange, TableId, TableSchema,
+    Batch, ChangeBatch, DeleteMode, Folded, KeyLedger, Progress, RefusedChange, TableId, TableSchema,
     TopicPartition, fold_onto, raw,
 };
 
@@ -94,7 +94,7 @@ pub(super) struct Segment<'a> {
     /// What the names of rows begin with that are kept aside.
     pub(super) aside: String,
     /// The table's ledger after it.
-    pub(super) ledger: Ledger,
+    pub(super) ledger: KeyLedger,
 }
 
 /// Which changes of a batch are to be written, by partition index and offset.
@@ -142,7 +142,7 @@ pub(super) fn segments<'a>(
         let before = segments.iter().rev().find(|segment| *segment.table == first.table);
         let before = before.map(|segment| segment.ledger.clone());
         let before = before.unwrap_or_else(|| {
-            Ledger::from_text(ledgers.get(&first.table.to_string()).map_or("", String::as_str))
+            KeyLedger::from_text(ledgers.get(&first.table.to_string()).map_or("", String::as_str))
         });
         let folded = fold_onto(DeleteMode::Hard, &first.schema, &run, keep, &before)
             .map_err(|error| (first.table.clone(), error))?;

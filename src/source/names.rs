@@ -82,8 +82,6 @@ fn time(name: &str, found: &TargetType, modes: Modes) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
     use crate::debezium::ConfiguredType;
 

@@ -1,6 +1,4 @@
 //! `alluvium check` as the binary that is shipped, offline and against the real stack: output and exit code.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::process::{Command, Output};
 
 use serde_json::Value;

@@ -1,7 +1,5 @@
 //! The Postgres mirror against a real Postgres: what it writes and what it refuses.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::sync::Arc;
 
 use alluvium::change::{Batch, ColumnType, Operation, Sink, TableId, TopicPartition};

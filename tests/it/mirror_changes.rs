@@ -1,7 +1,5 @@
 //! Batches for a mirror, written down by hand.
 
-#![allow(clippy::unwrap_used)]
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

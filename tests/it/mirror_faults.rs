@@ -1,7 +1,5 @@
 //! How the Postgres mirror gets over faults: other instances, locks, a server that stops, settings that cannot work.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,7 +1,5 @@
 //! A connection that breaks at COMMIT: whether Postgres got it or not, the batch is stored exactly once.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 

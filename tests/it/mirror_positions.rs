@@ -1,7 +1,5 @@
 //! What moves a mirror's positions besides rows, and what must not.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::time::Duration;
 
 use alluvium::change::{Batch, Sink, TableId};

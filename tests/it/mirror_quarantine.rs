@@ -1,7 +1,5 @@
 //! Rows that a mirror's table does not take: exactly they go into its quarantine, and everything else is applied.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::sync::Arc;
 
 use alluvium::change::quarantine::{Limits, Original, Originals, Payload};

@@ -1,7 +1,5 @@
 //! How many rows a second the Postgres mirror takes. Measures, and is run by hand.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::sync::Arc;
 
 use alluvium::change::{Batch, ColumnType, Operation};

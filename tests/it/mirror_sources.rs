@@ -1,7 +1,5 @@
 //! Mirrors of tables that take the rows of several source tables, whose topics are read in any order.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use alluvium::change::{Batch, Sink, TablePolicy};
 use alluvium::mirror::{Mirror, MirrorOptions};
 

@@ -1,7 +1,5 @@
 //! `sslmode` against a Postgres with TLS: what each mode checks of the server.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;

@@ -1,7 +1,5 @@
 //! Every column type arrives in Postgres exactly, its extreme values too.
 
-#![allow(clippy::unwrap_used)]
-
 use std::sync::Arc;
 
 use alluvium::change::{ColumnType, Operation, Shape, Sink};
@@ -31,6 +29,7 @@ fn case(
     Case { column_type, values: Arc::new(values), shown }
 }
 
+#[allow(clippy::too_many_lines)] // A table of cases.
 fn numbers() -> Vec<Case> {
     let decimal = |values: [Option<i128>; 4], precision, scale| {
         Decimal128Array::from(values.to_vec()).with_precision_and_scale(precision, scale).unwrap()

@@ -3,8 +3,6 @@
 //! Postgres refuses to run as root, so root starts it as the user `postgres`. A Postgres that is not installed is a
 //! failure, never a skip.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -4,6 +4,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use alluvium::failpoint;
 use serde_json::Value;
 
 use crate::eventually::PATIENCE;
@@ -117,8 +118,7 @@ async fn the_vacuum_takes_what_nobody_needs_and_no_copy_notices() {
     assert_eq!(before, unchanged, "a dry run removed something");
 
     // Killed after its first removals, and once more to the end.
-    let mut killed =
-        shop.program("vacuum").environment(alluvium::failpoint::VARIABLE, "lake.in_vacuum").start();
+    let mut killed = shop.program("vacuum").environment(failpoint::VARIABLE, failpoint::VACUUM).start();
     assert_eq!(killed.ends(PATIENCE).await.signal(), Some(9));
     let removed = report(&shop, "vacuum", &[]);
     assert!(total(&removed, "files") < total(&would, "files"), "nothing was removed before the kill");
@@ -141,13 +141,13 @@ async fn kills_in_compaction_and_change_data_lose_and_double_nothing() {
     plan.settings = "[defaults]\nchange_data_feed = true\n".to_owned();
     let shop = plan.open().await;
     shop.catch_up().await;
-    for place in ["lake.after_change_data", "lake.before_compaction"] {
+    for place in failpoint::UPKEEP {
         let mut killed = false;
         for _ in 0..12 {
             work(&shop, seed(), 1, 40).await;
             shop.delivered().await;
             let mut run = shop.program("run").argument("--until-caught-up");
-            run = run.environment(alluvium::failpoint::VARIABLE, place);
+            run = run.environment(failpoint::VARIABLE, place);
             let status = run.start().ends(PATIENCE).await;
             killed = status.signal() == Some(9);
             if killed {

@@ -13,7 +13,7 @@ use crate::change::{RecordErrorKind, TableId};
 
 /// A change as far as marks ask for it.
 #[derive(Debug, Clone, Copy)]
-pub struct KeyChange<'a> {
+pub struct JudgedChange<'a> {
     /// Where its record lies.
     pub place: &'a RecordPlace,
     /// The table that it changes.
@@ -44,7 +44,7 @@ struct Mark {
 }
 
 impl Mark {
-    fn concerns(&self, change: &KeyChange<'_>) -> bool {
+    fn concerns(&self, change: &JudgedChange<'_>) -> bool {
         match &self.table {
             Some(table) => table == change.table,
             None => self.place.partition.topic == change.place.partition.topic,
@@ -52,7 +52,7 @@ impl Mark {
     }
 
     /// Whether the change comes before the marked record, and is being read again.
-    fn is_later_than(&self, change: &KeyChange<'_>) -> bool {
+    fn is_later_than(&self, change: &JudgedChange<'_>) -> bool {
         same_log(&self.place, change.place) && change.place.offset < self.place.offset
     }
 }
@@ -139,7 +139,7 @@ impl Marks {
     }
 
     /// Judges a change that has been decoded. Where it may be applied, `settled` is told which records it settles.
-    pub fn judge(&self, change: &KeyChange<'_>, settled: &mut Vec<Settlement>) -> Verdict {
+    pub fn judge(&self, change: &JudgedChange<'_>, settled: &mut Vec<Settlement>) -> Verdict {
         let mut state = self.lock();
         if let Some(place) = wrong_base(&state, change) {
             return Verdict::WrongBase(place);
@@ -196,7 +196,7 @@ impl Marks {
 }
 
 /// The record in quarantine for which the change must not be applied.
-fn wrong_base(state: &State, change: &KeyChange<'_>) -> Option<RecordPlace> {
+fn wrong_base(state: &State, change: &JudgedChange<'_>) -> Option<RecordPlace> {
     if state.rebased.contains(change.place) {
         return Some(change.place.clone());
     }
@@ -214,7 +214,6 @@ fn wrong_base(state: &State, change: &KeyChange<'_>) -> Option<RecordPlace> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
     use super::*;
     use crate::change::{TopicIdentity, TopicPartition};
 
@@ -231,10 +230,10 @@ mod tests {
     fn judge(
         marks: &Marks,
         offset: i64,
-        change: impl Fn(KeyChange<'_>) -> KeyChange<'_>,
+        change: impl Fn(JudgedChange<'_>) -> JudgedChange<'_>,
     ) -> (Verdict, Vec<(i64, QuarantineEvent)>) {
         let (place, table) = (place(offset), table());
-        let plain = KeyChange {
+        let plain = JudgedChange {
             place: &place,
             table: &table,
             key: "{\"id\":1}",
@@ -247,13 +246,13 @@ mod tests {
         (verdict, settled.iter().map(|each| (each.place.offset, each.event)).collect())
     }
 
-    fn partial(change: KeyChange<'_>) -> KeyChange<'_> {
-        KeyChange { whole: false, ..change }
+    fn partial(change: JudgedChange<'_>) -> JudgedChange<'_> {
+        JudgedChange { whole: false, ..change }
     }
 
     /// The create half of a key change from `{"id":1}` to `{"id":2}`, without what did not change.
-    fn create(change: KeyChange<'_>) -> KeyChange<'_> {
-        KeyChange { key: "{\"id\":2}", old_key: Some("{\"id\":1}"), ..partial(change) }
+    fn create(change: JudgedChange<'_>) -> JudgedChange<'_> {
+        JudgedChange { key: "{\"id\":2}", old_key: Some("{\"id\":1}"), ..partial(change) }
     }
 
     fn marked() -> Marks {
@@ -277,12 +276,12 @@ mod tests {
         let marks = marked();
         let other = TableId::new("d", "public", "other");
         assert_eq!(
-            judge(&marks, 11, |change| KeyChange { key: "{\"id\":2}", ..partial(change) }).0,
+            judge(&marks, 11, |change| JudgedChange { key: "{\"id\":2}", ..partial(change) }).0,
             Verdict::Sound
         );
         let mut settled = Vec::new();
         let at = place(11);
-        let change = KeyChange {
+        let change = JudgedChange {
             place: &at,
             table: &other,
             key: "{\"id\":1}",
@@ -309,10 +308,10 @@ mod tests {
     #[test]
     fn a_mark_follows_its_row_through_a_key_change() {
         let marks = marked();
-        let moved = judge(&marks, 11, |change| KeyChange { new_key: Some("{\"id\":2}"), ..change });
+        let moved = judge(&marks, 11, |change| JudgedChange { new_key: Some("{\"id\":2}"), ..change });
         assert_eq!(moved, (Verdict::Sound, vec![(10, QuarantineEvent::Moved)]));
         assert_eq!(judge(&marks, 12, create).0, Verdict::WrongBase(place(10)));
-        let whole = judge(&marks, 13, |change| KeyChange { key: "{\"id\":2}", ..change });
+        let whole = judge(&marks, 13, |change| JudgedChange { key: "{\"id\":2}", ..change });
         assert_eq!(whole, (Verdict::Sound, vec![(10, QuarantineEvent::Superseded)]));
     }
 

@@ -23,7 +23,7 @@ use super::{RecordErrorKind, TableId, TopicIdentity, TopicPartition};
 
 pub use ledger::{Ledger, LedgerRecord, PendingReplay, RecordState};
 pub use limit::{Limiter, Limits};
-pub use marks::{KeyChange, Marks, Verdict};
+pub use marks::{JudgedChange, Marks, Verdict};
 pub use rows::{QuarantineEvent, QuarantineRow};
 
 /// Under this name behind its topic's stands the position of a partition's replays. `#` is in no topic's name.
@@ -168,13 +168,6 @@ impl Settlement {
             payload: None,
         }
     }
-}
-
-/// What a lane needs to know of its sink's quarantine.
-#[derive(Debug, Clone, Default)]
-pub struct QuarantineView {
-    /// The state of every record.
-    pub ledger: Arc<Ledger>,
 }
 
 /// Finds records of a batch as they came, for sinks that refuse single ones.

@@ -18,6 +18,7 @@ pub use self::quarantine::{
     QuarantineShowArgs, QuarantineState, Selection,
 };
 pub use self::schema::{How, SchemaApplyArgs, SchemaArgs, SchemaCommand, SchemaPlanArgs};
+use super::Exit;
 use crate::config::Sources;
 
 /// Database change streams as Delta Lake tables and Postgres mirrors, exactly once.
@@ -28,17 +29,25 @@ use crate::config::Sources;
     long_about = "Alluvium turns the change stream of a database (Debezium events on Kafka) into tables that people \
                   can query: Delta Lake tables that equal the source, a raw table with every change, and Postgres \
                   mirrors.",
-    after_help = "EXAMPLES:\n  alluvium demo                      see it work, with nothing else installed\n  \
-                  alluvium check --connect           are the settings right, and is everything reachable?\n  \
-                  alluvium run                       follow the source until told to stop\n  \
-                  alluvium query 'SELECT count(*) FROM orders'\n\n\
-                  EXIT CODES:\n  0 done   1 failed while running   2 wrong usage or settings   3 something could not \
-                  be reached\n  4 a lane was still busy at the shutdown deadline"
+    after_help = examples_and_exit_codes()
 )]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+fn examples_and_exit_codes() -> String {
+    let mut help = "EXAMPLES:\n  alluvium demo                      see it work, with nothing else installed\n  \
+                    alluvium check --connect           are the settings right, and is everything reachable?\n  \
+                    alluvium run                       follow the source until told to stop\n  \
+                    alluvium query 'SELECT count(*) FROM orders'\n\n\
+                    EXIT CODES:"
+        .to_owned();
+    for exit in Exit::ALL {
+        help.push_str(&format!("\n  {} {}", exit.code(), exit.meaning()));
+    }
+    help
 }
 
 /// The commands.
@@ -241,7 +250,6 @@ pub struct CompletionsArgs {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
     use clap::CommandFactory;
 
     use super::*;
@@ -261,9 +269,13 @@ mod tests {
 
     #[test]
     fn the_exit_codes_of_the_help_are_the_documented_ones() {
+        let document = include_str!("../../../docs/operations.md");
         let help = Cli::command().get_after_help().map(ToString::to_string).unwrap_or_default();
-        for exit in super::super::Exit::ALL {
-            assert!(help.contains(&format!("{} ", exit.code())), "{exit:?} is missing");
+        for exit in Exit::ALL {
+            let (code, meaning) = (exit.code(), exit.meaning());
+            assert!(help.contains(&format!("\n  {code} {meaning}")), "the help has no {exit:?}: {help}");
+            let row = format!("| {code} | {meaning} |");
+            assert!(document.contains(&row), "docs/operations.md has no row {row}");
         }
     }
 }

@@ -94,7 +94,6 @@ pub(super) fn judge_mirror(subject: &str, mirror: &Mirror, found: &FoundMirror) 
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
     use super::*;
     use crate::cli::check::Level;
     use crate::config::DatabaseUrl;

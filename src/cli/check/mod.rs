@@ -193,7 +193,6 @@ fn exit(findings: &[Finding]) -> Exit {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
     use super::*;
     use crate::cli::ConfigArgs;
 

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray, UInt64Array};
+use arrow::array::{BooleanArray, RecordBatch, UInt64Array};
 use arrow::error::ArrowError;
 use chrono::{DateTime, SecondsFormat};
 
 use super::store::{Found, Store};
 use super::{Failed, is_open, select};
+use crate::cli::Exit;
 use crate::cli::args::{QuarantineListArgs, QuarantineState};
-use crate::cli::{Exit, output};
+use crate::cli::output::{self, text};
 use crate::config::Settings;
 
 pub(super) async fn run(settings: &Settings, args: &QuarantineListArgs) -> Result<Exit, Failed> {
@@ -68,10 +69,6 @@ fn records(found: &[Found]) -> Result<RecordBatch, ArrowError> {
 
 fn table(found: &Found) -> String {
     found.record.table.as_ref().map(ToString::to_string).unwrap_or_default()
-}
-
-fn text(values: impl Iterator<Item = Option<String>>) -> ArrayRef {
-    Arc::new(values.collect::<StringArray>())
 }
 
 pub(super) fn time(micros: i64) -> Option<String> {

@@ -28,12 +28,7 @@ pub(super) enum Store {
 
 impl From<LakeError> for Failed {
     fn from(error: LakeError) -> Self {
-        let exit = match &error {
-            LakeError::Settings(_) => Exit::Usage,
-            LakeError::Storage { .. } => Exit::Unreachable,
-            _ => Exit::Failure,
-        };
-        Self { exit, message: error.to_string() }
+        Self { exit: Exit::from(&error), message: error.to_string() }
     }
 }
 

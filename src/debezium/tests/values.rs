@@ -66,6 +66,7 @@ fn a_value_that_its_type_cannot_hold_is_invalid() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines)] // A table of cases.
 fn values_at_the_edges_of_their_types_are_exact() {
     let decimal = decimal_field("2", "5");
     let numeric = r#""type":"struct","name":"io.debezium.data.VariableScaleDecimal""#;

@@ -1,7 +1,5 @@
 //! Whether what is on the broker adds up to the shop.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::collections::BTreeSet;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};

@@ -1,7 +1,5 @@
 //! What the shop keeps to, whatever happens in it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use super::*;
 
 /// What a follower knows who has seen nothing but the changes.

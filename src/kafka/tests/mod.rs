@@ -1,6 +1,4 @@
 //! The consumer against librdkafka's own mock of a cluster: real protocol over real sockets, in this process.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 mod loss;
 mod reading;
 mod rebalancing;

@@ -58,7 +58,7 @@ impl Member {
                     _ => {}
                 }
             }
-            consumer.stop();
+            drop(consumer);
         });
         Self { stop, applied, thread }
     }

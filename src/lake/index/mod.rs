@@ -16,6 +16,11 @@
 //! shard doubles until it has [`MAX_SLOTS`] and then splits in two, so the longest pause is that of one small shard,
 //! whatever the number of keys.
 
+// Indexes hold by construction, here and in the files of this folder. A slot's number is masked with the number of slots less
+// one, and that number is a power of two. The directory has an entry for each prefix of `depth` bits, all of which name one of
+// `shards`; both are checked where an index is opened. Keys and texts are cut at no more than their length.
+#![allow(clippy::indexing_slicing)]
+
 mod files;
 mod header;
 mod key;

@@ -1,7 +1,5 @@
 //! The index against a map, through restarts, growth, damage and splits that were cut short.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::collections::HashMap;
 use std::fs;
 

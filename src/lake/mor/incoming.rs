@@ -13,7 +13,7 @@ use super::changes;
 use super::files::{DataFiles, stored_rows};
 use super::keys::{KeyCodec, Keys};
 use super::plan::Plan;
-use crate::change::{Folded, Ledger};
+use crate::change::{Folded, KeyLedger};
 use crate::failpoint;
 use crate::lake::action::{Add, Entry};
 use crate::lake::error::LakeError;
@@ -125,7 +125,7 @@ impl<'a> Upsert<'a> {
     }
 
     /// Keeps the departing rows aside, and says what the ledger is then.
-    pub(super) async fn ledger_after(&self, departing: &OriginPlaces) -> Result<Ledger, LakeError> {
+    pub(super) async fn ledger_after(&self, departing: &OriginPlaces) -> Result<KeyLedger, LakeError> {
         let Some(rows) = &self.folded.departing else {
             return Ok(self.folded.ledger_with(std::iter::empty()));
         };

@@ -173,7 +173,6 @@ fn width(data_type: &DataType) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
     use std::sync::Arc;
 
     use arrow::array::{Int64Array, ListArray, StringArray, StringViewArray, TimestampNanosecondArray};

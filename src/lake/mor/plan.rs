@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use deltalake::ObjectStore;
 use roaring::RoaringTreemap;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::files::DataFiles;
 use super::locate::Locator;
@@ -311,12 +311,9 @@ fn readded(path: &str, file: &LiveFile, physical: i64, vector: DeletionVector) -
 /// A file of `physical` rows with a vector: its bounds still hold, but no longer tightly, and its rows are counted as
 /// before.
 pub(super) fn with_vector(add: Add, physical: i64, vector: DeletionVector) -> Add {
-    let stats = add.stats.as_deref().and_then(|stats| serde_json::from_str::<Value>(stats).ok());
+    let stats = add.stats.as_deref().and_then(|stats| serde_json::from_str::<Map<String, Value>>(stats).ok());
     let mut stats = stats.unwrap_or_default();
-    if !stats.is_object() {
-        stats = Value::Object(serde_json::Map::new());
-    }
-    stats["numRecords"] = physical.into();
-    stats["tightBounds"] = false.into();
-    Add { stats: Some(stats.to_string()), deletion_vector: Some(vector), ..add }
+    stats.insert("numRecords".to_owned(), physical.into());
+    stats.insert("tightBounds".to_owned(), false.into());
+    Add { stats: Some(Value::Object(stats).to_string()), deletion_vector: Some(vector), ..add }
 }

@@ -89,7 +89,6 @@ impl MetadataFetch for Tail<'_> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
     use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
     use deltalake::logstore::object_store::memory::InMemory;
     use futures::TryStreamExt;

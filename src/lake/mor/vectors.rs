@@ -209,7 +209,6 @@ impl Vectors {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
     use super::*;
     use deltalake::logstore::object_store::memory::InMemory;
 

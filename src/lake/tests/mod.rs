@@ -1,6 +1,4 @@
 //! The lake against real Delta tables in temporary folders, read back by the library's own reader.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 mod changes;
 mod compaction;
 mod concurrency;

@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 use arrow::array::{
     ArrayRef, BooleanArray, Decimal128Array, Int32Array, Int64Array, StringArray, TimestampMicrosecondArray,
 };
+use arrow::datatypes::Field;
 
 use super::fixture::{Cell, Fixture, batch_of, column, event};
 use crate::change::{Batch, ColumnType, Operation, Sink, TableMode, TablePolicy, TableSchema};
-use crate::lake::{Lake, LakeOptions};
+use crate::lake::snapshot::Snapshot;
+use crate::lake::{Lake, LakeOptions, Pressure};
 
 const PER_BATCH: i64 = 100_000;
 
@@ -109,6 +111,26 @@ async fn open(options: &LakeOptions) -> Lake {
     lake
 }
 
+/// Compacts the table until nothing is left to do; in how many steps.
+async fn compacted(lake: &mut Lake) -> u32 {
+    let table = lake.tables.values_mut().next().unwrap();
+    table.reading = Snapshot::default();
+    let mut steps = 0;
+    while table.compact(&lake.writer, Pressure::Idle).await.unwrap() {
+        steps += 1;
+    }
+    steps
+}
+
+/// One update of the first row.
+fn update(schema: &Arc<TableSchema>, offset: i64) -> Batch {
+    let one = [event(offset, Operation::Update, 0, "", Cell::Null)];
+    let nulls = |field: &Arc<Field>| arrow::array::new_null_array(field.data_type(), 1);
+    let mut columns: Vec<ArrayRef> = schema.arrow().fields().iter().map(nulls).collect();
+    columns[0] = Arc::new(Int64Array::from(vec![0]));
+    batch_of("items", schema, columns, vec![None; 8], &one)
+}
+
 /// `ALLUVIUM_FIGURES_ROWS` says how many rows (10,000,000), `ALLUVIUM_FIGURES_MODE=history` makes versions of them,
 /// `ALLUVIUM_FIGURES_COMPACTION=meanwhile` does not wait with compaction until the snapshot is over.
 #[tokio::test(flavor = "multi_thread")]
@@ -132,8 +154,8 @@ async fn a_large_snapshot_and_the_index_built_anew() {
         lake.commit(&batch).await.unwrap();
         if meanwhile {
             let table = lake.tables.values_mut().next().unwrap();
-            table.reading = crate::lake::snapshot::Snapshot::default();
-            table.compact(&lake.writer, super::super::Pressure::Busy).await.unwrap();
+            table.reading = Snapshot::default();
+            table.compact(&lake.writer, Pressure::Busy).await.unwrap();
         }
         spent += started.elapsed();
         slowest = slowest.max(started.elapsed());
@@ -149,19 +171,7 @@ async fn a_large_snapshot_and_the_index_built_anew() {
         files(&lake),
     );
     let started = Instant::now();
-    lake.tables.values_mut().next().unwrap().reading = crate::lake::snapshot::Snapshot::default();
-    let mut steps = 0;
-    while lake
-        .tables
-        .values_mut()
-        .next()
-        .unwrap()
-        .compact(&lake.writer, super::super::Pressure::Idle)
-        .await
-        .unwrap()
-    {
-        steps += 1;
-    }
+    let steps = compacted(&mut lake).await;
     eprintln!(
         "compaction afterwards: {steps} steps in {:.1} s, {} files",
         started.elapsed().as_secs_f64(),
@@ -172,15 +182,7 @@ async fn a_large_snapshot_and_the_index_built_anew() {
     let mut lake = open(&options).await;
     peaks.take();
     let started = Instant::now();
-    let one = [event(total, Operation::Update, 0, "", Cell::Null)];
-    let mut columns: Vec<ArrayRef> = schema
-        .arrow()
-        .fields()
-        .iter()
-        .map(|field| arrow::array::new_null_array(field.data_type(), 1))
-        .collect();
-    columns[0] = Arc::new(Int64Array::from(vec![0]));
-    lake.commit(&batch_of("items", &schema, columns, vec![None; 8], &one)).await.unwrap();
+    lake.commit(&update(&schema, total)).await.unwrap();
     let (own, mapped) = peaks.take();
     eprintln!(
         "first batch after the index was deleted: {:.2} s; peak {own} MiB of its own and {mapped} MiB of mapped files",

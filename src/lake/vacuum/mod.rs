@@ -230,7 +230,6 @@ async fn remove(log: &Log, paths: Vec<Path>) -> Result<(), LakeError> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
     use super::*;
 
     #[test]

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use alluvium::change::{
-    Batch, Candidate, ChangeBatch, DeleteMode, Folded, KnownSchemas, Ledger, Progress, TableId, TableSchema,
-    fold_onto,
+    Batch, Candidate, ChangeBatch, DeleteMode, Folded, KeyLedger, KnownSchemas, Progress, TableId,
+    TableSchema, fold_onto,
 };
 
 use super::reader::{Copy, text};
@@ -22,7 +22,7 @@ struct MemoryTable {
     rows: BTreeMap<Vec<Option<String>>, Shown>,
     /// The rows of a table without key.
     bag: Vec<Shown>,
-    ledger: Ledger,
+    ledger: KeyLedger,
 }
 
 impl Copy for Memory {

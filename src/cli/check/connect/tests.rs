@@ -1,7 +1,5 @@
 //! What is said about connectors, from what Kafka Connect tells of them.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use serde_json::{Value, json};
 
 use super::*;
