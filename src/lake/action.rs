@@ -180,8 +180,8 @@ impl Entry {
             "engineInfo": concat!("alluvium/", env!("CARGO_PKG_VERSION")),
             WRITER: writer,
         });
-        if !ledger.is_empty() {
-            info[LEDGER] = ledger.into();
+        if let Some(info) = info.as_object_mut().filter(|_| !ledger.is_empty()) {
+            info.insert(LEDGER.to_owned(), ledger.into());
         }
         entry.push(&serde_json::json!({ "commitInfo": info }));
         entry

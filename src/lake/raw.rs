@@ -369,9 +369,10 @@ fn statistics(bounded: &RecordBatch) -> String {
     if let (Some(low), Some(high)) = (min(timestamp), max(timestamp))
         && let (Some(low), Some(high)) =
             (bound(low.div_euclid(1000)), bound(high.div_euclid(1000).saturating_add(1)))
+        && let (Some(least), Some(most)) = (least.as_object_mut(), most.as_object_mut())
     {
-        least["kafka_timestamp"] = low.into();
-        most["kafka_timestamp"] = high.into();
+        least.insert("kafka_timestamp".to_owned(), low.into());
+        most.insert("kafka_timestamp".to_owned(), high.into());
     }
     json!({
         "numRecords": bounded.num_rows(),

@@ -92,7 +92,8 @@ impl DeltaSchema {
     /// Whether it needs the table feature `timestampNtz`.
     pub(super) fn has_timestamp_ntz(&self) -> bool {
         self.fields.iter().any(|field| {
-            field.data_type == "timestamp_ntz" || field.data_type["elementType"] == "timestamp_ntz"
+            field.data_type == "timestamp_ntz"
+                || field.data_type.get("elementType").is_some_and(|element| element == "timestamp_ntz")
         })
     }
 }

@@ -59,7 +59,7 @@ pub fn delta_type(column_type: &ColumnType) -> String {
     let nowhere = TableId::new("", "", "");
     match data_type(&nowhere, "", column_type) {
         Ok(Value::String(name)) => name,
-        Ok(array) => format!("array<{}>", array["elementType"].as_str().unwrap_or("?")),
+        Ok(array) => format!("array<{}>", array.get("elementType").and_then(Value::as_str).unwrap_or("?")),
         Err(error) => error.to_string(),
     }
 }

@@ -9,7 +9,7 @@ use crate::admin::status::{LaneBoard, LaneState, PartitionState, UnresolvedPlace
 use crate::change::quarantine::Ledger;
 use crate::change::{
     Batch, ChangeBatch, CommitReport, Operation, RecordError, RefusedChange, Regression, SinkFigures,
-    TableId, TopicPartition,
+    TableId, TableReport, TopicPartition,
 };
 use crate::kafka::Lag;
 
@@ -152,35 +152,7 @@ impl Observer {
             .with_label_values(&[&self.lane])
             .set(chrono::Utc::now().timestamp_millis() as f64 / 1e3);
         for (table, done) in &report.tables {
-            let lane = self.lane.as_str();
-            self.metrics
-                .tables
-                .commit_duration
-                .with_label_values(&[lane, table])
-                .observe(done.duration.as_secs_f64());
-            for (kind, rows) in
-                [("upserted", done.upserted), ("deleted", done.deleted), ("appended", done.appended)]
-            {
-                self.metrics
-                    .tables
-                    .rows_written
-                    .with_label_values(&[lane, table.as_str(), kind])
-                    .inc_by(rows);
-            }
-            self.metrics
-                .tables
-                .unresolved_absent
-                .with_label_values(&[lane, table])
-                .inc_by(done.unresolved_absent);
-            for kind in &done.schema_changes {
-                self.metrics.tables.schema_changes.with_label_values(&[lane, table, kind]).inc();
-            }
-            self.metrics
-                .tables
-                .unknown_deletes
-                .with_label_values(&[lane, table])
-                .inc_by(done.unknown_deletes);
-            self.metrics.tables.late_changes.with_label_values(&[lane, table]).inc_by(done.late);
+            self.written(table, done);
         }
         let mut board = self.board.lock();
         board.records += batch.records;
@@ -207,6 +179,24 @@ impl Observer {
                 at: now(),
             }));
         }
+    }
+
+    /// What a commit did to one table.
+    fn written(&self, table: &str, done: &TableReport) {
+        let (of_tables, lane) = (&self.metrics.tables, self.lane.as_str());
+        let labels = [lane, table];
+        of_tables.commit_duration.with_label_values(&labels).observe(done.duration.as_secs_f64());
+        for (kind, rows) in
+            [("upserted", done.upserted), ("deleted", done.deleted), ("appended", done.appended)]
+        {
+            of_tables.rows_written.with_label_values(&[lane, table, kind]).inc_by(rows);
+        }
+        of_tables.unresolved_absent.with_label_values(&labels).inc_by(done.unresolved_absent);
+        for kind in &done.schema_changes {
+            of_tables.schema_changes.with_label_values(&[lane, table, kind]).inc();
+        }
+        of_tables.unknown_deletes.with_label_values(&labels).inc_by(done.unknown_deletes);
+        of_tables.late_changes.with_label_values(&labels).inc_by(done.late);
     }
 
     /// What the sink's tables are like, and what was written to them.

@@ -38,16 +38,13 @@ pub struct Cli {
 }
 
 fn examples_and_exit_codes() -> String {
-    let mut help = "EXAMPLES:\n  alluvium demo                      see it work, with nothing else installed\n  \
+    let examples = "EXAMPLES:\n  alluvium demo                      see it work, with nothing else installed\n  \
                     alluvium check --connect           are the settings right, and is everything reachable?\n  \
                     alluvium run                       follow the source until told to stop\n  \
                     alluvium query 'SELECT count(*) FROM orders'\n\n\
-                    EXIT CODES:"
-        .to_owned();
-    for exit in Exit::ALL {
-        help.push_str(&format!("\n  {} {}", exit.code(), exit.meaning()));
-    }
-    help
+                    EXIT CODES:\n";
+    let codes = Exit::ALL.map(|exit| format!("  {} {}", exit.code(), exit.meaning()));
+    format!("{examples}{}", codes.join("\n"))
 }
 
 /// The commands.

@@ -10,7 +10,7 @@ use arrow::array::{
     ArrayRef, Date32Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
 
-use super::fixture::{Fixture, batch, event, value};
+use super::fixture::{Event, Fixture, batch, event, value};
 use crate::change::{Batch, Operation, Sink, Span, TopicIdentity, TopicPartition, WriteMode, raw};
 
 /// Rows like Debezium's: `after` of `bytes` bytes of JSON, most of whose text repeats.
@@ -115,6 +115,11 @@ async fn upserts_by_size_of_the_table() {
     }
 }
 
+fn named(offset: i64, id: i64) -> Event {
+    let name = format!("name of customer {}", id.wrapping_mul(2_654_435_761) % 100_000_007);
+    event(offset, Operation::Update, id, &name, value("some note about it"))
+}
+
 async fn upserts(rows: i64, write: WriteMode, batches: i64) {
     const PER_BATCH: i64 = 10_000;
     let fixture = Fixture::new();
@@ -129,8 +134,7 @@ async fn upserts(rows: i64, write: WriteMode, batches: i64) {
             .into_iter()
             .map(|id| {
                 offset += 1;
-                let name = format!("name of customer {}", id.wrapping_mul(2_654_435_761) % 100_000_007);
-                event(offset, Operation::Update, id, &name, value("some note about it"))
+                named(offset, id)
             })
             .collect();
         batch("items", &events)
