@@ -148,7 +148,7 @@ pub(super) struct CommitInfo {
     /// [`WRITER`]: the instance of ours that committed.
     #[serde(rename = "alluvium.writer")]
     pub writer: Option<String>,
-    /// [`LEDGER`]: key changes that are half done after a batch.
+    /// [`LEDGER`]: key changes that are half done after the commit.
     #[serde(rename = "alluvium.keyChanges")]
     pub ledger: Option<String>,
 }
@@ -156,7 +156,8 @@ pub(super) struct CommitInfo {
 /// Member of `commitInfo` that names the instance which committed.
 pub(super) const WRITER: &str = "alluvium.writer";
 
-/// Member of `commitInfo` that holds the ledger of key changes, where there is something in it.
+/// Member of `commitInfo` that holds the ledger of key changes. Commits that move positions have it only where there is
+/// something in it; those that move none, where they say what it is.
 pub(super) const LEDGER: &str = "alluvium.keyChanges";
 
 /// The entry of one commit, built line by line.
@@ -167,11 +168,17 @@ pub(super) struct Entry {
 impl Entry {
     /// An entry that says that `writer` did `operation` at `millis`.
     pub(super) fn new(operation: &str, writer: &str, millis: i64) -> Self {
-        Self::of_batch(operation, writer, millis, "")
+        Self::with_ledger(operation, writer, millis, None)
     }
 
     /// The same of a commit that moves positions, with the ledger that holds after it.
     pub(super) fn of_batch(operation: &str, writer: &str, millis: i64, ledger: &str) -> Self {
+        Self::with_ledger(operation, writer, millis, Some(ledger).filter(|ledger| !ledger.is_empty()))
+    }
+
+    /// The same of a commit that moves no positions, with the ledger as it stands; `None`: it is not known. An empty one
+    /// is written down as well, since otherwise the entry says nothing of it (see `TableState::learn_ledger`).
+    pub(super) fn with_ledger(operation: &str, writer: &str, millis: i64, ledger: Option<&str>) -> Self {
         let mut entry = Self { lines: Vec::with_capacity(1024) };
         let mut info = serde_json::json!({
             "timestamp": millis,
@@ -180,7 +187,7 @@ impl Entry {
             "engineInfo": concat!("alluvium/", env!("CARGO_PKG_VERSION")),
             WRITER: writer,
         });
-        if let Some(info) = info.as_object_mut().filter(|_| !ledger.is_empty()) {
+        if let Some((info, ledger)) = info.as_object_mut().zip(ledger) {
             info.insert(LEDGER.to_owned(), ledger.into());
         }
         entry.push(&serde_json::json!({ "commitInfo": info }));

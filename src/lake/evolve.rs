@@ -102,7 +102,8 @@ pub(super) fn refusal_entry(
     let changes = with_changes(changes_of(&metadata.configuration), new);
     metadata.configuration.insert(LINEAGE.to_owned(), json!(lineage).to_string());
     metadata.configuration.insert(CHANGES.to_owned(), changes);
-    Entry::new("SET TBLPROPERTIES", writer, now_millis()).metadata(&metadata).into_bytes()
+    let entry = Entry::with_ledger("SET TBLPROPERTIES", writer, now_millis(), state.known_ledger());
+    entry.metadata(&metadata).into_bytes()
 }
 
 /// A redefinition that is in the log.
@@ -197,7 +198,7 @@ impl Redefinition {
         let metadata = self.metadata(id, state)?;
         let delta = DeltaSchema::parse(&id.to_string(), &metadata.schema_string)?;
         let operation = if rewritten.is_empty() { "CHANGE COLUMNS" } else { "CHANGE COLUMN TYPES" };
-        let mut entry = Entry::new(operation, writer, now);
+        let mut entry = Entry::with_ledger(operation, writer, now, state.known_ledger());
         let protocol = create::protocol(state.protocol(), &delta, &metadata.configuration);
         if state.protocol() != Some(&protocol) {
             entry = entry.protocol(&protocol);

@@ -28,9 +28,6 @@ use crate::failpoint;
 /// Entries that are fetched at the same time.
 const FETCHES: usize = 16;
 
-/// Entries before a checkpoint that are read to find the newest commit of ours; those after it are by other writers.
-const LOOK_BACK: usize = 20;
-
 /// How an attempt to commit ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -110,17 +107,31 @@ impl Log {
         while let Some((version, bytes)) = entries.try_next().await? {
             state.apply(version, &bytes)?;
         }
-        let mut version = listing.newest_checkpoint().map_or(0, |version| version + 1);
-        for _ in 0..LOOK_BACK {
-            if state.has_ledger() || version == 0 {
-                break;
-            }
-            version -= 1;
-            let Some(entry) = self.entry(version).await? else { break };
-            state.learn_ledger(&entry);
-        }
+        self.find_ledger(&mut state, next).await?;
         state.check_supported()?;
         Ok(Some(state))
+    }
+
+    /// Reads back from `next` to the newest commit that says what the ledger of key changes is, where no later one does.
+    /// Every commit of ours says it, so there are only those of other writers to pass, and of earlier versions of this
+    /// program; as many as there are, for a table without its ledger loses values.
+    async fn find_ledger(&self, state: &mut TableState, mut next: Version) -> Result<(), LakeError> {
+        // The first one mostly has it.
+        let mut together = 1;
+        while state.lacks_ledger() && next > 0 {
+            let first = next.saturating_sub(together);
+            let entries = futures::stream::iter((first..next).rev()).map(|version| self.entry(version));
+            let mut entries = entries.buffered(FETCHES);
+            while let Some(entry) = entries.try_next().await? {
+                let Some(entry) = entry else { return Ok(()) };
+                state.learn_ledger(&entry);
+                if !state.lacks_ledger() {
+                    return Ok(());
+                }
+            }
+            (next, together) = (first, FETCHES as u64);
+        }
+        Ok(())
     }
 
     /// Writes `entry` as `version` if that version does not exist yet.

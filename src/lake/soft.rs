@@ -22,5 +22,6 @@ pub(super) fn add_mark(id: &TableId, state: &TableState, writer: &str) -> Result
     delta.fields.extend(marked.delta_fields().into_iter().filter(|field| field.name == DELETED));
     schema::check_names(id, &delta.fields)?;
     let metadata = Metadata { schema_string: delta.to_text(), ..state.metadata().clone() };
-    Ok(Entry::new("ADD COLUMN", writer, super::now_millis()).metadata(&metadata).into_bytes())
+    let entry = Entry::with_ledger("ADD COLUMN", writer, super::now_millis(), state.known_ledger());
+    Ok(entry.metadata(&metadata).into_bytes())
 }

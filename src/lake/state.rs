@@ -10,6 +10,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use super::action::{Add, CommitInfo, DeletionVector, Line, Metadata, Protocol, Remove, Txn};
+use super::create;
 use super::error::LakeError;
 use super::log::Log;
 use crate::change::Written;
@@ -128,7 +129,7 @@ pub(super) struct TableState {
     files: HashMap<Box<str>, LiveFile>,
     bytes: i64,
     last_commit: CommitInfo,
-    /// Key changes that are half done, as the newest commit of ours that moved positions says; `None`: not known yet.
+    /// Key changes that are half done, as the newest commit of ours that says so; `None`: not known yet.
     ledger: Option<Box<str>>,
 }
 
@@ -213,12 +214,18 @@ impl TableState {
         self.ledger.as_deref().unwrap_or_default()
     }
 
-    /// Whether a commit that has a ledger was seen since the checkpoint.
-    pub(super) fn has_ledger(&self) -> bool {
-        self.ledger.is_some()
+    /// The same; `None` where it is not known.
+    pub(super) fn known_ledger(&self) -> Option<&str> {
+        self.ledger.as_deref()
     }
 
-    /// Takes the ledger from the entry of an earlier version, if that is a commit of ours that moved positions.
+    /// Whether the table has a ledger, of which no commit since the checkpoint says what it is.
+    pub(super) fn lacks_ledger(&self) -> bool {
+        self.ledger.is_none() && create::source_of(&self.metadata.configuration).is_some()
+    }
+
+    /// Takes the ledger from the entry of an earlier version, if that is a commit of ours that says what it is: one that
+    /// moved positions, or one that names it.
     pub(super) fn learn_ledger(&mut self, entry: &[u8]) {
         let (mut info, mut moves) = (CommitInfo::default(), false);
         for line in entry.split(|&byte| byte == b'\n') {
@@ -226,9 +233,7 @@ impl TableState {
             moves |= line.txn.is_some();
             info = line.commit_info.unwrap_or(info);
         }
-        if moves && info.writer.is_some() {
-            self.ledger = Some(info.ledger.unwrap_or_default().into());
-        }
+        self.ledger = ledger_of(&mut info, moves).or(self.ledger.take());
     }
 
     /// The newest commit's description.
@@ -295,9 +300,7 @@ impl TableState {
             let before = self.txns.insert(txn.app_id.clone(), txn.clone());
             applied.before.push(before.map(|before| before.version));
         }
-        if info.writer.is_some() && !applied.txns.is_empty() {
-            self.ledger = Some(info.ledger.take().unwrap_or_default().into());
-        }
+        self.ledger = ledger_of(&mut info, !applied.txns.is_empty()).or(self.ledger.take());
         applied.writer.clone_from(&info.writer);
         self.last_commit = info;
         self.version = Some(version);
@@ -381,6 +384,13 @@ impl TableState {
     fn unreadable(&self, message: String) -> LakeError {
         LakeError::Unreadable { table: self.table.to_string(), message }
     }
+}
+
+/// What a commit says of the ledger. Of those that move positions it is empty where it is left out; others that leave it
+/// out, like all of earlier versions of this program, say nothing.
+fn ledger_of(info: &mut CommitInfo, moves: bool) -> Option<Box<str>> {
+    info.writer.as_ref()?;
+    info.ledger.take().or_else(|| moves.then(String::new)).map(Into::into)
 }
 
 /// What one commit did to positions and definition.

@@ -169,7 +169,8 @@ impl Table {
         if let Some(metadata) = properties::wanted(self.state.metadata(), wanted, feed, now) {
             let schema = DeltaSchema::parse(self.log.table(), &metadata.schema_string)?;
             let protocol = create::protocol(self.state.protocol(), &schema, &metadata.configuration);
-            let mut entry = Entry::new("SET TBLPROPERTIES", &writer.id, now);
+            let ledger = self.state.known_ledger();
+            let mut entry = Entry::with_ledger("SET TBLPROPERTIES", &writer.id, now, ledger);
             if self.state.protocol() != Some(&protocol) {
                 entry = entry.protocol(&protocol);
             }

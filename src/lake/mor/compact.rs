@@ -284,7 +284,7 @@ impl Rewrite for Compacted {
             return Ok(None);
         }
         let now = now_millis();
-        let mut entry = Entry::new("OPTIMIZE", &self.writer, now);
+        let mut entry = Entry::with_ledger("OPTIMIZE", &self.writer, now, state.known_ledger());
         let mut deleted = RoaringTreemap::new();
         for source in &self.sources {
             let Some(file) = state.files().get(source.path.as_str()) else { return Ok(None) };

@@ -1,5 +1,6 @@
 //! Rows whose key changes while a TOASTed value does not, in both write modes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{Int64Array, RecordBatch};
@@ -7,8 +8,13 @@ use arrow::datatypes::{DataType, Field, Schema};
 
 use super::fixture::*;
 use crate::change::{
-    Batch, CommitReport, KeyLedger, KeyMoves, Operation, Policies, Sink, TablePolicy, WriteMode,
+    Batch, CommitReport, DeleteMode, KeyLedger, KeyMoves, Operation, Policies, Sink, TablePolicy, WriteMode,
 };
+use crate::lake::action::Entry;
+use crate::lake::log::Outcome;
+use crate::lake::read::At;
+use crate::lake::state::TableState;
+use crate::lake::table::Table;
 use crate::lake::{Lake, LakeOptions};
 
 /// Says that events of a batch are halves of key changes: index, the other key, LSN.
@@ -177,4 +183,110 @@ async fn what_is_nowhere_is_null_counted_and_named() {
             .collect();
         assert_eq!(named, ["cdc.public.items/0@11 note", "cdc.public.items/0@10 note"], "{mode:?}");
     }
+}
+
+/// Commits of ours that move no positions and say nothing of the ledger, as an earlier version of this program made them.
+async fn older_compactions(table: &mut Written, count: usize) {
+    let items = &mut table.lake.tables.get_mut(&super::fixture::table("items")).unwrap().table;
+    for at in 0..count {
+        let entry = Entry::new("OPTIMIZE", "an instance of an earlier version", at as i64).into_bytes();
+        assert_eq!(items.commit(entry).await.unwrap(), Outcome::Committed);
+    }
+}
+
+impl Written {
+    fn items(&self) -> &Table {
+        &self.lake.tables[&table("items")].table
+    }
+
+    fn state(&self) -> &TableState {
+        &self.items().state
+    }
+
+    /// Opens the lake with a checkpoint for every commit, and has one written.
+    async fn checkpoint(&mut self) {
+        let options = LakeOptions { checkpoint_interval: 1, ..options(&self.fixture, self.write) };
+        self.lake = Lake::open(options).await.unwrap();
+        self.lake.load().await.unwrap();
+        self.lake.maintain().await.unwrap();
+        assert_eq!(self.state().commits_since_checkpoint(), 0);
+    }
+
+    /// Removes the entries before the newest version, as a clean-up of the log does after a checkpoint.
+    fn expire_log(&self) {
+        for version in 0..self.state().version() {
+            let entry = self.fixture.dir.path().join(format!("items/_delta_log/{version:020}.json"));
+            std::fs::remove_file(entry).unwrap();
+        }
+    }
+
+    /// The newest entry of the log.
+    async fn newest_entry(&self) -> String {
+        let items = self.items();
+        let entry = items.log.entry(items.state.version()).await.unwrap().unwrap();
+        String::from_utf8(entry.to_vec()).unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_half_of_a_key_change_outlives_any_number_of_commits_that_say_nothing_of_it() {
+    for mode in MODES {
+        let mut table = Written::with(mode, &[(1, "one"), (2, "two")]).await;
+        table.commit(&[delete(10, 1)], &[(0, 7, 1)]).await;
+        older_compactions(&mut table, 45).await;
+        table.checkpoint().await;
+        table.restart().await;
+        let report = table.commit(&[moved(11, 7)], &[(0, 1, 1)]).await;
+        assert_eq!(table.fixture.items().await, ["2 before two", "7 after one"], "{mode:?}");
+        assert_eq!(report.tables["public.items"].unresolved_absent, 0, "{mode:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compaction_writes_the_ledger_on_so_that_it_outlives_the_log_before_it() {
+    let mut table = Written::with(WriteMode::MergeOnRead, &[(1, "one"), (2, "two")]).await;
+    for id in 20..30 {
+        table.commit(&[event(id - 18, Operation::Create, id, "small", value("file"))], &[]).await;
+    }
+    table.commit(&[delete(12, 1)], &[(0, 7, 1)]).await;
+    table.lake.maintain().await.unwrap();
+    let newest = table.newest_entry().await;
+    assert!(newest.contains("OPTIMIZE"), "{newest}");
+    table.checkpoint().await;
+    table.expire_log();
+    table.restart().await;
+    table.commit(&[moved(13, 7)], &[(0, 1, 1)]).await;
+    let moved = table.fixture.query("SELECT id, name, note FROM items WHERE id = 7", At::Latest).await;
+    assert_eq!(moved, ["7 after one"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_commit_of_ours_says_what_the_ledger_is() {
+    let mut table = Written::with(WriteMode::MergeOnRead, &[(1, "one")]).await;
+    for id in 20..30 {
+        table.commit(&[event(id - 19, Operation::Create, id, "small", value("file"))], &[]).await;
+    }
+    table.lake.maintain().await.unwrap();
+    // Other properties, a column more for deleted rows.
+    let mut changed = options(&table.fixture, table.write);
+    changed.log_retention = std::time::Duration::from_hours(3);
+    changed.policies.defaults.delete = DeleteMode::Soft;
+    table.lake = Lake::open(changed).await.unwrap();
+    table.lake.load().await.unwrap();
+    table.commit(&[event(11, Operation::Update, 1, "soft", value("one"))], &[]).await;
+    let items = table.items();
+    let mut without = Vec::new();
+    for version in 1..=items.state.version() {
+        let mut state = TableState::empty("items");
+        let entry = items.log.entry(version).await.unwrap().unwrap();
+        state.learn_ledger(&entry);
+        let operation =
+            String::from_utf8_lossy(&entry).split("operation\":\"").nth(1).unwrap()[..12].to_owned();
+        without.push((operation, state.known_ledger().is_some()));
+    }
+    let operations: BTreeSet<&str> =
+        without.iter().map(|(operation, _)| operation.split('"').next().unwrap()).collect();
+    assert_eq!(operations, BTreeSet::from(["ADD COLUMN", "MERGE", "OPTIMIZE", "SET TBLPROPE"]));
+    without.retain(|(_, says)| !says);
+    assert!(without.is_empty(), "{without:?}");
 }
