@@ -2,13 +2,15 @@
 //!
 //! A number is given once and never again. The list is a log of lines `number path`, appended before an address with
 //! that number enters the index; a torn last line belongs to an address that was never written. A later line with the
-//! same number names the file that took the place of the former one. The list is rewritten when most of its lines name
-//! files that are gone.
+//! same number names the file that took the place of the former one. Forgetting a file writes nothing: the list is
+//! rewritten when most of its lines name files that are gone, and by whoever opens it and knows which these are.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+
+use super::header::checksum;
 
 const NAME: &str = "files.log";
 
@@ -74,6 +76,11 @@ impl FileNumbers {
         Ok(number)
     }
 
+    /// A checksum of the list.
+    pub(super) fn checksum(&self) -> io::Result<u64> {
+        Ok(checksum(&fs::read(&self.path)?))
+    }
+
     pub(super) fn path(&self, number: u32) -> Option<&str> {
         self.by_number.get(&number).map(String::as_str)
     }
@@ -84,6 +91,14 @@ impl FileNumbers {
             self.by_number.remove(&number);
         }
         if self.lines > 1000 && self.lines > 4 * self.by_path.len() { self.rewrite() } else { Ok(()) }
+    }
+
+    /// Forgets all files but those that are still there, also in the list.
+    pub(super) fn retain(&mut self, is_there: impl Fn(&str) -> bool) -> io::Result<()> {
+        self.by_path.retain(|path, _| is_there(path));
+        self.by_number.retain(|_, path| is_there(path));
+        // A list without any other has a line for each, and one for the newest number.
+        if self.lines > self.by_path.len() + 1 { self.rewrite() } else { Ok(()) }
     }
 
     fn rewrite(&mut self) -> io::Result<()> {

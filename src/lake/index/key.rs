@@ -56,7 +56,8 @@ impl IndexKey {
     }
 }
 
-fn fold(a: u64, b: u64) -> u64 {
+/// Two words mixed to one.
+pub(super) fn fold(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);
     product as u64 ^ (product >> 64) as u64
 }

@@ -6,16 +6,18 @@
 //!
 //! Why the map is sound: the file is created by us with exactly its length and never truncated while it is mapped
 //! (a shard that grows is another file), a slot is three words of [`AtomicU64`] for which every bit pattern is valid,
-//! and a mapping is aligned to pages.
+//! and a mapping is aligned to pages. Its room on the disk is taken when it is created, so that no store finds the disk full.
 
 #![allow(unsafe_code)]
 
-use std::fs::{File, OpenOptions};
-use std::io;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::{MmapOptions, MmapRaw};
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::{Errno, retry_on_intr};
 
 /// Bytes of a slot: two words of key, one of value.
 pub(super) const SLOT_BYTES: usize = 24;
@@ -67,6 +69,20 @@ impl Slot {
     }
 }
 
+/// Gives a new file its length, and its room on the disk with it. A file with holes gets its room when a slot is written,
+/// and where the disk is full by then the kernel has no other way to say so than to kill the process (SIGBUS).
+fn allocate(file: &File, bytes: u64) -> io::Result<()> {
+    match retry_on_intr(|| fallocate(file, FallocateFlags::empty(), 0, bytes)) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_zeros(file, bytes),
+        done => Ok(done?),
+    }
+}
+
+/// The same on a file system that cannot allocate.
+fn write_zeros(mut file: &File, bytes: u64) -> io::Result<()> {
+    io::copy(&mut io::repeat(0).take(bytes), &mut file).map(drop)
+}
+
 /// A mapped file of slots.
 pub(super) struct SlotFile {
     map: MmapRaw,
@@ -77,8 +93,12 @@ impl SlotFile {
     /// Creates `path` with `slots` unoccupied slots, replacing what is there.
     pub(super) fn create(path: &Path, slots: usize) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
-        file.set_len((slots * SLOT_BYTES) as u64)?;
-        Self::map(&file, slots)
+        let created = allocate(&file, (slots * SLOT_BYTES) as u64).and_then(|()| Self::map(&file, slots));
+        if created.is_err() {
+            // What room it got may be the last of the disk. Where it cannot be removed, the next open does it.
+            let _ = fs::remove_file(path);
+        }
+        created
     }
 
     /// Maps an existing file. Its length must be a power of two of slots.
@@ -102,5 +122,42 @@ impl SlotFile {
         // SAFETY: the map is `slots * SLOT_BYTES` bytes long, page-aligned, lives as long as `self`, and is only
         // accessed through the atomics of `Slot`, whose layout is three words.
         unsafe { std::slice::from_raw_parts(self.map.as_ptr().cast::<Slot>(), self.slots) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn a_new_file_has_its_room_on_the_disk_before_a_slot_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("shard");
+        let slots = SlotFile::create(&path, 1 << 12).unwrap();
+        assert!(slots.slots().iter().all(|slot| slot.value() == 0));
+        let (length, room) = (path.metadata().unwrap().len(), path.metadata().unwrap().blocks() * 512);
+        assert_eq!(length, (SLOT_BYTES << 12) as u64);
+        assert!(room >= length, "a file of {length} bytes has room for {room}");
+    }
+
+    #[test]
+    fn zeros_are_as_good_as_an_allocation() {
+        let file = tempfile::tempfile().unwrap();
+        write_zeros(&file, 100_000).unwrap();
+        let metadata = file.metadata().unwrap();
+        assert_eq!(metadata.len(), 100_000);
+        assert!(metadata.blocks() * 512 >= 100_000, "{} blocks", metadata.blocks());
+    }
+
+    #[test]
+    fn a_file_that_gets_no_room_is_an_error_and_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("shard");
+        // No file can be as large as this.
+        assert!(SlotFile::create(&path, 1 << 58).is_err());
+        assert!(!path.exists());
     }
 }

@@ -3,6 +3,7 @@
 //! It is a view of the Delta log, and only that: its header says at which version of which table it stands, commits
 //! after that version are applied again on start (puts are idempotent), and an index that is absent, damaged, of
 //! another table or from before a crash of the machine is rebuilt. So it needs no journal and no sync on the hot path.
+//! One that was closed in order says so in its header, with a checksum of all entries that is kept up while they change.
 //!
 //! The contract with its readers: an entry may be *stale* (point to a row that is deleted, or to a file that is gone),
 //! which they can see from the table's state; an entry is never *missing* for a row that is live at the header's
@@ -35,6 +36,7 @@ use std::path::{Path, PathBuf};
 
 use self::files::FileNumbers;
 use self::header::Header;
+use self::key::fold;
 use self::shard::{FIRST_SLOTS, Shard, Words};
 
 pub use self::header::IndexIdentity;
@@ -97,35 +99,17 @@ impl KeyIndex {
     /// # Errors
     /// Where there is none, or it is damaged, of another table, or from before the machine stopped.
     pub fn open(folder: &Path, identity: &IndexIdentity) -> Result<Self, Unusable> {
-        let header = Header::read(folder, identity)?;
+        let mut header = Header::read(folder, identity)?;
         let files = FileNumbers::open(folder)?;
-        let mut found = Vec::new();
-        for entry in fs::read_dir(folder)? {
-            let path = entry?.path();
-            if let Some((depth, prefix)) = parse_name(&path) {
-                found.push((depth, prefix, path));
-            } else if path.extension().is_some_and(|extension| extension == "new") {
-                fs::remove_file(path)?;
-            }
+        let shards = open_shards(folder)?;
+        let (depth, directory) = directory(&shards)?;
+        if let Some(closed) = header.closed()
+            && closed != checksum(&shards, &files)?
+        {
+            return Err(Unusable(damaged("a shard or its list of files is damaged")));
         }
-        // A split that was cut short left the parent and one or both children: the parent has every entry.
-        found.sort();
-        let mut shards: Vec<Placed> = Vec::with_capacity(found.len());
-        for (depth, prefix, path) in found {
-            let covered = shards
-                .iter()
-                .any(|parent| parent.depth < depth && prefix >> (depth - parent.depth) == parent.prefix);
-            if covered {
-                fs::remove_file(path)?;
-            } else {
-                shards.push(Placed { shard: Shard::open(path)?, depth, prefix });
-            }
-        }
-        let mut index =
-            Self { folder: folder.to_owned(), header, files, directory: Vec::new(), depth: 0, shards };
-        index.build_directory()?;
-        index.header.mark_open(&index.folder)?;
-        Ok(index)
+        header.mark_open(folder)?;
+        Ok(Self { folder: folder.to_owned(), header, files, directory, depth, shards })
     }
 
     /// Creates an empty index at no version, replacing what is in `folder`.
@@ -193,9 +177,23 @@ impl KeyIndex {
         self.files.forget(path)
     }
 
+    /// Forgets all data files but those that the table has: those that a former process forgot are known again when the
+    /// index is opened.
+    ///
+    /// # Errors
+    /// Where the folder cannot be written.
+    pub fn retain_files(&mut self, is_there: impl Fn(&str) -> bool) -> io::Result<()> {
+        self.files.retain(is_there)
+    }
+
     /// Number of keys.
     pub fn len(&self) -> usize {
         self.shards.iter().map(|placed| placed.shard.len()).sum()
+    }
+
+    /// Bytes of the shards.
+    pub fn bytes(&self) -> u64 {
+        self.shards.iter().map(|placed| placed.shard.bytes()).sum()
     }
 
     /// The key of these bytes, as this index stores it.
@@ -279,23 +277,70 @@ impl KeyIndex {
         let parent = std::mem::replace(&mut self.shards[at], Placed { shard: left, depth, prefix });
         self.shards.push(Placed { shard: right, depth, prefix: prefix | 1 });
         fs::remove_file(parent.shard.path())?;
-        self.build_directory()
-    }
-
-    fn build_directory(&mut self) -> io::Result<()> {
-        self.depth = self.shards.iter().map(|placed| placed.depth).max().unwrap_or(0);
-        let mut directory = vec![usize::MAX; 1 << self.depth];
-        for (at, placed) in self.shards.iter().enumerate() {
-            let width = self.depth - placed.depth;
-            let first = (placed.prefix << width) as usize;
-            directory[first..first + (1 << width)].fill(at);
-        }
-        if directory.contains(&usize::MAX) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a shard is missing"));
-        }
-        self.directory = directory;
+        (self.depth, self.directory) = directory(&self.shards)?;
         Ok(())
     }
+}
+
+impl Drop for KeyIndex {
+    /// Closes it in order. A process that is killed does not get here, and its index is opened as it is.
+    fn drop(&mut self) {
+        let checksum = checksum(&self.shards, &self.files);
+        if let Err(error) = checksum.and_then(|checksum| self.header.close(&self.folder, checksum)) {
+            tracing::debug!(folder = %self.folder.display(), %error, "the key index was not closed in order");
+        }
+    }
+}
+
+/// The shards in a folder. What growth that was cut short has left is removed.
+fn open_shards(folder: &Path) -> io::Result<Vec<Placed>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if let Some((depth, prefix)) = parse_name(&path) {
+            found.push((depth, prefix, path));
+        } else if path.extension().is_some_and(|extension| extension == "new") {
+            fs::remove_file(path)?;
+        }
+    }
+    // A split that was cut short left the parent and one or both children: the parent has every entry.
+    found.sort();
+    let mut shards: Vec<Placed> = Vec::with_capacity(found.len());
+    for (depth, prefix, path) in found {
+        let covered = shards
+            .iter()
+            .any(|parent| parent.depth < depth && prefix >> (depth - parent.depth) == parent.prefix);
+        if covered {
+            fs::remove_file(path)?;
+        } else {
+            shards.push(Placed { shard: Shard::open(path)?, depth, prefix });
+        }
+    }
+    Ok(shards)
+}
+
+/// The most bits that a shard has, and which shard each prefix of so many belongs to.
+fn directory(shards: &[Placed]) -> io::Result<(u32, Vec<usize>)> {
+    let depth = shards.iter().map(|placed| placed.depth).max().unwrap_or(0);
+    let mut directory = vec![usize::MAX; 1 << depth];
+    for (at, placed) in shards.iter().enumerate() {
+        let width = depth - placed.depth;
+        let first = (placed.prefix << width) as usize;
+        directory[first..first + (1 << width)].fill(at);
+    }
+    if directory.contains(&usize::MAX) { Err(damaged("a shard is missing")) } else { Ok((depth, directory)) }
+}
+
+/// A checksum of all entries, of where each is, and of the files that they name.
+fn checksum(shards: &[Placed], files: &FileNumbers) -> io::Result<u64> {
+    let of = |placed: &Placed| {
+        fold(placed.shard.checksum() ^ u64::from(placed.depth), placed.prefix ^ 0xE703_7ED1_A0B4_28DB)
+    };
+    Ok(shards.iter().map(of).fold(files.checksum()?, u64::wrapping_add))
+}
+
+fn damaged(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 /// The top `depth` bits.

@@ -8,7 +8,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::map::SlotFile;
+use super::key::fold;
+use super::map::{SLOT_BYTES, SlotFile};
 
 /// Slots of a new shard.
 pub(super) const FIRST_SLOTS: usize = 256;
@@ -19,20 +20,40 @@ pub(super) struct Shard {
     file: SlotFile,
     path: PathBuf,
     len: usize,
+    /// The sum of what each slot that holds a key adds to it ([`trace`]).
+    checksum: u64,
+}
+
+/// What a slot adds to the checksum of its shard. A sum, so that a change of one slot costs no look at the others; and with
+/// the slot's place in it, since an entry at another place is not found.
+fn trace(at: usize, key: Words, value: u64) -> u64 {
+    let key = fold(key[0] ^ 0x9E37_79B9_7F4A_7C15, key[1] ^ 0xD1B5_4A32_D192_ED03);
+    fold(key ^ value, at as u64 ^ 0xA076_1D64_78BD_642F)
 }
 
 impl Shard {
     pub(super) fn create(path: PathBuf, slots: usize) -> io::Result<Self> {
-        Ok(Self { file: SlotFile::create(&path, slots)?, path, len: 0 })
+        Ok(Self { file: SlotFile::create(&path, slots)?, path, len: 0, checksum: 0 })
     }
 
     pub(super) fn open(path: PathBuf) -> io::Result<Self> {
         let file = SlotFile::open(&path)?;
-        let len = file.slots().iter().filter(|slot| slot.value() != 0).count();
+        let (mut len, mut checksum) = (0, 0_u64);
+        for (at, slot) in file.slots().iter().enumerate() {
+            len += usize::from(slot.value() != 0);
+            if slot.holds_key() {
+                checksum = checksum.wrapping_add(trace(at, slot.key(), slot.value()));
+            }
+        }
         if len == file.slots().len() {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the shard has no free slot"));
         }
-        Ok(Self { file, path, len })
+        Ok(Self { file, path, len, checksum })
+    }
+
+    /// A checksum of all entries and their places.
+    pub(super) fn checksum(&self) -> u64 {
+        self.checksum
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -52,6 +73,11 @@ impl Shard {
 
     pub(super) fn slots(&self) -> usize {
         self.file.slots().len()
+    }
+
+    /// Bytes of the file.
+    pub(super) fn bytes(&self) -> u64 {
+        (self.slots() * SLOT_BYTES) as u64
     }
 
     /// Whether one more entry would make it too full.
@@ -85,13 +111,17 @@ impl Shard {
 
     /// Sets the value of a key. The shard must not be full.
     pub(super) fn put(&mut self, key: Words, hash: u64, value: u64) {
-        let slot = &self.file.slots()[self.find(key, hash)];
-        if slot.value() == 0 {
+        let at = self.find(key, hash);
+        let slot = &self.file.slots()[at];
+        let before = slot.value();
+        if before == 0 {
             slot.occupy(key, value);
             self.len += 1;
         } else {
             slot.set_value(value);
+            self.checksum = self.checksum.wrapping_sub(trace(at, key, before));
         }
+        self.checksum = self.checksum.wrapping_add(trace(at, key, value));
     }
 
     /// Removes a key. `hash_of` gives the hash of any key, for the entries that shift back.
@@ -102,6 +132,7 @@ impl Shard {
         if slots[hole].value() == 0 {
             return;
         }
+        let mut checksum = self.checksum.wrapping_sub(trace(hole, key, slots[hole].value()));
         slots[hole].vacate();
         let mut at = hole;
         loop {
@@ -119,11 +150,14 @@ impl Shard {
             if at.wrapping_sub(home) & mask >= at.wrapping_sub(hole) & mask {
                 slots[hole].occupy(moved, value);
                 slots[at].vacate();
+                checksum =
+                    checksum.wrapping_sub(trace(at, moved, value)).wrapping_add(trace(hole, moved, value));
                 hole = at;
             }
         }
         slots[hole].clear();
         self.len -= 1;
+        self.checksum = checksum;
     }
 
     /// All entries, in no order.

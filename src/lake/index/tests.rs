@@ -103,6 +103,84 @@ fn a_split_that_was_cut_short_loses_nothing() {
     assert_eq!((index.shards.len(), index.len()), (1, 1000));
 }
 
+/// The index of a thousand keys in one file, after whatever `how` does with it.
+fn closed(folder: &std::path::Path, how: impl FnOnce(KeyIndex)) {
+    let mut index = KeyIndex::create(folder, &identity(true)).unwrap();
+    let file = index.file_number("part-0.parquet").unwrap();
+    for key in 0..1000_u64 {
+        index.put(index.key(&key.to_be_bytes()), RowAddress { file, row: key as u32 }).unwrap();
+    }
+    for key in 0..100_u64 {
+        index.remove(index.key(&key.to_be_bytes()));
+    }
+    how(index);
+}
+
+/// Changes the row that the first occupied slot of a shard names.
+fn damage(shard: &std::path::Path) {
+    let mut bytes = fs::read(shard).unwrap();
+    let slot = bytes.chunks_exact_mut(24).find(|slot| slot[16..] != [0; 8]).unwrap();
+    slot[16] ^= 1;
+    fs::write(shard, bytes).unwrap();
+}
+
+const DAMAGED: &str = "a shard or its list of files is damaged";
+
+#[test]
+fn an_index_that_was_damaged_after_it_was_closed_is_not_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let shard = folder.path().join(super::name(0, 0));
+    closed(folder.path(), drop);
+    assert_eq!(reopen(folder.path(), true).len(), 900, "as it was closed it is used");
+    damage(&shard);
+    assert_eq!(refusal(folder.path(), &identity(true)), DAMAGED);
+
+    closed(folder.path(), drop);
+    // Two pages that changed places: the same entries, but not where they are looked for.
+    let mut bytes = fs::read(&shard).unwrap();
+    let (one, other) = bytes.split_at_mut(24 << 9);
+    one[..24 << 8].swap_with_slice(&mut other[..24 << 8]);
+    fs::write(&shard, bytes).unwrap();
+    assert_eq!(refusal(folder.path(), &identity(true)), DAMAGED);
+
+    closed(folder.path(), drop);
+    let list = folder.path().join("files.log");
+    fs::write(&list, fs::read_to_string(&list).unwrap().replace("part-0", "part-1")).unwrap();
+    assert_eq!(refusal(folder.path(), &identity(true)), DAMAGED);
+}
+
+#[test]
+fn an_index_whose_process_was_killed_is_used_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    closed(folder.path(), std::mem::forget);
+    let index = reopen(folder.path(), true);
+    assert_eq!(
+        (index.len(), index.get(index.key(&500_u64.to_be_bytes())).map(|at| at.row)),
+        (900, Some(500))
+    );
+}
+
+#[test]
+fn files_that_are_gone_are_not_known_again_once_the_table_was_looked_at() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut index = KeyIndex::create(folder.path(), &identity(true)).unwrap();
+    let numbers: Vec<u32> = (0..10).map(|file| index.file_number(&format!("part-{file}")).unwrap()).collect();
+    for file in 0..9 {
+        index.forget_file(&format!("part-{file}")).unwrap();
+    }
+    for _ in 0..3 {
+        drop(index);
+        index = reopen(folder.path(), true);
+        index.retain_files(|path| path == "part-8").unwrap();
+        let known: Vec<u32> =
+            numbers.iter().copied().filter(|number| index.file(*number).is_some()).collect();
+        assert_eq!(known, [numbers[8]]);
+    }
+    let list = fs::read_to_string(folder.path().join("files.log")).unwrap();
+    assert_eq!(list.lines().count(), 2, "one line for the file and one for the newest number: {list:?}");
+    assert_eq!(index.file_number("next").unwrap(), 10, "a number is never given twice");
+}
+
 #[test]
 fn an_index_of_another_table_or_key_is_not_used() {
     let folder = tempfile::tempdir().unwrap();
@@ -132,7 +210,7 @@ fn an_index_from_before_the_machine_started_is_not_used() {
     index.header.pretend_boot("another");
     index.set_version(4, None).unwrap();
     drop(index);
-    let reason = "the machine has started anew since it was written";
+    let reason = "the machine has started anew since it was written, or has no boot id";
     assert_eq!(refusal(folder.path(), &identity(true)), reason);
 }
 
