@@ -92,6 +92,19 @@ pub struct TableFigures {
     pub batches: Written,
     /// What compaction wrote anew.
     pub compaction: Written,
+    /// Its key index, where it has one that is open.
+    pub index: Option<IndexFigures>,
+}
+
+/// What the key index of a table is like.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct IndexFigures {
+    /// Entries: one for each key, in tables without key more.
+    pub keys: u64,
+    /// Bytes of its mapped files.
+    pub bytes: u64,
+    /// Times that it was built from the table's files since the last call.
+    pub rebuilds: u64,
 }
 
 /// Rows and bytes of files that were written.

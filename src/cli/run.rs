@@ -6,7 +6,7 @@ use std::time::Instant;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Exit;
-use super::progress::CatchUp;
+use super::progress::Lanes;
 use crate::admin::metrics::peak_memory;
 use crate::config::Settings;
 use crate::lane::LaneEnd;
@@ -35,7 +35,7 @@ pub async fn run(settings: &Settings, until_caught_up: bool) -> Exit {
         }
     };
     tracing::info!(pipeline = settings.pipeline.name, version = env!("CARGO_PKG_VERSION"), "running");
-    let progress = until_caught_up.then(|| CatchUp::follow(service.board()));
+    let progress = Lanes::follow(&service, until_caught_up);
     let asked = tokio::select! {
         _ = service.join() => false,
         () = first_of(&mut terminate, &mut interrupt) => true,

@@ -22,7 +22,7 @@ use super::snapshot::Snapshot;
 use super::soft;
 use super::table::{ATTEMPTS, Advance, Table, Writer, txns};
 use crate::change::{
-    Batch, ChangeBatch, Described, Folded, KeyLedger, Lineage, TableId, TablePolicy, TableReport,
+    Batch, ChangeBatch, Described, Folded, KeyLedger, Lineage, TableFigures, TableId, TablePolicy, TableReport,
     TableSchema, fold_onto,
 };
 
@@ -284,10 +284,18 @@ impl CurrentTable {
         if self.reading.holds_compaction(self.table.state.files().len()) {
             return Ok(false);
         }
-        match &mut self.merge_on_read {
-            Some(rows) => rows.compact(&mut self.table, (&self.schema, self.shape), writer, pressure).await,
-            None => Ok(false),
+        let Some(rows) = &mut self.merge_on_read else { return Ok(false) };
+        let stepped = rows.compact(&mut self.table, (&self.schema, self.shape), writer, pressure).await;
+        if pressure == Pressure::Idle {
+            rows.keep_up(&self.table, (&self.schema, self.shape)).await;
         }
+        stepped
+    }
+
+    /// What the table is like, and what was written to it since the last call.
+    pub(super) fn figures(&mut self) -> TableFigures {
+        let index = self.merge_on_read.as_mut().and_then(MergeOnRead::figures);
+        TableFigures { index, ..self.table.figures() }
     }
 
     async fn refresh(&mut self, writer: &Writer, advances: &[Advance]) -> Result<(), LakeError> {

@@ -83,7 +83,7 @@ use futures::{StreamExt, stream};
 pub use self::types::delta_type;
 pub use error::LakeError;
 pub use location::{DEFAULT_LAYOUT, check_layout, folder};
-pub use mor::UpsertOptions;
+pub use mor::{IndexBuild, IndexBuilds, UpsertOptions};
 pub use options::LakeOptions;
 pub use progress::{app_id, parse_app_id};
 pub use quarantine::LakeQuarantine;
@@ -381,7 +381,7 @@ impl Sink for Lake {
     }
 
     fn figures(&mut self) -> SinkFigures {
-        let current = self.tables.iter_mut().map(|(id, table)| (id.to_string(), table.table.figures()));
+        let current = self.tables.iter_mut().map(|(id, table)| (id.to_string(), table.figures()));
         let mut tables: BTreeMap<String, TableFigures> = current.collect();
         tables.extend(self.raw.iter_mut().map(|raw| (raw.table.log.table().to_owned(), raw.table.figures())));
         let (vacuumed_files, vacuumed_bytes) = self.sweeper.take_swept();

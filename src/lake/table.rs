@@ -193,6 +193,7 @@ impl Table {
             live_bytes: self.state.bytes().max(0) as u64,
             batches,
             compaction,
+            index: None,
         }
     }
 

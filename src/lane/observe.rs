@@ -203,8 +203,14 @@ impl Observer {
     pub(super) fn figures(&self, figures: &SinkFigures) {
         let lane = self.lane.as_str();
         for (table, of) in &figures.tables {
-            self.metrics.tables.live_files.with_label_values(&[lane, table]).set(of.live_files as i64);
-            self.metrics.tables.live_bytes.with_label_values(&[lane, table]).set(of.live_bytes as i64);
+            let tables = &self.metrics.tables;
+            tables.live_files.with_label_values(&[lane, table]).set(of.live_files as i64);
+            tables.live_bytes.with_label_values(&[lane, table]).set(of.live_bytes as i64);
+            if let Some(index) = of.index {
+                tables.index_keys.with_label_values(&[lane, table]).set(index.keys as i64);
+                tables.index_bytes.with_label_values(&[lane, table]).set(index.bytes as i64);
+                tables.index_rebuilds.with_label_values(&[lane, table]).inc_by(index.rebuilds);
+            }
             for (by, written) in [("batches", of.batches), ("compaction", of.compaction)] {
                 let labels = [lane, table.as_str(), by];
                 self.metrics.tables.file_rows.with_label_values(&labels).inc_by(written.rows);
@@ -351,4 +357,35 @@ fn is_refused(
             && refused.table == *table
             && batch.partitions.get(*partition as usize) == Some(&refused.place.partition)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    use super::*;
+    use crate::admin::status::StatusBoard;
+    use crate::change::{IndexFigures, TableFigures};
+
+    #[test]
+    fn an_index_has_its_size_and_the_sum_of_its_rebuilds_in_the_metrics() {
+        let metrics = Metrics::new().unwrap();
+        let observer = Observer::new("lake", metrics.clone(), StatusBoard::default().lane("lake"));
+        let figures = |index: Option<IndexFigures>| {
+            let table = TableFigures { index, ..TableFigures::default() };
+            SinkFigures {
+                tables: BTreeMap::from([("public.orders".to_owned(), table)]),
+                ..SinkFigures::default()
+            }
+        };
+        observer.figures(&figures(None));
+        assert!(!metrics.render().unwrap().contains("alluvium_index"), "there is none");
+        observer.figures(&figures(Some(IndexFigures { keys: 7, bytes: 6144, rebuilds: 1 })));
+        observer.figures(&figures(Some(IndexFigures { keys: 5, bytes: 6144, rebuilds: 1 })));
+        let text = metrics.render().unwrap();
+        for line in ["index_keys 5", "index_bytes 6144", "index_rebuilds_total 2"] {
+            let (name, value) = line.split_once(' ').unwrap();
+            let line = format!("alluvium_{name}{{lane=\"lake\",table=\"public.orders\"}} {value}");
+            assert!(text.contains(&line), "{line} is not in {text}");
+        }
+    }
 }

@@ -18,7 +18,7 @@ use crate::admin::metrics::Metrics;
 use crate::admin::status::StatusBoard;
 use crate::change::Sink;
 use crate::config::Settings;
-use crate::lake::{Lake, LakeError};
+use crate::lake::{IndexBuilds, Lake, LakeError};
 use crate::lane::{Lane, LaneEnd, LaneOptions, Observer, OnCommit};
 use crate::memory;
 use crate::mirror::{Mirror, MirrorError};
@@ -70,6 +70,7 @@ pub struct Service {
     ends: BTreeMap<String, LaneEnd>,
     board: StatusBoard,
     metrics: Metrics,
+    index_builds: IndexBuilds,
     /// Ends with the service.
     _hand_back: JoinSet<()>,
 }
@@ -88,12 +89,14 @@ impl Service {
             tracing::info!(address = %bound, "serving /metrics, /livez, /readyz and /status");
         }
         let (stop, stopping) = watch::channel(false);
+        let (lanes, ends, index_builds) = (JoinSet::new(), BTreeMap::new(), IndexBuilds::default());
         let mut hand_back = JoinSet::new();
         hand_back.spawn(memory::hand_back_regularly());
-        let (lanes, ends) = (JoinSet::new(), BTreeMap::new());
-        let mut service = Self { stop, lanes, ends, board, metrics, _hand_back: hand_back };
+        let mut service = Self { stop, lanes, ends, board, metrics, index_builds, _hand_back: hand_back };
         if settings.lake.is_on() {
-            let lake = Lake::open(options::lake(settings)).await?;
+            let mut opened = options::lake(settings);
+            opened.upserts.builds = service.index_builds.clone();
+            let lake = Lake::open(opened).await?;
             let raw = !settings.lake.raw_table.is_empty();
             let lane = options::lane(settings, "lake", raw, &mode);
             service.spawn(lane, lake, stopping.clone(), mode.on_commit.get("lake").cloned());
@@ -134,6 +137,11 @@ impl Service {
     /// The state of the lanes.
     pub fn board(&self) -> &StatusBoard {
         &self.board
+    }
+
+    /// The indexes that lanes are building.
+    pub fn index_builds(&self) -> &IndexBuilds {
+        &self.index_builds
     }
 
     /// Waits until one more lane has ended by itself, and says which and how; `None` once none is left.

@@ -57,8 +57,8 @@ pub(super) struct Compacted {
     /// The keys of its rows.
     keys: Vec<Keys>,
     rows: u64,
-    /// Whether rows of it were deleted while it was written.
-    deleted_meanwhile: bool,
+    /// Those of them that were deleted while it was written.
+    deleted_meanwhile: RoaringTreemap,
     /// How the keys were made.
     codec: KeyCodec,
 }
@@ -116,25 +116,24 @@ impl MergeOnRead {
         let codec = self.codec(schema);
         self.follow(table, (&codec, shape), &data_files(table)).await?;
         let landed = commit(table, &mut compacted, writer).await?;
+        let keys = without(std::mem::take(&mut compacted.keys), &compacted.deleted_meanwhile);
         let gone: Vec<String> = compacted.sources.into_iter().map(|source| source.path).collect();
         match &landed {
             Landed::No => {
                 self.conflict = Some(version);
                 return Ok(false);
             }
-            Landed::Next(entry) if !compacted.deleted_meanwhile && compacted.codec == codec => self
-                .index_follows(&OwnCommit {
-                    version: table.state.version(),
-                    entry,
-                    written: compacted.add.as_ref().map(|add| add.path.as_str()),
-                    upserted: &compacted.keys,
-                    deleted: &Keys::default(),
-                    cuts: &[],
-                    emptied: false,
-                    gone: &gone,
-                }),
-            // Rows that were deleted meanwhile are somewhere else by now, or nowhere. The index follows with the next
-            // batch, which reads the commit from the log.
+            Landed::Next(entry) if compacted.codec == codec => self.index_follows(&OwnCommit {
+                version: table.state.version(),
+                entry,
+                written: compacted.add.as_ref().map(|add| add.path.as_str()),
+                upserted: &keys,
+                deleted: &Keys::default(),
+                cuts: &[],
+                emptied: false,
+                gone: &gone,
+            }),
+            // Another writer was faster, or rows are told apart by other columns by now: the commit is read from the log.
             Landed::Next(_) | Landed::Behind => {}
         }
         for path in &gone {
@@ -225,7 +224,7 @@ fn rewrite(
         add: None,
         keys: Vec::new(),
         rows: 0,
-        deleted_meanwhile: false,
+        deleted_meanwhile: RoaringTreemap::new(),
         codec,
     };
     compacted.write((schema, shape))
@@ -296,7 +295,7 @@ impl Rewrite for Compacted {
             }
             entry = entry.remove(&file.remove(&source.path, now, false));
         }
-        self.deleted_meanwhile = !deleted.is_empty();
+        self.deleted_meanwhile.clone_from(&deleted);
         let Some(add) = &self.add else { return Ok(Some(entry.into_bytes())) };
         if deleted.is_empty() {
             entry = entry.add(add);
@@ -329,6 +328,21 @@ impl Compacted {
     }
 }
 
+/// The keys of rows that follow one another, but for rows that were `deleted` meanwhile: the batches that did so have told
+/// the index where these keys are by now.
+fn without(keys: Vec<Keys>, deleted: &RoaringTreemap) -> Vec<Keys> {
+    let mut first = 0;
+    let of_batch = |keys: Keys| {
+        let rows = first..first + keys.len() as u64;
+        first = rows.end;
+        if deleted.range_cardinality(rows.clone()) == 0 {
+            return keys;
+        }
+        keys.only(&rows.map(|row| Some(!deleted.contains(row))).collect())
+    };
+    keys.into_iter().map(of_batch).collect()
+}
+
 /// Where the rows of `now` that were not deleted `before` are among the rows that were live before, counted from `first`.
 fn moved(before: &RoaringTreemap, now: &RoaringTreemap, first: u64) -> RoaringTreemap {
     let since = now - before;
@@ -356,7 +370,10 @@ pub(super) fn live(
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::Int64Array;
+
     use super::*;
+    use crate::change::{Column, ColumnType};
 
     #[test]
     fn rows_deleted_meanwhile_are_found_where_they_went() {
@@ -364,5 +381,22 @@ mod tests {
         // Rows 0 to 9; 2 and 5 were left behind, and the first went to 100.
         let went = moved(&rows(&[2, 5]), &rows(&[0, 2, 3, 5, 9]), 100);
         assert_eq!(went, rows(&[100, 102, 107]));
+    }
+
+    #[test]
+    fn keys_of_rows_deleted_meanwhile_are_left_out_wherever_they_lie() {
+        let column = Column { name: "id".into(), column_type: ColumnType::Int64, nullable: false };
+        let codec = KeyCodec::new(&TableSchema::new(vec![column], vec![0]), &[0]);
+        let of = |ids: std::ops::Range<i64>| {
+            let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(ids));
+            codec.encode(&[ids]).unwrap()
+        };
+        let kept = without(vec![of(0..3), of(3..5), of(5..9)], &[1, 5, 8].into_iter().collect());
+        let kept: Vec<Option<i64>> = kept
+            .iter()
+            .flat_map(Keys::iter)
+            .map(|key| key.map(|key| i64::from_le_bytes(key.try_into().unwrap())))
+            .collect();
+        assert_eq!(kept, [Some(0), None, Some(2), Some(3), Some(4), None, Some(6), Some(7), None]);
     }
 }

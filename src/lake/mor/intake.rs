@@ -13,6 +13,7 @@ use futures::{StreamExt, TryStreamExt};
 use roaring::RoaringTreemap;
 use tokio::sync::mpsc;
 
+use super::builds::{IndexBuilds, Reading};
 use super::files::DataFiles;
 use super::keys::{KeyCodec, Keys};
 use super::locate::failed;
@@ -35,15 +36,18 @@ struct Progress<'a> {
     done: usize,
     of: i64,
     said: Instant,
+    reading: Reading,
 }
 
 impl<'a> Progress<'a> {
-    fn new(table: &'a str, of: i64) -> Self {
-        Self { table, done: 0, of, said: Instant::now() }
+    fn new(table: &'a str, of: i64, builds: &IndexBuilds) -> Self {
+        let reading = builds.begin(table, of.max(0) as u64);
+        Self { table, done: 0, of, said: Instant::now(), reading }
     }
 
     fn advance(&mut self, rows: usize) {
         self.done += rows;
+        self.reading.reached(self.done as u64);
         if self.said.elapsed() >= PROGRESS {
             tracing::info!(table = self.table, rows = self.done, of = self.of, "building the key index");
             self.said = Instant::now();
@@ -68,7 +72,7 @@ pub(super) async fn take_in(
     (codec, columns): (&Arc<KeyCodec>, &SchemaRef),
     cursor: &mut u32,
     (added, rows): (Vec<(String, Option<DeletionVector>)>, i64),
-    files: &DataFiles,
+    (files, builds): (&DataFiles, &IndexBuilds),
 ) -> Result<(), LakeError> {
     let whole_rows = codec.whole_rows();
     let mut numbered = Vec::with_capacity(added.len());
@@ -89,7 +93,7 @@ pub(super) async fn take_in(
         }
     });
     let reading = readers.buffer_unordered(READERS).try_collect::<()>();
-    let mut progress = Progress::new(&files.table, rows);
+    let mut progress = Progress::new(&files.table, rows, builds);
     let writing = async {
         while let Some(located) = receiver.recv().await {
             progress.advance(located.keys.len());

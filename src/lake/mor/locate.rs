@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
+use super::builds::IndexBuilds;
 use super::files::DataFiles;
 use super::home::Home;
 use super::keys::{KeyCodec, Keys};
@@ -40,6 +41,7 @@ pub(super) struct Locator {
     versions: bool,
     /// Whether the entry of the index's version was compared.
     verified: bool,
+    builds: IndexBuilds,
     home: Home,
 }
 
@@ -61,6 +63,7 @@ impl Locator {
         identity: IndexIdentity,
         codec: KeyCodec,
         shape: Shape,
+        builds: IndexBuilds,
     ) -> std::io::Result<Self> {
         let index = match KeyIndex::open(home.folder(), &identity) {
             Ok(index) => index,
@@ -70,7 +73,7 @@ impl Locator {
             }
         };
         let (codec, versions) = (Arc::new(codec), shape.history);
-        Ok(Self { index: Some(index), identity, codec, cursor: 0, versions, verified: false, home })
+        Ok(Self { index: Some(index), identity, codec, cursor: 0, versions, verified: false, builds, home })
     }
 
     /// Whether it is the index of what `identity` describes.
@@ -83,8 +86,20 @@ impl Locator {
         self.verified = false;
     }
 
-    /// Brings the index to the version of the table's state.
-    pub(super) async fn follow(&mut self, table: &Table, files: &DataFiles) -> Result<(), LakeError> {
+    /// Brings the index to the version of the table's state; says whether it was built anew for that.
+    pub(super) async fn follow(&mut self, table: &Table, files: &DataFiles) -> Result<bool, LakeError> {
+        let was_open = self.verified;
+        let built = self.bring(table, files).await?;
+        if !was_open {
+            // The list of files is a log to which forgetting one adds nothing: those of a former process are known again.
+            let is_there = |path: &str| table.state.files().contains_key(path);
+            let retained = self.index_mut()?.retain_files(is_there);
+            retained.map_err(|error| failed(table.log.table(), &error))?;
+        }
+        Ok(built)
+    }
+
+    async fn bring(&mut self, table: &Table, files: &DataFiles) -> Result<bool, LakeError> {
         let goal = table.state.version() as i64;
         let at = self.index()?.version();
         if !self.verified {
@@ -97,13 +112,9 @@ impl Locator {
             self.verified = true;
         }
         match at {
-            Some(at) if at == goal => Ok(()),
-            Some(at) if at < goal && goal - at <= REPLAYED => {
-                if self.replay(at, table, files).await? {
-                    Ok(())
-                } else {
-                    self.rebuild(table, files).await
-                }
+            Some(at) if at == goal => Ok(false),
+            Some(at) if at < goal && goal - at <= REPLAYED && self.replay(at, table, files).await? => {
+                Ok(false)
             }
             _ => self.rebuild(table, files).await,
         }
@@ -139,8 +150,8 @@ impl Locator {
         Ok(true)
     }
 
-    /// Builds the index anew from the key columns of all live files.
-    async fn rebuild(&mut self, table: &Table, files: &DataFiles) -> Result<(), LakeError> {
+    /// Builds the index anew from the key columns of all live files; says whether there were any.
+    async fn rebuild(&mut self, table: &Table, files: &DataFiles) -> Result<bool, LakeError> {
         let started = Instant::now();
         let name = table.log.table();
         self.index = None;
@@ -160,7 +171,7 @@ impl Locator {
         if keys > 0 {
             tracing::info!(table = name, keys, elapsed = ?started.elapsed(), "built the key index");
         }
-        Ok(())
+        Ok(!table.state.files().is_empty())
     }
 
     /// Reads the keys of the live rows of `added`, about `rows` of them, into the index.
@@ -172,7 +183,8 @@ impl Locator {
     ) -> Result<(), LakeError> {
         let columns = self.key_columns();
         let index = self.index.as_mut().ok_or_else(missing)?;
-        intake::take_in(index, (&self.codec, &columns), &mut self.cursor, (added, rows), files).await
+        let (codec, from) = ((&self.codec, &columns), (files, &self.builds));
+        intake::take_in(index, codec, &mut self.cursor, (added, rows), from).await
     }
 
     fn key_columns(&self) -> SchemaRef {

@@ -11,11 +11,13 @@
 //! version before; the Delta commit comes first, the index follows.
 
 mod aside;
+mod builds;
 mod cells;
 pub(super) mod changes;
 mod compact;
 mod ending;
 pub(super) mod files;
+mod following;
 mod history;
 mod home;
 mod incoming;
@@ -37,16 +39,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use self::builds::{IndexBuild, IndexBuilds};
 use self::cells::{Cells, OriginPlaces, with_stored_cells};
 use self::compact::Compacted;
 pub(super) use self::compact::step_without_index;
 use self::ending::{End, Ended};
 pub(super) use self::files::{DataFiles, RowWriter, bounds, writer_properties};
-use self::home::Home;
 use self::incoming::Upsert;
 use self::keys::{KeyCodec, Keys};
 pub(super) use self::last_changes::StoredRows;
-use self::locate::{Locator, OwnCommit, identity};
+use self::locate::{Locator, OwnCommit};
 pub(super) use self::obstacle::{foreign_demand, obstacle};
 use self::plan::{Emptied, Plan};
 use self::vectors::Vectors;
@@ -71,11 +73,13 @@ pub struct UpsertOptions {
     pub index_dir: Option<PathBuf>,
     /// Bytes of deletion vectors kept in memory, for each table.
     pub vector_memory: usize,
+    /// Told of indexes that are being built.
+    pub builds: IndexBuilds,
 }
 
 impl Default for UpsertOptions {
     fn default() -> Self {
-        Self { index_dir: None, vector_memory: 32 << 20 }
+        Self { index_dir: None, vector_memory: 32 << 20, builds: IndexBuilds::default() }
     }
 }
 
@@ -111,7 +115,7 @@ impl Upserts {
     /// What a table that is written by merge-on-read keeps.
     pub(super) fn merge_on_read(&self, table: &TableId) -> Option<MergeOnRead> {
         (self.policy(table).write == WriteMode::MergeOnRead)
-            .then(|| MergeOnRead::new(self.index_root.clone(), self.options.vector_memory))
+            .then(|| MergeOnRead::new(self.index_root.clone(), &self.options))
     }
 }
 
@@ -147,6 +151,9 @@ pub(super) struct MergeOnRead {
     conflict: Option<u64>,
     /// A large step of compaction that is being read and written.
     compacting: Option<Background<Compacted>>,
+    builds: IndexBuilds,
+    /// Times that the index was built anew, not told yet.
+    rebuilds: u64,
 }
 
 /// A commit that is ready for its attempt.
@@ -159,14 +166,16 @@ struct Prepared {
 }
 
 impl MergeOnRead {
-    fn new(index_root: PathBuf, vector_memory: usize) -> Self {
+    fn new(index_root: PathBuf, options: &UpsertOptions) -> Self {
         Self {
             index_root,
             locator: None,
-            vectors: Vectors::new(vector_memory),
+            vectors: Vectors::new(options.vector_memory),
             compared: None,
             conflict: None,
             compacting: None,
+            builds: options.builds.clone(),
+            rebuilds: 0,
         }
     }
 
@@ -175,6 +184,7 @@ impl MergeOnRead {
         self.locator = old.locator;
         self.compared = old.compared;
         self.vectors = old.vectors;
+        self.rebuilds = old.rebuilds;
         if let Some(locator) = &mut self.locator {
             locator.distrust();
         }
@@ -222,55 +232,6 @@ impl MergeOnRead {
             None => (0..schema.columns().len()).collect(),
         };
         KeyCodec::new(schema, &compared)
-    }
-
-    /// Brings the index to the table's version before all files are rewritten, row by row at their places.
-    pub(super) async fn before_rewrite(
-        &mut self,
-        table: &Table,
-        (schema, shape): (&TableSchema, Shape),
-    ) -> Result<(), LakeError> {
-        let files = DataFiles { table: table.log.table().into(), store: table.log.files() };
-        let codec = self.codec(schema);
-        self.follow(table, (&codec, shape), &files).await
-    }
-
-    /// Lets the index follow a commit by which other files took the places of files, with the same rows. The index of
-    /// another key is none of these; it is built anew. Where the whole row is the key, its bytes may have changed: then
-    /// the commit is read from the log.
-    pub(super) fn rewritten(&mut self, version: u64, entry: &[u8], files: &[(String, Option<String>)]) {
-        for (from, _) in files {
-            self.vectors.forget(from);
-        }
-        let Some(locator) = &mut self.locator else { return };
-        if locator.has_whole_rows() {
-            self.locator = None;
-            return;
-        }
-        if let Err(error) = locator.rewritten(version, entry, files) {
-            tracing::warn!(%error, "the key index could not follow a rewrite; it is opened again");
-            self.locator = None;
-        }
-    }
-
-    /// Opens the index where it is not open yet, and brings it to the table's version.
-    async fn follow(
-        &mut self,
-        table: &Table,
-        (codec, shape): (&KeyCodec, Shape),
-        files: &DataFiles,
-    ) -> Result<(), LakeError> {
-        let identity = identity(&table.state, codec);
-        let mut locator = match self.locator.take().filter(|locator| locator.is_of(&identity)) {
-            Some(locator) => locator,
-            None => Home::acquire(&self.index_root, table.log.table())
-                .and_then(|home| Locator::open(home, identity, codec.clone(), shape))
-                .map_err(|error| locate::failed(table.log.table(), &error))?,
-        };
-        // After an error it is opened again, and what it misses is read from the log.
-        locator.follow(table, files).await?;
-        self.locator = Some(locator);
-        Ok(())
     }
 
     /// Writes what the commit needs, against the version at which table and index stand.
@@ -378,14 +339,5 @@ impl MergeOnRead {
             }
         }
         gone
-    }
-
-    /// Lets the index follow a commit that is in the log. Where it cannot, it is opened again and reads the entry.
-    fn index_follows(&mut self, commit: &OwnCommit<'_>) {
-        let Some(locator) = &mut self.locator else { return };
-        if let Err(error) = locator.apply(commit) {
-            tracing::warn!(%error, "the key index could not follow a commit; it is opened again");
-            self.locator = None;
-        }
     }
 }

@@ -24,6 +24,10 @@ pub(super) enum Between {
     IndexDeleted,
     IndexOlder,
     IndexDamaged,
+    /// The same, and an address in the index is another one than when it was closed.
+    ShardDamaged,
+    /// The same, and the table's folder is copied, or put back from the copy: the index is newer than the log.
+    LogPutBack,
     /// The same records come again, together with the next ones.
     Replay,
     Maintain,
@@ -35,10 +39,10 @@ pub(super) enum Between {
 
 #[derive(Debug, Clone)]
 pub(super) struct Change {
-    operation: Operation,
-    id: i64,
-    name: u8,
-    note: u8,
+    pub operation: Operation,
+    pub id: i64,
+    pub name: u8,
+    pub note: u8,
 }
 
 pub(super) fn change() -> impl Strategy<Value = Change> {
@@ -69,12 +73,18 @@ pub(super) fn between() -> impl Strategy<Value = Between> {
         1 => Just(Between::IndexDeleted),
         2 => Just(Between::IndexOlder),
         1 => Just(Between::IndexDamaged),
+        1 => Just(Between::ShardDamaged),
         1 => Just(Between::Replay),
         2 => Just(Between::Maintain),
         1 => (0..12_i64).prop_map(Between::ForeignAppend),
         2 => (0..12_i64).prop_map(Between::ForeignDelete),
         1 => Just(Between::ForeignOptimize),
     ]
+}
+
+/// The same, or the table is put back to what it was some batches ago.
+fn between_or_put_back() -> impl Strategy<Value = Between> {
+    prop_oneof![6 => between(), 1 => Just(Between::LogPutBack)]
 }
 
 pub(super) fn to_event(offset: i64, change: &Change) -> Event {
@@ -88,9 +98,17 @@ pub(super) fn to_event(offset: i64, change: &Change) -> Event {
     Event { partition: 0, offset, operation: change.operation, id: change.id, name, note }
 }
 
-type Model = BTreeMap<i64, (String, Option<String>)>;
+pub(super) type Model = BTreeMap<i64, (String, Option<String>)>;
 
-fn apply(model: &mut Model, event: &Event) {
+/// The rows of a model as `Fixture::items` gives them.
+pub(super) fn rows_of(model: &Model) -> Vec<String> {
+    let row = |(id, (name, note)): (&i64, &(String, Option<String>))| {
+        format!("{id} {name} {}", note.as_deref().unwrap_or("-"))
+    };
+    model.iter().map(row).collect()
+}
+
+pub(super) fn apply(model: &mut Model, event: &Event) {
     if !event.operation.is_upsert() {
         model.remove(&event.id);
         return;
@@ -145,7 +163,7 @@ pub(super) struct World {
     saved: PathBuf,
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
@@ -155,6 +173,17 @@ fn copy(from: &Path, to: &Path) {
         } else {
             std::fs::copy(entry.path(), to).unwrap();
         }
+    }
+}
+
+/// Has the first entry of a shard name another row.
+pub(super) fn damage(index: &Path) {
+    let files = std::fs::read_dir(index).unwrap().map(|entry| entry.unwrap().path());
+    for shard in files.filter(|path| path.extension().is_some_and(|extension| extension == "slots")) {
+        let mut bytes = std::fs::read(&shard).unwrap();
+        let Some(slot) = bytes.chunks_exact_mut(24).find(|slot| slot[16..] != [0; 8]) else { continue };
+        slot[16] ^= 1;
+        std::fs::write(shard, bytes).unwrap();
     }
 }
 
@@ -168,7 +197,7 @@ impl World {
         let mut options = fixture.options();
         options.checkpoint_interval = 2;
         options.policies.defaults = policy;
-        let saved = fixture.dir.path().join("_index_saved");
+        let saved = fixture.dir.path().join("_saved");
         let mut world = Self { fixture, options, lake: None, from: 0, saved };
         world.start().await;
         world
@@ -190,11 +219,32 @@ impl World {
         self.start().await;
     }
 
+    /// Copies the table's folder, or puts it back where there is a copy.
+    async fn put_back(&mut self) {
+        self.lake = None;
+        let (items, copied) = (self.fixture.dir.path().join("items"), self.saved.join("items"));
+        if copied.exists() {
+            std::fs::remove_dir_all(&items).unwrap();
+            std::fs::rename(copied, items).unwrap();
+        } else {
+            copy(&items, &copied);
+        }
+        self.start().await;
+    }
+
     async fn foreign(&self) -> Option<DeltaTable> {
         let items = self.lake.as_ref().unwrap().tables.get(&table("items"))?;
         let mut foreign = DeltaTable::new(items.table.log.guarded());
         foreign.load().await.unwrap();
         Some(foreign)
+    }
+
+    /// Brings what it was not told yet.
+    async fn told(&mut self, key: Key, log: &[Event]) {
+        let changes = key.batch(&log[self.from..]);
+        let report = self.lake.as_mut().unwrap().commit(&changes).await.unwrap();
+        assert!(report.stopped.is_empty(), "{:?}", report.stopped);
+        self.from = log.len();
     }
 
     pub async fn step(&mut self, between: Between, key: Key, present: bool) {
@@ -205,11 +255,12 @@ impl World {
             Between::IndexDeleted => self.restart(|index, _| std::fs::remove_dir_all(index).unwrap()).await,
             Between::IndexOlder => {
                 self.restart(|index, saved| {
+                    let saved = saved.join("index");
                     if saved.exists() {
                         std::fs::remove_dir_all(index).unwrap();
                         std::fs::rename(saved, index).unwrap();
                     } else {
-                        copy(index, saved);
+                        copy(index, &saved);
                     }
                 })
                 .await;
@@ -222,6 +273,8 @@ impl World {
                 })
                 .await;
             }
+            Between::ShardDamaged => self.restart(|index, _| damage(index)).await,
+            Between::LogPutBack => self.put_back().await,
             Between::ForeignAppend(id) if !present => {
                 let Some(foreign) = self.foreign().await else { return };
                 let region = match key {
@@ -249,6 +302,7 @@ impl World {
 async fn run(batches: Vec<(Vec<Change>, Between)>, key: Key) {
     let mut worlds = [World::new(WriteMode::CopyOnWrite).await, World::new(WriteMode::MergeOnRead).await];
     let (mut model, mut log) = (Model::new(), Vec::<Event>::new());
+    let mut copied: Option<(Model, usize)> = None;
     for (changes, between) in batches {
         for change in &changes {
             let event = to_event(log.len() as i64, change);
@@ -256,10 +310,7 @@ async fn run(batches: Vec<(Vec<Change>, Between)>, key: Key) {
             log.push(event);
         }
         for world in &mut worlds {
-            let changes = key.batch(&log[world.from..]);
-            let report = world.lake.as_mut().unwrap().commit(&changes).await.unwrap();
-            assert!(report.stopped.is_empty(), "{:?}", report.stopped);
-            world.from = log.len();
+            world.told(key, &log).await;
         }
         let before = model.clone();
         match between {
@@ -269,15 +320,23 @@ async fn run(batches: Vec<(Vec<Change>, Between)>, key: Key) {
             Between::ForeignDelete(id) => {
                 model.remove(&id);
             }
+            // What others did since the copy is lost; what it lacks of the log comes again.
+            Between::LogPutBack => match copied.take() {
+                None => copied = Some((model.clone(), log.len())),
+                Some((older, told)) => {
+                    model = older;
+                    log[told..].iter().for_each(|event| apply(&mut model, event));
+                }
+            },
             _ => {}
         }
-        let expected: Vec<String> = model
-            .iter()
-            .map(|(id, (name, note))| format!("{id} {name} {}", note.as_deref().unwrap_or("-")))
-            .collect();
+        let expected = rows_of(&model);
         for world in &mut worlds {
             let present = matches!(between, Between::ForeignAppend(id) if before.contains_key(&id));
             world.step(between, key, present).await;
+            if matches!(between, Between::LogPutBack) && world.from < log.len() {
+                world.told(key, &log).await;
+            }
             assert_eq!(world.fixture.items().await, expected, "{:?}", world.options.policies.defaults.write);
         }
     }
@@ -287,12 +346,25 @@ async fn run(batches: Vec<(Vec<Change>, Between)>, key: Key) {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_put_back_from_a_copy_is_not_read_through_the_index_of_a_later_version() {
+    use Between::{LogPutBack, Maintain, Nothing, Restart};
+    let change = |id| Change { operation: Operation::Update, id, name: id as u8, note: 1 + id as u8 % 5 };
+    let of = |ids: std::ops::Range<i64>, between| (ids.map(change).collect::<Vec<_>>(), between);
+    for key in [Key::Id, Key::Composite] {
+        let steps = [(0..12, LogPutBack), (0..6, Nothing), (4..9, Maintain), (2..5, LogPutBack)];
+        let more = [(0..12, Restart), (0..3, LogPutBack), (3..12, LogPutBack), (0..12, Nothing)];
+        let batches = steps.into_iter().chain(more).map(|(ids, between)| of(ids, between)).collect();
+        Box::pin(run(batches, key)).await;
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 20, ..ProptestConfig::default() })]
 
     #[test]
     fn the_table_equals_the_map_after_every_batch_in_both_write_modes(
-        batches in prop::collection::vec((prop::collection::vec(change(), 1..20), between()), 1..10),
+        batches in prop::collection::vec((prop::collection::vec(change(), 1..20), between_or_put_back()), 1..10),
         key in prop_oneof![Just(Key::Id), Just(Key::Composite)],
     ) {
         tokio::runtime::Builder::new_multi_thread()

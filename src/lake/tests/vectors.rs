@@ -131,43 +131,6 @@ async fn the_write_mode_of_a_table_may_change_back_and_forth() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_writers_that_race_lose_no_row_and_make_none_twice() {
-    let fixture = Fixture::new();
-    let writer = |partition: i32| {
-        let options = fixture.options();
-        async move {
-            let mut lake = Lake::open(options).await.unwrap();
-            lake.load().await.unwrap();
-            let mut conflicts = 0;
-            for round in 0..15_i64 {
-                // The key of the other writer's partition never changes here, its file does.
-                let events: Vec<_> = (0..3)
-                    .map(|id| {
-                        let id = i64::from(partition) * 100 + id;
-                        let name = format!("r{round}");
-                        let mut event = event(round * 3 + id % 100, Update, id, &name, Cell::Null);
-                        event.partition = partition;
-                        event
-                    })
-                    .collect();
-                loop {
-                    match lake.commit(&batch("items", &events)).await {
-                        Ok(report) => break conflicts += report.conflicts,
-                        Err(crate::change::SinkError::Retry { .. }) => {}
-                        Err(error) => panic!("{error}"),
-                    }
-                }
-            }
-            conflicts
-        }
-    };
-    let (one, other) = tokio::join!(tokio::spawn(writer(0)), tokio::spawn(writer(1)));
-    let _conflicts = one.unwrap() + other.unwrap();
-    let expected: Vec<_> = [0, 1, 2, 100, 101, 102].iter().map(|id| format!("{id} r14 -")).collect();
-    assert_eq!(fixture.items().await, expected);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn rows_that_a_restore_brings_back_are_found_again() {
     let fixture = Fixture::new();
     let mut lake = fixture.open().await;
