@@ -99,6 +99,8 @@ pub struct TableMetrics {
     pub live_files: IntGaugeVec,
     /// Their bytes.
     pub live_bytes: IntGaugeVec,
+    /// Bytes of the deletion vectors of the newest version.
+    pub live_vectors: IntGaugeVec,
     /// Entries of the key index of each table.
     pub index_keys: IntGaugeVec,
     /// Bytes of its mapped files.
@@ -109,6 +111,8 @@ pub struct TableMetrics {
     pub file_rows: IntCounterVec,
     /// Bytes of files written, by batches and by compaction.
     pub file_bytes: IntCounterVec,
+    /// Bytes of deletion vectors among them.
+    pub vector_bytes: IntCounterVec,
     /// Files that the vacuum removed.
     pub vacuumed_files: IntCounterVec,
     /// Bytes of files that the vacuum removed.
@@ -223,11 +227,13 @@ impl TableMetrics {
             schema_changes: r.counter("schema_changes_total", "Changes of a table's schema", &["lane", "table", "kind"])?,
             live_files: r.gauge("table_live_files", "Files of the newest version", LANE_TABLE)?,
             live_bytes: r.gauge("table_bytes", "Bytes of the newest version", LANE_TABLE)?,
+            live_vectors: r.gauge("table_vector_bytes", "Bytes of the newest version's deletion vectors", LANE_TABLE)?,
             index_keys: r.gauge("index_keys", "Entries of the key index", LANE_TABLE)?,
             index_bytes: r.gauge("index_bytes", "Bytes of the key index", LANE_TABLE)?,
             index_rebuilds: r.counter("index_rebuilds_total", "Times the index was built anew", LANE_TABLE)?,
             file_rows: r.counter("file_rows_total", "Rows of files written", LANE_TABLE_BY)?,
             file_bytes: r.counter("file_bytes_total", "Bytes of files written", LANE_TABLE_BY)?,
+            vector_bytes: r.counter("vector_bytes_total", "Bytes of deletion vectors written", LANE_TABLE_BY)?,
             vacuumed_files: r.counter("vacuumed_files_total", "Files removed by the vacuum", LANE)?,
             vacuumed_bytes: r.counter("vacuumed_bytes_total", "Bytes removed by the vacuum", LANE)?,
         })

@@ -88,6 +88,8 @@ pub struct TableFigures {
     pub live_files: u64,
     /// Their bytes.
     pub live_bytes: u64,
+    /// Bytes of the deletion vectors of the newest version.
+    pub live_vectors: u64,
     /// Rows and files of batches.
     pub batches: Written,
     /// What compaction wrote anew.
@@ -114,12 +116,15 @@ pub struct Written {
     pub rows: u64,
     /// Bytes of data files and of deletion vectors.
     pub bytes: u64,
+    /// Those of the deletion vectors alone.
+    pub vectors: u64,
 }
 
 impl std::ops::AddAssign for Written {
     fn add_assign(&mut self, other: Self) {
         self.rows += other.rows;
         self.bytes += other.bytes;
+        self.vectors += other.vectors;
     }
 }
 

@@ -8,7 +8,7 @@ use deltalake::DeltaTable;
 
 use super::action::Entry;
 use super::audit::{SchemaChangeEntry, changes_of};
-use super::compaction::Pressure;
+use super::compaction::{Pressure, Target};
 use super::create::{self, TableProperties};
 use super::error::LakeError;
 use super::evolve;
@@ -166,8 +166,8 @@ impl CurrentTable {
         self.check_mode()?;
         let mut schema_changes = Vec::new();
         for _ in 0..ATTEMPTS {
-            let attempted = self.attempt((batch, changes), writer, merge_memory, &mut schema_changes).await?;
-            match attempted {
+            let attempted = self.attempt((batch, changes), writer, merge_memory, &mut schema_changes).await;
+            match self.unless_overtaken(attempted, writer, &advances).await? {
                 Attempted::Written(report, resolved) => {
                     self.stored = Some(Instant::now());
                     let report = TableReport { schema_changes, duration: started.elapsed(), ..*report };
@@ -236,6 +236,20 @@ impl CurrentTable {
         Ok(Attempted::Written(Box::new(report), conflicts))
     }
 
+    /// A file that is gone is no fault of the table where the newest version does not need it: another writer has put
+    /// others in its place, and its vacuum was fast.
+    async fn unless_overtaken(
+        &mut self,
+        attempted: Result<Attempted, LakeError>,
+        writer: &Writer,
+        advances: &[Advance],
+    ) -> Result<Attempted, LakeError> {
+        let Err(LakeError::Missing { path, .. }) = &attempted else { return attempted };
+        self.table.catch_up(writer, advances).await?;
+        self.read_schema()?;
+        if self.table.state.names(path) { attempted } else { Ok(Attempted::Overtaken) }
+    }
+
     /// Stores the positions of a batch that has no rows for this table, once a minute.
     ///
     /// Where several tables share a topic, a quiet one would otherwise make a lane start ever further back. The first
@@ -284,8 +298,9 @@ impl CurrentTable {
         if self.reading.holds_compaction(self.table.state.files().len()) {
             return Ok(false);
         }
+        let how = (Target::of(self.table.state.bytes()), pressure);
         let Some(rows) = &mut self.merge_on_read else { return Ok(false) };
-        let stepped = rows.compact(&mut self.table, (&self.schema, self.shape), writer, pressure).await;
+        let stepped = rows.compact(&mut self.table, (&self.schema, self.shape), writer, how).await;
         if pressure == Pressure::Idle {
             rows.keep_up(&self.table, (&self.schema, self.shape)).await;
         }

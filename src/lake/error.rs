@@ -50,13 +50,35 @@ pub enum LakeError {
     /// A setting cannot be used.
     #[error("{0}")]
     Settings(String),
-    /// The Delta log of a table cannot be understood.
-    #[error("the Delta log of {table} cannot be read: {message}")]
+    /// The Delta log of a table, or a file that it names, cannot be understood.
+    #[error("table {table} cannot be read: {message}")]
     Unreadable {
         /// The table.
         table: String,
         /// What is wrong with it.
         message: String,
+    },
+    /// A file that a table needs is not there.
+    #[error(
+        "table {table} cannot be read: its file {path} is gone. Bring it back from a copy, or have RESTORE take the table back to a \
+         version without it, or move the table's folder away and let it be built anew; then restart"
+    )]
+    Missing {
+        /// The table.
+        table: String,
+        /// The file, as its log or the storage names it.
+        path: String,
+    },
+    /// Files were written so long before their commit that a vacuum may have removed them.
+    #[error(
+        "files for {table} were written {minutes} minutes before their commit, and a vacuum may take them for left behind; they are \
+         written again"
+    )]
+    Late {
+        /// The table.
+        table: String,
+        /// How long before.
+        minutes: u64,
     },
 }
 
@@ -79,9 +101,30 @@ impl LakeError {
         }
     }
 
+    /// What reading the file `path` of a table ended with. Only what the storage says may pass: a file that is gone, or
+    /// that no reader understands, is the same the next time.
+    pub(super) fn reading(table: &str, path: &str, error: &(dyn Error + 'static)) -> Self {
+        let (table, message) = (table.to_owned(), with_causes(error));
+        match causes(error).find_map(|cause| cause.downcast_ref::<ObjectStoreError>()) {
+            Some(ObjectStoreError::NotFound { .. }) => Self::Missing { table, path: path.to_owned() },
+            Some(_) => Self::Storage { table, message: format!("{path}: {message}") },
+            None => Self::Unreadable { table, message: format!("its file {path} is damaged: {message}") },
+        }
+    }
+
+    /// What writing the file `path` of a table ended with.
+    pub(super) fn writing(table: &str, path: &str, error: &(dyn Error + 'static)) -> Self {
+        let message = with_causes(error);
+        if causes(error).any(|cause| cause.is::<ObjectStoreError>() || cause.is::<std::io::Error>()) {
+            Self::Storage { table: table.to_owned(), message: format!("{path}: {message}") }
+        } else {
+            Self::Refused(format!("the file {path} of table {table} cannot be written: {message}"))
+        }
+    }
+
     /// Whether the table stops while the others go on.
     pub(super) fn stops_table(&self) -> bool {
-        matches!(self, Self::Refused(_) | Self::Unreadable { .. })
+        matches!(self, Self::Refused(_) | Self::Unreadable { .. } | Self::Missing { .. })
     }
 }
 
@@ -91,12 +134,14 @@ impl From<LakeError> for SinkError {
         match error {
             LakeError::Storage { .. } => Self::Retry { class: "storage", message },
             LakeError::Busy { .. } => Self::Retry { class: "conflict", message },
+            LakeError::Late { .. } => Self::Retry { class: "late", message },
             LakeError::Fenced { table, partition, expected, found } => {
                 Self::Fenced { table, partition, expected, found }
             }
-            LakeError::Refused(_) | LakeError::Settings(_) | LakeError::Unreadable { .. } => {
-                Self::Stop { message }
-            }
+            LakeError::Refused(_)
+            | LakeError::Settings(_)
+            | LakeError::Unreadable { .. }
+            | LakeError::Missing { .. } => Self::Stop { message },
         }
     }
 }
@@ -114,8 +159,7 @@ fn classify(error: &DeltaTableError) -> Class {
             | DeltaTableError::InvalidData { .. }
             | DeltaTableError::Arrow { .. }
     );
-    let mut next: Option<&(dyn Error + 'static)> = Some(error);
-    while let Some(cause) = next {
+    for cause in causes(error) {
         if cause.is::<ObjectStoreError>() || cause.is::<std::io::Error>() {
             return Class::Storage;
         }
@@ -130,7 +174,6 @@ fn classify(error: &DeltaTableError) -> Class {
             ) => data = true,
             _ => {}
         }
-        next = cause.source();
     }
     if data { Class::Data } else { Class::Storage }
 }

@@ -28,6 +28,7 @@
 //! | [`snapshot`] | a table while the source's snapshot is read into it |
 //! | [`properties`] | what the settings say about tables that exist |
 //! | [`compaction`] | which files are put together, and when |
+//! | [`moment`], [`work`] | how long files have waited for their commit; what commits wrote |
 //! | [`vacuum`] | files that no version needs any more, and expired log entries |
 //! | [`upkeep`] | the same by hand |
 //! | [`read`] | the lake as a reader sees it: SQL, versions, history |
@@ -51,6 +52,7 @@ mod inherit;
 mod listing;
 mod location;
 mod log;
+mod moment;
 mod mor;
 mod options;
 mod progress;
@@ -74,6 +76,7 @@ mod types;
 pub mod upkeep;
 mod upsert;
 mod vacuum;
+mod work;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;

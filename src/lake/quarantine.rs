@@ -25,6 +25,7 @@ use super::action::{Add, Entry, Txn};
 use super::create::{self, TableProperties};
 use super::error::LakeError;
 use super::log::{Log, Outcome};
+use super::moment::Moment;
 use super::mor::reader::StoredFile;
 use super::progress::app_id;
 use super::schema::{DeltaSchema, PIPELINE, plain_field};
@@ -112,10 +113,11 @@ impl QuarantineTable {
             if rows.is_empty() {
                 return Ok(conflicts);
             }
+            let since = Moment::now();
             let add = self.write_file(&rows).await?;
             let entry = Entry::new("WRITE", &writer.id, super::now_millis()).add(&add);
             let entry = self.positions(&rows, writer).iter().fold(entry, Entry::txn);
-            if self.table.commit(entry.into_bytes()).await? == Outcome::Committed {
+            if self.table.commit_files(entry.into_bytes(), since).await? == Outcome::Committed {
                 failpoint::hit("lake.after_quarantine_commit");
                 self.read.insert(add.path.into());
                 let ledger = Arc::make_mut(&mut self.ledger);

@@ -27,6 +27,7 @@ use super::compaction::{Background, Pressure, Step};
 use super::create::{self, TableProperties};
 use super::error::LakeError;
 use super::log::{Log, Outcome};
+use super::moment::Moment;
 use super::raw_compact::{self, Merged};
 use super::schema::{DeltaSchema, PIPELINE, plain_field};
 use super::table::{ATTEMPTS, Table, Writer, txns};
@@ -105,13 +106,14 @@ impl RawTable {
         if rows.num_rows() == 0 {
             return Ok((TableReport::default(), 0));
         }
+        let since = Moment::now();
         let files = write_files(self.table.log.table(), self.table.log.files(), &rows).await?;
         failpoint::hit("lake.after_data_files");
         for _ in 0..ATTEMPTS {
             let entry = Entry::new("WRITE", &writer.id, super::now_millis());
             let entry = files.iter().fold(entry, Entry::add);
             let entry = txns(&advances).fold(entry, |entry, txn| entry.txn(&txn));
-            match self.table.commit(entry.into_bytes()).await? {
+            match self.table.commit_files(entry.into_bytes(), since).await? {
                 Outcome::Committed => {
                     self.stored = Some(Instant::now());
                     let report = TableReport {

@@ -20,6 +20,7 @@ use futures::TryStreamExt;
 use super::action::{Add, Entry};
 use super::compaction::{AT_ONCE, Background, Landed, Pressure, Rewrite, Step, Target, choose, within};
 use super::error::LakeError;
+use super::moment::Moment;
 use super::mor::files::DataFiles;
 use super::now_millis;
 use super::raw::{DATE, RawFile, delta_schema, file_schema, put_file};
@@ -174,5 +175,9 @@ impl Rewrite for Merged {
             }
         }
         Ok(Some(entry.add(&self.add).into_bytes()))
+    }
+
+    fn since(&self) -> Moment {
+        Moment::at(self.add.modification_time)
     }
 }

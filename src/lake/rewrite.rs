@@ -21,14 +21,11 @@ use serde_json::{Map, Value};
 
 use super::action::Add;
 use super::error::LakeError;
-use super::mor::{DataFiles, bounds, writer_properties};
+use super::mor::{Bounds, DataFiles, ROW_GROUP, writer_properties};
 use super::now_millis;
 use super::state::LiveFile;
 use super::types::has_exact_bounds;
 use crate::change::{Column, ColumnType, Misfit, Passage, SchemaStep, TableSchema, convert, passage};
-
-/// Bytes of encoded rows after which a row group ends.
-const ROW_GROUP: usize = 32 << 20;
 
 /// What is done to the columns of every file: renames, then conversions, one step after the other.
 #[derive(Debug, Default)]
@@ -208,9 +205,7 @@ struct Limits {
 
 struct KeyLimits {
     column: String,
-    known: Option<(Value, Value)>,
-    /// Some cells have bounds that are not written down.
-    lost: bool,
+    bounds: Bounds,
 }
 
 impl Limits {
@@ -220,24 +215,15 @@ impl Limits {
         let of_key = key
             .filter(|column| has_exact_bounds(&column.column_type))
             .filter(|column| touched.iter().any(|name| *name == *column.name))
-            .map(|column| KeyLimits { column: column.name.to_string(), known: None, lost: false });
+            .map(|column| KeyLimits { column: column.name.to_string(), bounds: Bounds::default() });
         Self { of_key: of_key.collect(), touched }
     }
 
     fn extend(&mut self, rows: &RecordBatch) {
         for limits in &mut self.of_key {
-            let Some(cells) = rows.column_by_name(&limits.column) else { continue };
-            if cells.null_count() == cells.len() {
-                continue;
+            if let Some(cells) = rows.column_by_name(&limits.column) {
+                limits.bounds.extend(cells);
             }
-            let Some((low, high)) = bounds(cells) else {
-                limits.lost = true;
-                continue;
-            };
-            limits.known = Some(match limits.known.take() {
-                None => (low, high),
-                Some((lowest, highest)) => (least(lowest, low), most(highest, high)),
-            });
         }
     }
 
@@ -252,8 +238,8 @@ impl Limits {
                 self.touched.iter().for_each(|name| drop(of_columns.remove(name)));
             }
         }
-        for KeyLimits { column, known, lost } in self.of_key {
-            let Some((low, high)) = known.filter(|_| !lost) else { continue };
+        for KeyLimits { column, bounds } in self.of_key {
+            let Some((low, high)) = bounds.known() else { continue };
             for (part, bound) in [("minValues", low), ("maxValues", high)] {
                 let of_columns = stats.entry(part).or_insert_with(|| Value::Object(Map::new()));
                 if let Some(of_columns) = of_columns.as_object_mut() {
@@ -266,22 +252,5 @@ impl Limits {
             stats.insert("tightBounds".to_owned(), false.into());
         }
         Value::Object(stats).to_string()
-    }
-}
-
-fn least(a: Value, b: Value) -> Value {
-    if is_below(&b, &a) { b } else { a }
-}
-
-fn most(a: Value, b: Value) -> Value {
-    if is_below(&a, &b) { b } else { a }
-}
-
-/// Bounds are integers or texts.
-fn is_below(a: &Value, b: &Value) -> bool {
-    match (a.as_i64(), b.as_i64(), a.as_str(), b.as_str()) {
-        (Some(a), Some(b), ..) => a < b,
-        (.., Some(a), Some(b)) => a < b,
-        _ => false,
     }
 }

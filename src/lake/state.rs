@@ -13,7 +13,8 @@ use super::action::{Add, CommitInfo, DeletionVector, Line, Metadata, Protocol, R
 use super::create;
 use super::error::LakeError;
 use super::log::Log;
-use crate::change::Written;
+use super::mor::vector_path;
+use super::work::Work;
 
 /// Reader features of tables that can be read and written here.
 const READER_FEATURES: [&str; 3] = ["timestampNtz", "deletionVectors", "v2Checkpoint"];
@@ -55,6 +56,11 @@ impl LiveFile {
         Some(self.rows? + self.vector.as_ref().map_or(0, |vector| vector.cardinality))
     }
 
+    /// Bytes of its vector, as a commit writes them.
+    fn vector_bytes(&self) -> i64 {
+        self.vector.as_ref().map_or(0, |vector| i64::from(vector.size_in_bytes))
+    }
+
     /// The action that takes this file out of the table, or its present vector.
     pub(super) fn remove(&self, path: &str, millis: i64, data_change: bool) -> Remove {
         Remove {
@@ -92,30 +98,6 @@ pub(super) struct CatchUp {
     pub work: Work,
 }
 
-/// What commits wrote, by what for.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Work {
-    pub batches: Written,
-    pub compaction: Written,
-}
-
-impl std::ops::AddAssign for Work {
-    fn add_assign(&mut self, other: Self) {
-        self.batches += other.batches;
-        self.compaction += other.compaction;
-    }
-}
-
-impl Work {
-    /// Counts a file that a commit added, or one that it gave another vector.
-    fn count(&mut self, add: &Add, rows: Option<i64>, again: bool) {
-        let part = if add.data_change { &mut self.batches } else { &mut self.compaction };
-        let vector = add.deletion_vector.as_ref().map_or(0, |vector| i64::from(vector.size_in_bytes));
-        let (rows, bytes) = if again { (0, vector) } else { (rows.unwrap_or(0), add.size + vector) };
-        *part += Written { rows: rows.max(0) as u64, bytes: bytes.max(0) as u64 };
-    }
-}
-
 /// A table at a version.
 #[derive(Debug, Clone)]
 pub(super) struct TableState {
@@ -128,6 +110,7 @@ pub(super) struct TableState {
     txns: HashMap<String, Txn>,
     files: HashMap<Box<str>, LiveFile>,
     bytes: i64,
+    vector_bytes: i64,
     last_commit: CommitInfo,
     /// Key changes that are half done, as the newest commit of ours that says so; `None`: not known yet.
     ledger: Option<Box<str>>,
@@ -152,6 +135,7 @@ impl TableState {
             txns: HashMap::new(),
             files: HashMap::new(),
             bytes: 0,
+            vector_bytes: 0,
             last_commit: CommitInfo::default(),
             ledger: None,
         }
@@ -202,6 +186,11 @@ impl TableState {
     /// Bytes of the live files.
     pub(super) fn bytes(&self) -> i64 {
         self.bytes
+    }
+
+    /// Bytes of their vectors.
+    pub(super) fn vector_bytes(&self) -> i64 {
+        self.vector_bytes
     }
 
     /// Live rows, where every file says how many it has.
@@ -280,8 +269,9 @@ impl TableState {
             applied.metadata |= line.meta_data.is_some() || line.protocol.is_some();
             self.apply_definition(line.protocol, line.meta_data);
             if let Some(remove) = line.remove {
-                let gone = self.files.remove(remove.path.as_str());
-                self.bytes -= gone.map_or(0, |file| file.size);
+                if let Some(gone) = self.files.remove(remove.path.as_str()) {
+                    self.forget(&gone);
+                }
                 removed.insert(remove.path);
             }
             if let Some(commit_info) = line.commit_info {
@@ -377,8 +367,24 @@ impl TableState {
             vector: add.deletion_vector.clone().map(Box::new),
             partition: (!add.partition_values.is_empty()).then(|| Box::new(add.partition_values.clone())),
         };
-        let replaced = self.files.insert(add.path.as_str().into(), file);
-        self.bytes += add.size - replaced.map_or(0, |file| file.size);
+        self.bytes += file.size;
+        self.vector_bytes += file.vector_bytes();
+        if let Some(replaced) = self.files.insert(add.path.as_str().into(), file) {
+            self.forget(&replaced);
+        }
+    }
+
+    /// Counts out a file that is no longer part of the table.
+    fn forget(&mut self, gone: &LiveFile) {
+        self.bytes -= gone.size;
+        self.vector_bytes -= gone.vector_bytes();
+    }
+
+    /// Whether the table has that file, or a vector in it.
+    pub(super) fn names(&self, path: &str) -> bool {
+        let vector = |file: &LiveFile| file.vector.as_deref().and_then(vector_path);
+        let is_vector = |file| vector(file).is_some_and(|found| found.as_ref() == path);
+        self.files.contains_key(path) || self.files.values().any(is_vector)
     }
 
     fn unreadable(&self, message: String) -> LakeError {

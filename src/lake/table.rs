@@ -13,10 +13,12 @@ use super::action::{Entry, Txn};
 use super::create::{self, TableProperties};
 use super::error::LakeError;
 use super::log::{Log, Outcome};
+use super::moment::Moment;
 use super::progress::app_id;
 use super::properties;
 use super::schema::DeltaSchema;
-use super::state::{CatchUp, TableState, Work};
+use super::state::{CatchUp, TableState};
+use super::work::Work;
 use crate::change::{Span, TableFigures, TopicPartition};
 
 /// Attempts to commit before the batch is given back.
@@ -153,6 +155,15 @@ impl Table {
         Ok(outcome)
     }
 
+    /// The same for an entry that brings files, the first of which was begun at `since`.
+    pub(super) async fn commit_files(&mut self, entry: Bytes, since: Moment) -> Result<Outcome, LakeError> {
+        if since.is_long_ago() {
+            let minutes = since.age().as_secs() / 60;
+            return Err(LakeError::Late { table: self.log.table().to_owned(), minutes });
+        }
+        self.commit(entry).await
+    }
+
     /// Has the properties say what the settings say, once: two instances with different settings would otherwise
     /// change them with every batch.
     pub(super) async fn keep_properties(
@@ -191,6 +202,7 @@ impl Table {
         TableFigures {
             live_files: self.state.files().len() as u64,
             live_bytes: self.state.bytes().max(0) as u64,
+            live_vectors: self.state.vector_bytes().max(0) as u64,
             batches,
             compaction,
             index: None,

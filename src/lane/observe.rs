@@ -206,6 +206,7 @@ impl Observer {
             let tables = &self.metrics.tables;
             tables.live_files.with_label_values(&[lane, table]).set(of.live_files as i64);
             tables.live_bytes.with_label_values(&[lane, table]).set(of.live_bytes as i64);
+            tables.live_vectors.with_label_values(&[lane, table]).set(of.live_vectors as i64);
             if let Some(index) = of.index {
                 tables.index_keys.with_label_values(&[lane, table]).set(index.keys as i64);
                 tables.index_bytes.with_label_values(&[lane, table]).set(index.bytes as i64);
@@ -213,8 +214,9 @@ impl Observer {
             }
             for (by, written) in [("batches", of.batches), ("compaction", of.compaction)] {
                 let labels = [lane, table.as_str(), by];
-                self.metrics.tables.file_rows.with_label_values(&labels).inc_by(written.rows);
-                self.metrics.tables.file_bytes.with_label_values(&labels).inc_by(written.bytes);
+                tables.file_rows.with_label_values(&labels).inc_by(written.rows);
+                tables.file_bytes.with_label_values(&labels).inc_by(written.bytes);
+                tables.vector_bytes.with_label_values(&labels).inc_by(written.vectors);
             }
         }
         self.metrics.tables.vacuumed_files.with_label_values(&[lane]).inc_by(figures.vacuumed_files);

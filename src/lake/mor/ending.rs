@@ -14,15 +14,16 @@ use std::sync::Arc;
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
-use arrow::compute::{concat, filter_record_batch};
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Schema, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use deltalake::ObjectStore;
 use futures::TryStreamExt;
 use roaring::RoaringTreemap;
 
+use super::bounds::Statistics;
 use super::changes::{AFTER, BEFORE, DELETE, marked};
-use super::files::{self, DataFiles, RowWriter};
+use super::files::{DataFiles, RowWriter};
 use super::incoming::Upsert;
 use super::keys::{KeyCodec, Keys};
 use super::locate::Locator;
@@ -231,7 +232,7 @@ impl<'a> End<'a> {
             let before = filter_record_batch(&rows, &stay).map_err(refused)?;
             let after = self.ended(&before, micros.collect()).map_err(refused)?;
             let gone = filter_record_batch(&rows, &go).map_err(refused)?;
-            out.write(self.schema, &before, &after, &gone).map_err(refused)?;
+            out.write(&before, &after, &gone).map_err(refused)?;
         }
         Ok(())
     }
@@ -296,8 +297,7 @@ fn own(
 /// A file of rows that have ended, and what it means to followers of the table, being written.
 struct Out {
     rows: RowWriter,
-    /// Cells of the key columns.
-    keys: Vec<Vec<ArrayRef>>,
+    statistics: Statistics,
     changes: Option<RowWriter>,
     /// Bytes of the files that were read for it.
     bytes: i64,
@@ -311,7 +311,7 @@ impl Out {
             || RowWriter::new(&marked(&RecordBatch::new_empty(Arc::clone(&columns)), DELETE)?.schema());
         Ok(Self {
             rows: writer().map_err(|error| end.refused(&error))?,
-            keys: vec![Vec::new(); end.schema.key().len()],
+            statistics: Statistics::new(end.schema),
             changes: end.has_feed.then(changes).transpose().map_err(|error| end.refused(&error))?,
             bytes: 0,
         })
@@ -319,16 +319,13 @@ impl Out {
 
     fn write(
         &mut self,
-        schema: &TableSchema,
         before: &RecordBatch,
         after: &RecordBatch,
         gone: &RecordBatch,
     ) -> Result<(), ArrowError> {
         if after.num_rows() > 0 {
             self.rows.write(after)?;
-            for (parts, &key) in self.keys.iter_mut().zip(schema.key()) {
-                parts.extend(after.columns().get(key).cloned());
-            }
+            self.statistics.extend(after);
         }
         if let Some(changes) = &mut self.changes {
             for (rows, change) in [(before, BEFORE), (after, AFTER), (gone, DELETE)] {
@@ -348,10 +345,7 @@ impl Out {
         if self.rows.rows() == 0 {
             return Ok(());
         }
-        let whole =
-            |parts: &Vec<ArrayRef>| concat(&parts.iter().map(AsRef::as_ref).collect::<Vec<&dyn Array>>());
-        let keys = self.keys.iter().map(whole).collect::<Result<Vec<_>, _>>().map_err(refused)?;
-        let stats = files::statistics(self.rows.rows(), end.schema, &keys);
+        let stats = self.statistics.into_text();
         ended.copies.push(end.files.put(self.rows.finish().map_err(refused)?, stats, true).await?);
         failpoint::hit("lake.after_data_files");
         Ok(())

@@ -3,15 +3,15 @@
 //! A row's place is its ordinal in the file over all row groups, deleted rows included. The writer keeps the order of
 //! its input, and a reader that skips rows says which ones it kept, so ordinals hold on both sides.
 
+use std::error::Error;
 use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, TimestampMicrosecondArray,
-    new_null_array,
+    ArrayRef, BooleanArray, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
 };
-use arrow::compute::{cast, concat_batches, max, max_string, min, min_string};
-use arrow::datatypes::{DataType, Field, Int16Type, Int32Type, Int64Type, SchemaRef};
+use arrow::compute::{cast, concat_batches};
+use arrow::datatypes::{Field, SchemaRef};
 use arrow::error::ArrowError;
 use deltalake::logstore::object_store::PutOptions;
 use deltalake::{ObjectStore, Path};
@@ -23,18 +23,15 @@ use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::PageIndexPolicy;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
-use serde_json::{Map, Value, json};
 
+use super::bounds::Statistics;
 use super::reader::StoredFile;
 use crate::change::{Folded, TableSchema};
 use crate::lake::action::Add;
 use crate::lake::error::LakeError;
 use crate::lake::now_millis;
 use crate::lake::shape::Shape;
-use crate::lake::types::has_exact_bounds;
 
-/// Longest text that becomes a bound in the statistics; they stand in every log entry that touches the file.
-const LONGEST_BOUND: usize = 64;
 /// Rows decoded at a time.
 const ROWS_AT_A_TIME: usize = 8192;
 
@@ -50,11 +47,10 @@ impl DataFiles {
     pub(super) async fn write(&self, rows: RecordBatch, schema: &Arc<TableSchema>) -> Result<Add, LakeError> {
         let schema = Arc::clone(schema);
         let encode = move || {
-            let key: Vec<ArrayRef> =
-                schema.key().iter().filter_map(|&index| rows.columns().get(index).cloned()).collect();
-            let mut writer = RowWriter::new(&rows.schema())?;
+            let (mut writer, mut statistics) = (RowWriter::new(&rows.schema())?, Statistics::new(&schema));
             writer.write(&rows)?;
-            Ok::<_, ArrowError>((writer.finish()?, statistics(rows.num_rows(), &schema, &key)))
+            statistics.extend(&rows);
+            Ok::<_, ArrowError>((writer.finish()?, statistics.into_text()))
         };
         let (bytes, stats) =
             tokio::task::spawn_blocking(encode).await.map_err(|error| self.storage(&error))?.map_err(
@@ -92,7 +88,9 @@ impl DataFiles {
             writer.finish()
         };
         let bytes = tokio::task::spawn_blocking(encode).await.map_err(|error| self.storage(&error))?;
-        let bytes = bytes.map_err(|error| self.storage(&error))?;
+        let bytes = bytes.map_err(|error| {
+            LakeError::Refused(format!("table {} cannot keep rows aside: {error}", self.table))
+        })?;
         let path = format!("departed-{}.zstd.parquet", uuid::Uuid::new_v4());
         self.put_at(&path, bytes).await?;
         Ok(path)
@@ -119,12 +117,12 @@ impl DataFiles {
             .with_projection(mask)
             .with_batch_size(ROWS_AT_A_TIME)
             .build()
-            .map_err(|error| self.storage(&error))?;
-        let (this, columns) = (self.clone(), Arc::clone(columns));
+            .map_err(|error| self.failed(path, &error))?;
+        let (this, path, columns) = (self.clone(), path.to_owned(), Arc::clone(columns));
         Ok(batches
             .map(move |batch| {
-                let batch = batch.map_err(|error| this.storage(&error))?;
-                aligned(&batch, &columns).map_err(|error| this.storage(&error))
+                let batch = batch.map_err(|error| this.failed(&path, &error))?;
+                aligned(&batch, &columns).map_err(|error| this.failed(&path, &error))
             })
             .boxed())
     }
@@ -136,9 +134,9 @@ impl DataFiles {
     ) -> Result<BoxStream<'static, Result<RecordBatch, LakeError>>, LakeError> {
         let builder = self.open(path, false).await?;
         let batches =
-            builder.with_batch_size(ROWS_AT_A_TIME).build().map_err(|error| self.storage(&error))?;
-        let this = self.clone();
-        Ok(batches.map(move |batch| batch.map_err(|error| this.storage(&error))).boxed())
+            builder.with_batch_size(ROWS_AT_A_TIME).build().map_err(|error| self.failed(path, &error))?;
+        let (this, path) = (self.clone(), path.to_owned());
+        Ok(batches.map(move |batch| batch.map_err(|error| this.failed(&path, &error))).boxed())
     }
 
     /// Reads some columns of the rows at `ordinals` (ascending), in that order.
@@ -152,25 +150,27 @@ impl DataFiles {
         let mask = projection(&builder, columns);
         let total = usize::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
         if ordinals.last().is_some_and(|&last| last as usize >= total) {
-            return Err(self.storage(&format!("{path} has {total} rows, fewer than the index says")));
+            let message = format!(
+                "its file {path} has {total} rows, fewer than the key index says; delete the index (lake.index_dir) while the daemon is down"
+            );
+            return Err(LakeError::Unreadable { table: self.table.to_string(), message });
         }
         let selection = RowSelection::from_consecutive_ranges(runs(ordinals).into_iter(), total);
         let batches: Vec<RecordBatch> = builder
             .with_projection(mask)
             .with_row_selection(selection)
             .build()
-            .map_err(|error| self.storage(&error))?
+            .map_err(|error| self.failed(path, &error))?
             .try_collect()
             .await
-            .map_err(|error| self.storage(&error))?;
-        let mut read = Vec::with_capacity(batches.len());
-        for batch in &batches {
-            let cells = aligned(batch, columns).map_err(|error| self.storage(&error))?;
-            read.push(
-                RecordBatch::try_new(Arc::clone(columns), cells).map_err(|error| self.storage(&error))?,
-            );
-        }
-        concat_batches(columns, &read).map_err(|error| self.storage(&error))
+            .map_err(|error| self.failed(path, &error))?;
+        let together = || {
+            let batches = batches
+                .iter()
+                .map(|batch| RecordBatch::try_new(Arc::clone(columns), aligned(batch, columns)?));
+            concat_batches(columns, &batches.collect::<Result<Vec<_>, _>>()?)
+        };
+        together().map_err(|error| self.failed(path, &error))
     }
 
     /// Rows of a file, deleted ones included, by its footer.
@@ -178,19 +178,24 @@ impl DataFiles {
         Ok(self.open(path, false).await?.metadata().file_metadata().num_rows())
     }
 
+    /// Opens a file, with `pages` in such a way that pages can be skipped, where it says where they lie. Files of other
+    /// writers may not; of these whole columns are read.
     async fn open(
         &self,
         path: &str,
         pages: bool,
     ) -> Result<ParquetRecordBatchStreamBuilder<StoredFile>, LakeError> {
-        let location = Path::from_url_path(path).map_err(|error| self.storage(&error))?;
+        let location = Path::from_url_path(path).map_err(|error| self.failed(path, &error))?;
         let reader = StoredFile { store: Arc::clone(&self.store), path: location };
-        ParquetRecordBatchStreamBuilder::new_with_options(
-            reader,
-            ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::from(pages)),
-        )
-        .await
-        .map_err(|error| self.storage(&error))
+        let policy = if pages { PageIndexPolicy::Optional } else { PageIndexPolicy::Skip };
+        let options = ArrowReaderOptions::new().with_offset_index_policy(policy);
+        ParquetRecordBatchStreamBuilder::new_with_options(reader, options)
+            .await
+            .map_err(|error| self.failed(path, &error))
+    }
+
+    fn failed(&self, path: &str, error: &(dyn Error + 'static)) -> LakeError {
+        LakeError::reading(&self.table, path, error)
     }
 
     fn storage(&self, error: &dyn std::fmt::Display) -> LakeError {
@@ -288,50 +293,72 @@ impl RowWriter {
     }
 }
 
-/// `numRecords`, and exact bounds of the key columns that have them; `key` are the cells of the key columns.
-pub(super) fn statistics(rows: usize, schema: &TableSchema, key: &[ArrayRef]) -> String {
-    let (mut least, mut most, mut nulls) = (Map::new(), Map::new(), Map::new());
-    let columns = schema.key().iter().filter_map(|&index| schema.columns().get(index));
-    for (column, cells) in columns.zip(key) {
-        if !has_exact_bounds(&column.column_type) {
-            continue;
-        }
-        if let Some((low, high)) = bounds(cells) {
-            least.insert(column.name.to_string(), low);
-            most.insert(column.name.to_string(), high);
-        }
-        nulls.insert(column.name.to_string(), cells.null_count().into());
-    }
-    json!({
-        "numRecords": rows,
-        "tightBounds": true,
-        "minValues": least,
-        "maxValues": most,
-        "nullCount": nulls,
-    })
-    .to_string()
-}
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    use arrow::array::{ArrayRef, AsArray, Int64Array};
+    use deltalake::logstore::object_store::ObjectStoreExt;
+    use deltalake::logstore::object_store::memory::InMemory;
 
-/// Least and greatest cell, of types whose bounds are exact and texts that are short.
-pub(in crate::lake) fn bounds(cells: &ArrayRef) -> Option<(Value, Value)> {
-    match cells.data_type() {
-        DataType::Int16 => {
-            let cells = cells.as_primitive::<Int16Type>();
-            Some((min(cells)?.into(), max(cells)?.into()))
-        }
-        DataType::Int32 => {
-            let cells = cells.as_primitive::<Int32Type>();
-            Some((min(cells)?.into(), max(cells)?.into()))
-        }
-        DataType::Int64 => {
-            let cells = cells.as_primitive::<Int64Type>();
-            Some((min(cells)?.into(), max(cells)?.into()))
-        }
-        DataType::Utf8 => {
-            let cells = cells.as_string::<i32>();
-            let (low, high) = (min_string(cells)?, max_string(cells)?);
-            (low.len().max(high.len()) <= LONGEST_BOUND).then(|| (low.into(), high.into()))
-        }
-        _ => None,
+    use super::*;
+
+    fn files() -> DataFiles {
+        DataFiles { table: "t".into(), store: Arc::new(InMemory::new()) }
+    }
+
+    /// Numbers, and texts of so many characters that all differ.
+    fn rows(count: i64, characters: usize) -> RecordBatch {
+        let mut random = fastrand::Rng::with_seed(7);
+        let texts = (0..count).map(|_| (0..characters).map(|_| random.alphanumeric()).collect::<String>());
+        let columns: [(&str, ArrayRef); 2] = [
+            ("id", Arc::new(Int64Array::from_iter_values(0..count))),
+            ("note", Arc::new(StringArray::from_iter_values(texts))),
+        ];
+        RecordBatch::try_from_iter(columns).unwrap()
+    }
+
+    /// A file as another writer may have made it, without the places of its pages.
+    async fn foreign(files: &DataFiles, rows: &RecordBatch) {
+        let plain = WriterProperties::builder()
+            .set_offset_index_disabled(true)
+            .set_statistics_enabled(EnabledStatistics::Chunk);
+        let mut writer = ArrowWriter::try_new(Vec::new(), rows.schema(), Some(plain.build())).unwrap();
+        writer.write(rows).unwrap();
+        files.put_at("foreign.parquet", writer.into_inner().unwrap()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn single_rows_are_read_from_files_that_do_not_say_where_their_pages_lie() {
+        let (files, rows) = (files(), rows(5_000, 10));
+        foreign(&files, &rows).await;
+        let found = files.rows("foreign.parquet", &rows.schema(), &[3, 4, 4_999]).await.unwrap();
+        let expected: Vec<_> = [3, 4, 4_999].map(|row| rows.column(1).as_string::<i32>().value(row)).to_vec();
+        let texts: Vec<_> = found.column(1).as_string::<i32>().iter().flatten().collect();
+        assert_eq!(texts, expected);
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_a_file_stops_its_table_and_what_is_wrong_with_the_storage_is_tried_again() {
+        let (files, rows) = (files(), rows(100, 10));
+        let gone = files.rows("gone.parquet", &rows.schema(), &[1]).await.unwrap_err();
+        assert!(matches!(&gone, LakeError::Missing { path, .. } if path == "gone.parquet"), "{gone:?}");
+        let gone = files.scan("gone.parquet", &rows.schema()).await.map(drop).unwrap_err();
+        assert!(gone.stops_table(), "{gone:?}");
+
+        foreign(&files, &rows).await;
+        let path = Path::from("foreign.parquet");
+        let mut bytes = files.store.get(&path).await.unwrap().bytes().await.unwrap().to_vec();
+        bytes[4..200].fill(0xff);
+        files.put_at("damaged.parquet", bytes.clone()).await.unwrap();
+        let damaged = files.rows("damaged.parquet", &rows.schema(), &[1]).await.unwrap_err();
+        assert!(matches!(&damaged, LakeError::Unreadable { .. }), "{damaged:?}");
+        files.put_at("short.parquet", bytes[..bytes.len() - 1].to_vec()).await.unwrap();
+        let short = files.count("short.parquet").await.unwrap_err();
+        assert!(matches!(&short, LakeError::Unreadable { .. }), "{short:?}");
+
+        let away = deltalake::ObjectStoreError::Generic { store: "s3", source: "no answer".into() };
+        let away = parquet::errors::ParquetError::External(Box::new(away));
+        let away = files.failed("a.parquet", &away);
+        assert!(matches!(&away, LakeError::Storage { .. }), "{away:?}");
     }
 }

@@ -28,6 +28,7 @@ use crate::failpoint;
 use crate::lake::action::{Add, Entry};
 use crate::lake::error::LakeError;
 use crate::lake::log::Outcome;
+use crate::lake::moment::Moment;
 use crate::lake::now_millis;
 use crate::lake::schema::{IS_CURRENT, SYNCED_AT, VALID_TO};
 use crate::lake::shape::Shape;
@@ -77,11 +78,13 @@ impl MergeOnRead {
             columns: SHAPE.stored(&versions.schema),
             files: DataFiles { table: table.log.table().into(), store: table.log.files() },
         };
+        let mut since = None;
         for attempt in 0..ATTEMPTS {
             self.follow(table, (&codec, SHAPE), &addition.files).await?;
+            let since = *since.get_or_insert_with(Moment::now);
             let prepared = self.prepare_versions(table, &addition, advances, writer).await?;
             let committed = |done| Upserted::Committed { done, conflicts: u64::from(attempt) };
-            if table.commit(prepared.entry.clone()).await? == Outcome::Committed {
+            if table.commit_files(prepared.entry.clone(), since).await? == Outcome::Committed {
                 failpoint::hit("lake.before_index");
                 let gone = self.keep_vectors(prepared.plan);
                 self.index_follows(&OwnCommit {

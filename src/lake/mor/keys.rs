@@ -72,6 +72,11 @@ impl Keys {
         self.at((0..self.len()).map(|row| Some(row).filter(is_set)))
     }
 
+    /// Bytes that they take in memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.len() + size_of_val(self.ends.as_slice())
+    }
+
     /// Rows.
     pub(super) fn len(&self) -> usize {
         self.ends.len()

@@ -11,10 +11,12 @@
 //! version before; the Delta commit comes first, the index follows.
 
 mod aside;
+mod bounds;
 mod builds;
 mod cells;
 pub(super) mod changes;
 mod compact;
+mod compacted;
 mod ending;
 pub(super) mod files;
 mod following;
@@ -27,6 +29,7 @@ mod keys;
 mod last_changes;
 mod locate;
 mod obstacle;
+mod outputs;
 mod plan;
 pub(super) mod reader;
 pub(super) mod rewrite;
@@ -39,17 +42,19 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub(super) use self::bounds::Bounds;
 pub use self::builds::{IndexBuild, IndexBuilds};
 use self::cells::{Cells, OriginPlaces, with_stored_cells};
-use self::compact::Compacted;
 pub(super) use self::compact::step_without_index;
+use self::compacted::Compacted;
 use self::ending::{End, Ended};
-pub(super) use self::files::{DataFiles, RowWriter, bounds, writer_properties};
+pub(super) use self::files::{DataFiles, RowWriter, writer_properties};
 use self::incoming::Upsert;
 use self::keys::{KeyCodec, Keys};
 pub(super) use self::last_changes::StoredRows;
 use self::locate::{Locator, OwnCommit};
 pub(super) use self::obstacle::{foreign_demand, obstacle};
+pub(super) use self::outputs::ROW_GROUP;
 use self::plan::{Emptied, Plan};
 use self::vectors::Vectors;
 pub(super) use self::vectors::{path as vector_path, read as read_vector};
@@ -57,6 +62,7 @@ use super::action::Entry;
 use super::compaction::Background;
 use super::error::LakeError;
 use super::log::Outcome;
+use super::moment::Moment;
 use super::now_millis;
 use super::shape::Shape;
 use super::table::{ATTEMPTS, Advance, Table, Writer, txns};
@@ -202,11 +208,13 @@ impl MergeOnRead {
         self.compared = folded.is_keyless().then(|| folded.compared.iter().filter_map(names).collect());
         let codec = KeyCodec::new(&folded.schema, &folded.compared);
         let mut upsert = Upsert::new(table, (folded, shape), advances, &codec)?;
+        let mut since = None;
         for attempt in 0..ATTEMPTS {
             self.follow(table, (&codec, shape), &upsert.files).await?;
+            let since = *since.get_or_insert_with(Moment::now);
             let prepared = self.prepare(table, &mut upsert, writer).await?;
             let committed = |done| Upserted::Committed { done, conflicts: u64::from(attempt) };
-            if table.commit(prepared.entry.clone()).await? == Outcome::Committed {
+            if table.commit_files(prepared.entry.clone(), since).await? == Outcome::Committed {
                 failpoint::hit("lake.before_index");
                 let done = prepared.done.clone();
                 self.committed(table, &upsert, prepared);

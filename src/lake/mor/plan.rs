@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::files::DataFiles;
 use super::locate::Locator;
 use super::rewrite;
-use super::vectors::{VectorFile, Vectors};
+use super::vectors::{VectorFiles, Vectors};
 use crate::change::TableSchema;
 use crate::failpoint;
 use crate::lake::action::{Add, DeletionVector, Entry};
@@ -258,14 +258,13 @@ impl Plan {
         self.files.iter().flat_map(|touched| &touched.rows).filter(|(_, by)| by.is_none()).count()
     }
 
-    /// Writes the vectors of all touched files as one file, and the actions that put them in place.
+    /// Writes the vectors of all touched files, and the actions that put them in place.
     pub(super) async fn write_vectors(
         mut self,
         mut entry: Entry,
         files: &DataFiles,
     ) -> Result<(Entry, Self), LakeError> {
-        let mut out = VectorFile::new();
-        let (mut any, now) = (false, now_millis());
+        let (mut out, now) = (VectorFiles::default(), now_millis());
         for touched in &mut self.files {
             entry = entry.remove(&touched.file.remove(&touched.path, now, true));
             if touched.whole {
@@ -278,16 +277,14 @@ impl Plan {
             if touched.deleted.len() as i64 >= physical {
                 continue;
             }
-            let vector = out.push(&touched.deleted).map_err(|error| LakeError::Storage {
+            let vector = out.push(&mut touched.deleted).map_err(|error| LakeError::Storage {
                 table: files.table.to_string(),
                 message: format!("deletion vector: {error}"),
             })?;
             entry = entry.add(&readded(&touched.path, &touched.file, physical, vector.clone()));
             touched.vector = Some(vector);
-            any = true;
         }
-        if any {
-            out.put(&files.table, &*files.store).await?;
+        if out.put(&files.table, &*files.store).await? {
             failpoint::hit("lake.after_deletion_vectors");
         }
         Ok((entry, self))

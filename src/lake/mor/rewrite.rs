@@ -11,10 +11,11 @@ use arrow::error::ArrowError;
 use futures::TryStreamExt;
 use roaring::RoaringTreemap;
 
+use super::bounds::Statistics;
 use super::cells::{Cells, OriginPlaces, with_stored_cells};
-use super::compact::live;
+use super::compacted::live;
 use super::ending::{End, Ended};
-use super::files::{self, DataFiles, RowWriter};
+use super::files::{DataFiles, RowWriter};
 use super::incoming::Upsert;
 use super::keys::KeyCodec;
 use super::plan::{self, Emptied, Plan};
@@ -24,6 +25,7 @@ use crate::change::{Folded, TableSchema, Truncated};
 use crate::lake::action::{Add, Entry};
 use crate::lake::error::LakeError;
 use crate::lake::log::Outcome;
+use crate::lake::moment::Moment;
 use crate::lake::now_millis;
 use crate::lake::shape::Shape;
 use crate::lake::table::{ATTEMPTS, Advance, Table, Writer, txns};
@@ -40,6 +42,7 @@ pub(in crate::lake) async fn upsert(
 ) -> Result<Upserted, LakeError> {
     let codec = KeyCodec::new(&folded.schema, &folded.compared);
     let mut upsert = Upsert::new(table, (folded, shape), advances, &codec)?;
+    let since = Moment::now();
     for attempt in 0..ATTEMPTS {
         let ended = end(table, &codec, &upsert).await?;
         let (plan, origins, departing) = find(table, &codec, &upsert, &ended.rows).await?;
@@ -58,7 +61,7 @@ pub(in crate::lake) async fn upsert(
         let entry = plan.write_files(entry, &upsert.files, (&folded.schema, shape)).await?;
         let entry = txns(advances).fold(entry, |entry, txn| entry.txn(&txn));
         let conflicts = u64::from(attempt);
-        if table.commit(entry.into_bytes()).await? == Outcome::Committed {
+        if table.commit_files(entry.into_bytes(), since).await? == Outcome::Committed {
             return Ok(Upserted::Committed { done, conflicts });
         }
         let found = table.catch_up(writer, advances).await?;
@@ -134,21 +137,17 @@ pub(super) async fn without(
     let columns = shape.stored(schema);
     let mut out = RowWriter::new(&columns).map_err(refused)?;
     let mut batches = files.scan(path, &columns).await?;
-    let mut first = 0;
-    let mut of_key = Vec::new();
+    let (mut first, mut statistics) = (0, Statistics::new(schema));
     while let Some(cells) = batches.try_next().await? {
         let batch = RecordBatch::try_new(Arc::clone(&columns), cells).map_err(refused)?;
         let rows = batch.num_rows() as u64;
         let batch = live(&batch, first, deleted).map_err(refused)?;
         first += rows;
-        of_key.push(batch.project(schema.key()).map_err(refused)?);
+        statistics.extend(&batch);
         out.write(&batch).map_err(refused)?;
     }
     if out.rows() == 0 {
         return Ok(None);
     }
-    let key_schema = Arc::new(columns.project(schema.key()).map_err(refused)?);
-    let bounds = arrow::compute::concat_batches(&key_schema, &of_key).map_err(refused)?;
-    let stats = files::statistics(out.rows(), schema, bounds.columns());
-    files.put(out.finish().map_err(refused)?, stats, true).await.map(Some)
+    files.put(out.finish().map_err(refused)?, statistics.into_text(), true).await.map(Some)
 }

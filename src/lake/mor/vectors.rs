@@ -1,9 +1,11 @@
 //! Deletion vectors: which rows of a file are deleted, as the Delta protocol writes it down.
 //!
-//! One file holds all vectors of a commit: a version byte, then for each vector its length (big-endian), a magic number
-//! (little-endian), the bitmap in the portable form of 64-bit Roaring bitmaps, and a CRC-32 of the two (big-endian).
-//! A vector is read by its range, so that one of many does not cost the others. Vectors in memory are a cache within a
-//! limit of bytes; what is not there is read again.
+//! One file holds the vectors of a commit, or a few files where they are many: a version byte, then for each vector its
+//! length (big-endian), a magic number (little-endian), the bitmap in the portable form of 64-bit Roaring bitmaps, and a
+//! CRC-32 of the two (big-endian).
+//! A vector is read by its range, so that one of many does not cost the others. It is written in its shortest form, in
+//! which rows that follow each other are one run. Vectors in memory are a cache within a limit of bytes; what is not there
+//! is read again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,19 +29,46 @@ const ID: usize = 20;
 /// Vectors that are fetched at the same time.
 const FETCHES: usize = 16;
 
-/// A file of vectors that is being put together.
-pub(super) struct VectorFile {
+/// Bytes with which a file is full. The Delta library fetches a whole file for each vector in it.
+const FULL: usize = 1 << 20;
+
+/// Files of vectors that are being put together.
+#[derive(Debug, Default)]
+pub(super) struct VectorFiles {
+    files: Vec<VectorFile>,
+}
+
+#[derive(Debug)]
+struct VectorFile {
     id: Uuid,
     bytes: Vec<u8>,
 }
 
-impl VectorFile {
-    pub(super) fn new() -> Self {
-        Self { id: Uuid::new_v4(), bytes: vec![FORMAT] }
+impl VectorFiles {
+    /// Adds a vector, brought to its shortest form; the result says where a reader finds it.
+    pub(super) fn push(&mut self, rows: &mut RoaringTreemap) -> std::io::Result<DeletionVector> {
+        rows.optimize();
+        if self.files.last().is_none_or(|file| file.bytes.len() >= FULL) {
+            self.files.push(VectorFile { id: Uuid::new_v4(), bytes: vec![FORMAT] });
+        }
+        let file = self.files.last_mut().ok_or_else(|| std::io::Error::other("there is no file"))?;
+        file.push(rows)
     }
 
-    /// Adds a vector; the result says where a reader finds it.
-    pub(super) fn push(&mut self, rows: &RoaringTreemap) -> std::io::Result<DeletionVector> {
+    /// Writes the files into the table's folder, and says whether there are any.
+    pub(super) async fn put(self, table: &str, store: &dyn ObjectStore) -> Result<bool, LakeError> {
+        let any = !self.files.is_empty();
+        let puts = self.files.into_iter().map(|file| async move {
+            let path = Path::from(format!("deletion_vector_{}.bin", file.id));
+            store.put_opts(&path, file.bytes.into(), PutOptions::default()).await
+        });
+        futures::future::try_join_all(puts).await.map_err(|error| LakeError::store(table, &error))?;
+        Ok(any)
+    }
+}
+
+impl VectorFile {
+    fn push(&mut self, rows: &RoaringTreemap) -> std::io::Result<DeletionVector> {
         let start = self.bytes.len();
         let size = FRAME + rows.serialized_size();
         let fits = |number: usize| i32::try_from(number).map_err(std::io::Error::other);
@@ -56,16 +85,6 @@ impl VectorFile {
             size_in_bytes,
             cardinality: rows.len() as i64,
         })
-    }
-
-    /// Writes the file into the table's folder.
-    pub(super) async fn put(self, table: &str, store: &dyn ObjectStore) -> Result<(), LakeError> {
-        let path = Path::from(format!("deletion_vector_{}.bin", self.id));
-        store
-            .put_opts(&path, self.bytes.into(), PutOptions::default())
-            .await
-            .map(|_| ())
-            .map_err(|error| LakeError::store(table, &error))
     }
 }
 
@@ -85,8 +104,10 @@ pub(in crate::lake) async fn read(
             let path = path(vector).ok_or_else(|| unreadable("names no file"))?;
             let start = u64::try_from(vector.offset.unwrap_or(0)).map_err(|_| unreadable("has no place"))?;
             let range = start..start + (size + 2 * FRAME) as u64;
-            let bytes =
-                store.get_range(&path, range).await.map_err(|error| LakeError::store(table, &error))?;
+            let bytes = store
+                .get_range(&path, range)
+                .await
+                .map_err(|error| LakeError::reading(table, path.as_ref(), &error))?;
             let (length, rest) = bytes.split_at_checked(FRAME).ok_or_else(|| unreadable("is cut off"))?;
             let (data, checksum) = rest.split_at_checked(size).ok_or_else(|| unreadable("is cut off"))?;
             if length != vector.size_in_bytes.to_be_bytes() || checksum != crc32fast::hash(data).to_be_bytes()
@@ -219,9 +240,9 @@ mod tests {
     #[tokio::test]
     async fn several_vectors_of_one_file_read_back_each_by_its_range() {
         let store = InMemory::new();
-        let vectors = [rows([0, 3, 70_000]), rows(0..100_000), rows([u64::from(u32::MAX)])];
-        let mut file = VectorFile::new();
-        let descriptors: Vec<_> = vectors.iter().map(|rows| file.push(rows).unwrap()).collect();
+        let mut vectors = [rows([0, 3, 70_000]), rows(0..100_000), rows([u64::from(u32::MAX)])];
+        let mut file = VectorFiles::default();
+        let descriptors: Vec<_> = vectors.iter_mut().map(|rows| file.push(rows).unwrap()).collect();
         file.put("t", &store).await.unwrap();
         for (rows, descriptor) in vectors.iter().zip(&descriptors) {
             assert_eq!(read("t", &store, descriptor).await.unwrap(), *rows);
@@ -229,6 +250,51 @@ mod tests {
         let damaged = DeletionVector { offset: descriptors[1].offset, ..descriptors[0].clone() };
         let error = read("t", &store, &damaged).await.unwrap_err().to_string();
         assert!(error.contains("damaged"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn rows_that_follow_each_other_are_short_and_take_more_rows_after_they_were_read_back() {
+        let (store, mut random) = (InMemory::new(), fastrand::Rng::with_seed(7));
+        let mut deleted = rows((0..60_000).chain(70_000..70_010));
+        let mut expected: std::collections::BTreeSet<u64> = deleted.iter().collect();
+        for round in 0..20 {
+            let mut file = VectorFiles::default();
+            let vector = file.push(&mut deleted).unwrap();
+            file.put("t", &store).await.unwrap();
+            assert!(round > 0 || vector.size_in_bytes < 100, "{} bytes for two runs", vector.size_in_bytes);
+            assert!(vector.size_in_bytes < 20_000, "{} bytes in round {round}", vector.size_in_bytes);
+            deleted = read("t", &store, &vector).await.unwrap();
+            assert!(deleted.iter().eq(expected.iter().copied()), "other rows in round {round}");
+            let more: Vec<u64> = (0..500).map(|_| random.u64(0..130_000)).collect();
+            deleted.extend(more.iter().copied());
+            expected.extend(more);
+            assert_eq!(deleted.rank(65_000), expected.range(..=65_000).count() as u64, "round {round}");
+        }
+    }
+
+    #[tokio::test]
+    async fn vectors_that_are_many_lie_in_several_files_and_are_all_found() {
+        let (store, mut files) = (InMemory::new(), VectorFiles::default());
+        let mut vectors: Vec<_> =
+            (0..100_u64).map(|first| rows((0..200_000).map(|row| first + row * 2))).collect();
+        let descriptors: Vec<_> = vectors.iter_mut().map(|rows| files.push(rows).unwrap()).collect();
+        let most = files.files.iter().map(|file| file.bytes.len()).max().unwrap();
+        assert!(
+            files.files.len() > 3 && most < FULL + 100_000,
+            "{} files of {most} bytes",
+            files.files.len()
+        );
+        assert!(files.put("t", &store).await.unwrap());
+        for (rows, descriptor) in vectors.iter().zip(&descriptors) {
+            assert_eq!(read("t", &store, descriptor).await.unwrap(), *rows);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_vector_whose_file_is_gone_stops_its_table() {
+        let vector = VectorFiles::default().push(&mut rows([1])).unwrap();
+        let error = read("t", &InMemory::new(), &vector).await.unwrap_err();
+        assert!(matches!(error, LakeError::Missing { .. }), "{error:?}");
     }
 
     #[test]
@@ -247,10 +313,10 @@ mod tests {
     #[test]
     fn the_cache_keeps_within_its_limit_what_was_used_last() {
         let mut cache = Vectors::new(100);
-        let mut file = VectorFile::new();
+        let mut file = VectorFiles::default();
         for (name, row) in [("a", 1), ("b", 2), ("c", 3), ("d", 4), ("e", 5)] {
-            let rows = rows([row]);
-            let vector = file.push(&rows).unwrap();
+            let mut rows = rows([row]);
+            let vector = file.push(&mut rows).unwrap();
             cache.keep(name, vector, Arc::new(rows));
         }
         assert!(cache.bytes <= 100 && cache.of.contains_key("e") && !cache.of.contains_key("a"), "{cache:?}");

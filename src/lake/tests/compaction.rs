@@ -3,6 +3,7 @@
 use super::fixture::{Cell, Fixture, batch, delete, event, table};
 use crate::change::{Operation::Create, Operation::Update, Sink, WriteMode};
 use crate::lake::Lake;
+use crate::lake::compaction::{Pressure, Target};
 use crate::lake::read::{At, LakeReader};
 use crate::lake::upkeep::Upkeep;
 
@@ -168,4 +169,71 @@ async fn optimize_beside_a_busy_daemon_ends_and_loses_and_doubles_nothing() {
     lake.commit(&batch("items", &events)).await.unwrap();
     assert_eq!(fixture.query("SELECT name, count(*) FROM items GROUP BY 1", At::Latest).await, ["last 40"]);
     assert_eq!(lake.tables[&table("items")].table.state.rows(), Some(40));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_fills_several_files_loses_and_doubles_nothing_beside_the_batches() {
+    let fixture = Fixture::new();
+    let mut lake = fixture.open().await;
+    let mut random = fastrand::Rng::with_seed(5);
+    let mut note = || super::fixture::value(&(0..1000).map(|_| random.alphanumeric()).collect::<String>());
+    for first in 0..8 {
+        let events: Vec<_> =
+            (0..60).map(|id| event(first * 60 + id, Create, first * 60 + id, "a", note())).collect();
+        lake.commit(&batch("items", &events)).await.unwrap();
+    }
+    let notes = "SELECT id, note FROM items ORDER BY id";
+    let before = fixture.query(notes, At::Latest).await;
+    let target = Target { large: 60_000, step: 64 << 20 };
+    let writer = lake.writer.clone();
+    let mut offset = 480;
+    while !operations(&fixture, "items").await.contains(&"OPTIMIZE".to_owned()) {
+        let items = lake.tables.get_mut(&table("items")).unwrap();
+        let rows = items.merge_on_read.as_mut().unwrap();
+        let how = (target, Pressure::Idle);
+        rows.compact(&mut items.table, (&items.schema, items.shape), &writer, how).await.unwrap();
+        let changes = [event(offset, Update, offset % 480, "b", Cell::Absent)];
+        lake.commit(&batch("items", &changes)).await.unwrap();
+        offset += 1;
+        assert!(offset < 10_000, "the step is never committed");
+    }
+    let state = &lake.tables[&table("items")].table.state;
+    let large = state.files().values().filter(|file| file.size >= 60_000).count();
+    assert!(large >= 3, "{large} large files were made of 480 rows of 1000 bytes");
+    assert_eq!(fixture.query(notes, At::Latest).await, before, "after {offset} changes");
+    // Each row is found where it lies now.
+    let events: Vec<_> = (0..480).map(|id| event(offset + id, Update, id, "last", Cell::Absent)).collect();
+    lake.commit(&batch("items", &events)).await.unwrap();
+    assert_eq!(fixture.query(notes, At::Latest).await, before);
+    assert_eq!(fixture.query("SELECT name, count(*) FROM items GROUP BY 1", At::Latest).await, ["last 480"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_of_deletion_vectors_are_told_as_they_are_written_and_as_they_are() {
+    let fixture = Fixture::new();
+    let mut lake = fixture.open().await;
+    let rows: Vec<_> = (0..2000).map(|id| event(id, Create, id, "x", Cell::Null)).collect();
+    lake.commit(&batch("items", &rows)).await.unwrap();
+    assert_eq!(lake.figures().tables["public.items"].live_vectors, 0);
+    let mut written = Vec::new();
+    for round in 0..2 {
+        // Rows that do not follow each other.
+        let changes: Vec<_> = (0..300)
+            .map(|row| event(2000 + round * 300 + row, Update, row * 6 + round * 3, "y", Cell::Null))
+            .collect();
+        lake.commit(&batch("items", &changes)).await.unwrap();
+        let figures = lake.figures().tables["public.items"];
+        assert!(
+            figures.batches.vectors > 600 && figures.batches.bytes > figures.batches.vectors,
+            "{figures:?}"
+        );
+        assert_eq!(figures.live_vectors, figures.batches.vectors, "one file has a vector: {figures:?}");
+        written.push(figures.batches.vectors);
+    }
+    assert_eq!(written[1], written[0] + 600, "each commit writes all that is deleted, two bytes a row");
+    // Rows that follow each other are one run.
+    let rest: Vec<_> = (0..1900).map(|id| event(2600 + id, Update, id, "z", Cell::Null)).collect();
+    lake.commit(&batch("items", &rest)).await.unwrap();
+    let figures = lake.figures().tables["public.items"];
+    assert!((1..100).contains(&figures.live_vectors), "{figures:?}");
 }

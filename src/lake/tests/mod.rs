@@ -4,6 +4,7 @@ mod compaction;
 mod concurrency;
 mod current;
 mod figures;
+mod files;
 mod fixture;
 mod history;
 mod index;

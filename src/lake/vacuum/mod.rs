@@ -33,7 +33,7 @@ const LOOKED_AT: usize = 20_000;
 /// A removal is dated when its writer prepared it, and a version when it was committed: time between the two.
 const GRACE: Duration = Duration::from_mins(10);
 /// Files younger than this may belong to a commit that is being made, whatever the retention.
-const BEING_WRITTEN: Duration = Duration::from_hours(1);
+pub(super) const BEING_WRITTEN: Duration = Duration::from_hours(1);
 
 /// How long it has to be known what left a table, so that a vacuum with that retention finds all of it.
 pub(super) fn known_for(retention: Duration) -> Duration {
