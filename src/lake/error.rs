@@ -177,3 +177,8 @@ fn classify(error: &DeltaTableError) -> Class {
     }
     if data { Class::Data } else { Class::Storage }
 }
+
+/// The error and its causes, outermost first.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&cause| cause.source())
+}

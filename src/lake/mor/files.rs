@@ -34,6 +34,11 @@ use crate::lake::shape::Shape;
 
 /// Rows decoded at a time.
 const ROWS_AT_A_TIME: usize = 8192;
+/// Bytes and rows after which a page ends, and bytes of a column's dictionary: a cell that is looked up costs the two.
+/// What that takes in space and time is measured in `tests::pages`.
+const PAGE: usize = 32 << 10;
+const ROWS_OF_A_PAGE: usize = 2048;
+const DICTIONARY: usize = 64 << 10;
 
 /// One table's files.
 #[derive(Debug, Clone)]
@@ -264,6 +269,9 @@ pub(in crate::lake) fn writer_properties() -> WriterProperties {
         .set_writer_version(WriterVersion::PARQUET_1_0)
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_data_page_size_limit(PAGE)
+        .set_data_page_row_count_limit(ROWS_OF_A_PAGE)
+        .set_dictionary_page_size_limit(DICTIONARY)
         .build()
 }
 
@@ -301,6 +309,7 @@ mod tests {
     use deltalake::logstore::object_store::memory::InMemory;
 
     use super::*;
+    use crate::change::{Column, ColumnType};
 
     fn files() -> DataFiles {
         DataFiles { table: "t".into(), store: Arc::new(InMemory::new()) }
@@ -315,6 +324,33 @@ mod tests {
             ("note", Arc::new(StringArray::from_iter_values(texts))),
         ];
         RecordBatch::try_from_iter(columns).unwrap()
+    }
+
+    fn schema() -> Arc<TableSchema> {
+        let column = |name: &str, column_type| Column { name: name.into(), column_type, nullable: true };
+        let columns = vec![column("id", ColumnType::Int64), column("note", ColumnType::Text)];
+        Arc::new(TableSchema::new(columns, vec![0]))
+    }
+
+    #[tokio::test]
+    async fn a_cell_that_is_looked_up_costs_a_page_and_a_dictionary_of_bounded_size() {
+        let (files, rows) = (files(), rows(10_000, 2000));
+        let add = files.write(rows, &schema()).await.unwrap();
+        let opened = files.open(&add.path, true).await.unwrap();
+        let metadata = opened.metadata();
+        for group in 0..metadata.num_row_groups() {
+            for column in 0..2 {
+                let chunk = metadata.row_group(group).column(column);
+                let pages = metadata.offset_index().unwrap()[group][column].page_locations();
+                let largest = pages.iter().map(|page| page.compressed_page_size).max().unwrap();
+                assert!(largest as usize <= PAGE + 4096, "column {column} has a page of {largest} bytes");
+                let firsts: Vec<i64> = pages.iter().map(|page| page.first_row_index).collect();
+                let most = firsts.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+                assert!(most as usize <= ROWS_OF_A_PAGE, "column {column} has a page of {most} rows");
+                let dictionary = pages[0].offset as u64 - chunk.byte_range().0;
+                assert!(dictionary as usize <= DICTIONARY + 4096, "column {column}: {dictionary} bytes");
+            }
+        }
     }
 
     /// A file as another writer may have made it, without the places of its pages.

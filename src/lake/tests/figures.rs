@@ -10,7 +10,7 @@ use arrow::array::{
     ArrayRef, Date32Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
 
-use super::fixture::{Event, Fixture, batch, event, value};
+use super::fixture::{Cell, Fixture, batch, event, value};
 use crate::change::{Batch, Operation, Sink, Span, TopicIdentity, TopicPartition, WriteMode, raw};
 
 /// Rows like Debezium's: `after` of `bytes` bytes of JSON, most of whose text repeats.
@@ -108,20 +108,53 @@ async fn upserts_by_size_of_the_table() {
     let sizes = std::env::var("ALLUVIUM_FIGURES_ROWS").unwrap_or("100000,1000000".into());
     let merged = std::env::var("ALLUVIUM_FIGURES_MERGE").map_or(1_000_000, |rows| rows.parse().unwrap());
     for rows in sizes.split(',').map(|rows| rows.trim().parse::<i64>().unwrap()) {
-        upserts(rows, WriteMode::MergeOnRead, 30).await;
+        upserts(rows, WriteMode::MergeOnRead, Notes::Given, 30).await;
         if rows <= merged {
-            upserts(rows, WriteMode::CopyOnWrite, 3).await;
+            upserts(rows, WriteMode::CopyOnWrite, Notes::Given, 3).await;
         }
     }
 }
 
-fn named(offset: i64, id: i64) -> Event {
-    let name = format!("name of customer {}", id.wrapping_mul(2_654_435_761) % 100_000_007);
-    event(offset, Operation::Update, id, &name, value("some note about it"))
+/// The same where each row has a value of 2,000 characters that no update brings, so that each of its cells is read from
+/// where it lies. `ALLUVIUM_FIGURES_ROWS` lists the sizes.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement, not a check"]
+async fn upserts_that_keep_large_cells_by_size_of_the_table() {
+    let sizes = std::env::var("ALLUVIUM_FIGURES_ROWS").unwrap_or("100000,1000000".into());
+    for rows in sizes.split(',').map(|rows| rows.trim().parse::<i64>().unwrap()) {
+        upserts(rows, WriteMode::MergeOnRead, Notes::Kept, 15).await;
+    }
 }
 
-async fn upserts(rows: i64, write: WriteMode, batches: i64) {
+/// What the rows have in their column `note`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Notes {
+    /// A short text, in every event.
+    Given,
+    /// A long text, in those that create the row.
+    Kept,
+}
+
+/// Texts of 2,000 characters, each another piece of a longer one: as many as wanted, at little cost.
+struct LongTexts(String);
+
+impl LongTexts {
+    fn new() -> Self {
+        let mut random = fastrand::Rng::with_seed(7);
+        Self((0..4_000_000).map(|_| random.alphanumeric()).collect())
+    }
+
+    fn of(&self, id: i64) -> &str {
+        let start = (id as usize).wrapping_mul(2_654_435_761) % (self.0.len() - 2000);
+        &self.0[start..start + 2000]
+    }
+}
+
+// One measurement, from filling the table to its index.
+#[allow(clippy::too_many_lines)]
+async fn upserts(rows: i64, write: WriteMode, notes: Notes, batches: i64) {
     const PER_BATCH: i64 = 10_000;
+    let long = LongTexts::new();
     let fixture = Fixture::new();
     let mut options = fixture.options();
     options.raw_table = None;
@@ -129,29 +162,40 @@ async fn upserts(rows: i64, write: WriteMode, batches: i64) {
     let mut lake = crate::lake::Lake::open(options.clone()).await.unwrap();
     lake.load().await.unwrap();
     let mut offset = 0;
-    let mut of = |ids: Vec<i64>| {
+    let mut of = |ids: Vec<i64>, operation: Operation| {
         let events: Vec<_> = ids
             .into_iter()
             .map(|id| {
                 offset += 1;
-                named(offset, id)
+                let name = format!("name of customer {}", id.wrapping_mul(2_654_435_761) % 100_000_007);
+                let note = match (notes, operation) {
+                    (Notes::Given, _) => value("some note about it"),
+                    (Notes::Kept, Operation::Create) => value(long.of(id)),
+                    (Notes::Kept, _) => Cell::Absent,
+                };
+                event(offset, operation, id, &name, note)
             })
             .collect();
         batch("items", &events)
     };
     // Keys are scattered over the files that the table begins with.
     let scattered = |n: i64| n * 7_919 % rows;
-    let step = (rows / 10).min(200_000);
+    let most = if notes == Notes::Kept { 20_000 } else { 200_000 };
+    let step = (rows / 10).min(most);
     let started = Instant::now();
     for first in (0..rows).step_by(step as usize) {
-        lake.commit(&of((first..first + step).map(scattered).collect())).await.unwrap();
+        let created = of((first..first + step).map(scattered).collect(), Operation::Create);
+        lake.commit(&created).await.unwrap();
+        if notes == Notes::Kept {
+            lake.maintain().await.unwrap();
+        }
     }
     let filled = started.elapsed();
     let mut times = Vec::new();
     let (mut spent, mut compacting) = (0.0, 0.0);
     for number in 0..batches {
         let mut random = fastrand::Rng::with_seed(number as u64);
-        let updates = of((0..PER_BATCH).map(|_| random.i64(0..rows)).collect());
+        let updates = of((0..PER_BATCH).map(|_| random.i64(0..rows)).collect(), Operation::Update);
         let (started, cpu) = (Instant::now(), cpu_seconds());
         lake.commit(&updates).await.unwrap();
         spent += cpu_seconds() - cpu;
@@ -165,13 +209,14 @@ async fn upserts(rows: i64, write: WriteMode, batches: i64) {
     std::fs::remove_dir_all(fixture.dir.path().join("_index")).unwrap_or_default();
     let mut lake = crate::lake::Lake::open(options).await.unwrap();
     lake.load().await.unwrap();
-    lake.commit(&of(vec![0])).await.unwrap();
+    lake.commit(&of(vec![0], Operation::Update)).await.unwrap();
     let rebuilt = reopened.elapsed();
-    let files = lake.tables.values().next().unwrap().table.state.files().len();
+    let state = &lake.tables.values().next().unwrap().table.state;
+    let (files, mib) = (state.files().len(), state.bytes() >> 20);
     times.sort_by(f64::total_cmp);
     eprintln!(
-        "{write:?} on {rows} rows: {:.1} ms a batch of {PER_BATCH} (median; {:.1} to {:.1}), {:.1} ms of CPU, and {:.1} ms of compaction; filled in {:.1} s; \
-         {files} files; first batch after the index was deleted {:.2} s",
+        "{write:?} on {rows} rows, notes {notes:?}: {:.1} ms a batch of {PER_BATCH} (median; {:.1} to {:.1}), {:.1} ms of CPU, and {:.1} ms of compaction; filled in {:.1} s; \
+         {files} files of {mib} MiB; first batch after the index was deleted {:.2} s",
         times[times.len() / 2],
         times[0],
         times[times.len() - 1],

@@ -10,6 +10,7 @@ mod history;
 mod index;
 mod key_changes;
 mod model;
+mod pages;
 mod quarantine;
 mod races;
 mod raw;
