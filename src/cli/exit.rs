@@ -58,7 +58,9 @@ impl From<&LakeError> for Exit {
             LakeError::Busy { .. }
             | LakeError::Fenced { .. }
             | LakeError::Refused(_)
-            | LakeError::Unreadable { .. } => Self::Failure,
+            | LakeError::Unreadable { .. }
+            | LakeError::Late { .. }
+            | LakeError::Missing { .. } => Self::Failure,
         }
     }
 }
