@@ -6,6 +6,10 @@
 //! ones, and their values fit; a narrower type that is new would leave the sink with what the source has cut off, so it
 //! waits for somebody. A column that was dropped and is added again is another column: the former one keeps its values
 //! under another name. What counts as a difference says [`difference`](super::difference).
+//!
+//! A schema that was seen before is the source's again, and not that of an old event, where a change has it that was
+//! committed after the newest schema had begun: whoever alters a table waits for those who have changed it and lets nobody
+//! else change it meanwhile, so old events are older than that. What does not say so clearly is taken for old ([`Teller`]).
 
 use std::sync::Arc;
 
@@ -39,15 +43,34 @@ pub enum Verdict {
     Refuse(Vec<Difference>),
 }
 
-/// Decides about events with the schema `events`, the newest of which was committed in the source at `newest`
-/// (microseconds since 1970 UTC, 0 where not known) and the first at `first`.
-///
-/// `stored` is what the sink has, and `lineage` what it remembers.
+/// Who has told a schema, and what it says where that schema was seen before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Teller {
+    /// Changes: the table was altered to it again.
+    Changes,
+    /// Rows that a snapshot has read. They may have columns that changes never have (generated ones), now and then.
+    Snapshot,
+    /// Nobody: events without schema block have the columns that a decoder has met, and several source tables take turns.
+    Unsure,
+}
+
+/// The events of one schema, as far as their order says something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    /// Commit time in the source of the first, microseconds since 1970 UTC; 0 where not known.
+    pub first: i64,
+    /// The same of the newest.
+    pub newest: i64,
+    /// Who they are.
+    pub by: Teller,
+}
+
+/// Decides about events with the schema `events`. `stored` is what the sink has, and `lineage` what it remembers.
 pub fn judge(
     stored: &TableSchema,
     lineage: &Lineage,
     events: &TableSchema,
-    (first, newest): (i64, i64),
+    told: Told,
     policy: SchemaChange,
 ) -> Verdict {
     if events == stored && lineage.latest.is_none() {
@@ -56,13 +79,48 @@ pub fn judge(
     let described = Described::from(events);
     let latest = lineage.latest.as_ref().map_or_else(|| stored.clone(), Described::schema);
     let differences = differences(&latest, events);
-    let known = lineage.has_seen(&described.fingerprint()) || differences.is_empty();
-    let older = known || (newest != 0 && newest < lineage.since);
+    let since = lineage.since;
+    let later = told.newest != 0 && since != 0 && told.newest > since;
+    let seen = lineage.has_seen(&described.fingerprint());
+    let again = seen && later && told.by == Teller::Changes;
+    let older = differences.is_empty() || (told.newest != 0 && told.newest < since) || (seen && !again);
+    let of_events = (described, told.first);
     match policy {
-        SchemaChange::Ignore => ignore(stored, lineage, events, (described, first), differences, older),
-        _ if older => old_events(stored, lineage, events, &described, differences, policy),
-        _ => new_schema(stored, lineage, &latest, events, (described, first), differences, policy),
+        SchemaChange::Ignore => ignore(stored, lineage, events, of_events, differences, older),
+        _ if !older => new_schema(stored, lineage, &latest, events, of_events, differences, policy),
+        _ => {
+            let verdict = old_events(stored, lineage, events, &of_events.0, differences, policy);
+            let by_snapshot = seen && later && told.by == Teller::Snapshot;
+            if by_snapshot && verdict == Verdict::Settled {
+                columns_are_back(stored, lineage, &latest, events)
+            } else {
+                verdict
+            }
+        }
     }
+}
+
+/// Rows of a snapshot have columns again that the newest schema lacks: if the next change has them, too, what these rows
+/// brought is theirs, and not what is left of the ones that were dropped. That is remembered, and nothing else done.
+fn columns_are_back(
+    stored: &TableSchema,
+    lineage: &Lineage,
+    latest: &TableSchema,
+    events: &TableSchema,
+) -> Verdict {
+    let is_new = |name: &&Arc<str>| latest.index_of(name).is_none() && !lineage.is_back(name);
+    let names = events.columns().iter().map(|column| &column.name).filter(is_new);
+    let names: Vec<String> = names.map(ToString::to_string).collect();
+    if names.is_empty() {
+        return Verdict::Settled;
+    }
+    let lineage = lineage.with_columns_back(names);
+    Verdict::Change(Box::new(SchemaStep {
+        stored: stored.clone(),
+        renames: Vec::new(),
+        lineage,
+        differences: Vec::new(),
+    }))
 }
 
 /// The table keeps its columns.
@@ -182,7 +240,7 @@ fn new_schema(
     let mut renames = Vec::new();
     let mut refused = Vec::new();
     for column in events.columns() {
-        let returns = latest.index_of(&column.name).is_none();
+        let returns = latest.index_of(&column.name).is_none() && !lineage.is_back(&column.name);
         let Some(at) = columns.iter().position(|to| to.name == column.name) else {
             columns.push(column.clone());
             continue;

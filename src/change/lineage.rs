@@ -85,6 +85,9 @@ pub struct Lineage {
     /// A schema that waits for somebody to say what becomes of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<Pending>,
+    /// Columns that the newest one lacks and that rows of a later snapshot have had.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub back: Vec<String>,
 }
 
 /// A schema that the table cannot follow by itself.
@@ -104,6 +107,18 @@ impl Lineage {
         self.seen.iter().any(|seen| seen == fingerprint)
     }
 
+    /// Whether rows of a snapshot have had that column since the newest schema, which lacks it.
+    pub fn is_back(&self, column: &str) -> bool {
+        self.back.iter().any(|back| back == column)
+    }
+
+    /// The same after rows of a snapshot have had these columns.
+    pub fn with_columns_back(&self, columns: Vec<String>) -> Self {
+        let mut lineage = self.clone();
+        lineage.back.extend(columns);
+        lineage
+    }
+
     /// The same after `events` became the newest schema, at `since`. Nothing is pending then.
     pub fn followed_by(&self, events: Described, since: i64) -> Self {
         let mut seen = self.seen.clone();
@@ -115,7 +130,7 @@ impl Lineage {
         seen.push(fingerprint);
         let surplus = seen.len().saturating_sub(REMEMBERED);
         seen.drain(..surplus);
-        Self { latest: Some(events), since, seen, pending: None }
+        Self { latest: Some(events), since, seen, pending: None, back: Vec::new() }
     }
 
     /// The same after a schema from before the newest one was met.

@@ -17,9 +17,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::align::{Unfit, align, rename_columns};
-use super::evolution::{SchemaStep, Verdict, judge};
+use super::evolution::{SchemaStep, Teller, Told, Verdict, judge};
 use super::lineage::{Described, Lineage, Pending};
-use super::{Batch, ChangeBatch, Operation, SchemaChange, TableId, TableSchema};
+use super::{Batch, ChangeBatch, Operation, TableId, TablePolicy, TableSchema};
 
 /// What becomes of a table's part of a batch.
 #[derive(Debug)]
@@ -113,7 +113,7 @@ pub fn look<'a>(
     (stored, lineage): (&Arc<TableSchema>, &Lineage),
     batch: &Batch,
     changes: &[&'a ChangeBatch],
-    policy: SchemaChange,
+    policy: &TablePolicy,
     keep: impl Fn(u32, i64) -> bool,
 ) -> Result<Outlook<'a>, UnfitAt> {
     let mut stored = Cow::Borrowed(stored.as_ref());
@@ -124,7 +124,11 @@ pub fn look<'a>(
         let mut places = change.partitions.iter().zip(&change.offsets);
         let Some(first) = places.position(|(&partition, &offset)| keep(partition, offset)) else { continue };
         let events = asked_by(change, &stored, &lineage, &keep);
-        match judge(&stored, &lineage, &events, times(change, first), policy) {
+        let mut told = told(change, first, &keep);
+        if policy.several_sources {
+            told.by = Teller::Unsure;
+        }
+        match judge(&stored, &lineage, &events, told, policy.schema_change) {
             Verdict::Settled => {}
             Verdict::Change(step) => {
                 realign(&mut outlook.aligned, batch, &step)?;
@@ -191,10 +195,22 @@ fn realign(aligned: &mut [Cow<'_, ChangeBatch>], batch: &Batch, step: &SchemaSte
     Ok(())
 }
 
-/// Commit time in the source of the first change that counts, and of the newest.
-fn times(change: &ChangeBatch, first: usize) -> (i64, i64) {
-    let of = change.source_micros.get(first..).unwrap_or_default();
-    (of.first().copied().unwrap_or(0), of.iter().copied().max().unwrap_or(0))
+/// What the changes from the first on that counts say of their schema.
+fn told(change: &ChangeBatch, first: usize, keep: impl Fn(u32, i64) -> bool) -> Told {
+    let times = change.source_micros.get(first..).unwrap_or_default();
+    let counts = |operation: Operation| {
+        let mut changes = change.operations.iter().zip(change.partitions.iter().zip(&change.offsets));
+        changes.any(|(&of, (&partition, &offset))| of == operation && keep(partition, offset))
+    };
+    // A schema block says at least of the key that it is never null; without one, nothing is said.
+    let by = if change.schema.columns().iter().all(|column| column.nullable) {
+        Teller::Unsure
+    } else if counts(Operation::Read) && !counts(Operation::Create) && !counts(Operation::Update) {
+        Teller::Snapshot
+    } else {
+        Teller::Changes
+    };
+    Told { first: times.first().copied().unwrap_or(0), newest: times.iter().copied().max().unwrap_or(0), by }
 }
 
 fn unfit_at(batch: &Batch, change: &ChangeBatch, unfit: Unfit) -> UnfitAt {

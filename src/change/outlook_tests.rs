@@ -7,10 +7,10 @@ use arrow::record_batch::RecordBatch;
 use super::difference::DifferenceKind as Kind;
 use super::lineage::{Described, Lineage};
 use super::{
-    Batch, ChangeBatch, Column, ColumnType, Operation, Outlook, SchemaChange, TableId, TableSchema, look,
+    Batch, ChangeBatch, Column, ColumnType, Operation, Outlook, TableId, TablePolicy, TableSchema, look,
 };
 use ColumnType::{Int32, Int64, Text};
-use Operation::{Create, Delete, Truncate, Update};
+use Operation::{Create, Delete, Read, Truncate, Update};
 
 /// The first column is the key.
 fn schema(columns: &[(&str, ColumnType)]) -> TableSchema {
@@ -48,7 +48,7 @@ fn looked_at(change: &ChangeBatch, from: i64) -> Outlook<'_> {
         .followed_by(Described::from(&schema(&[("id", Int32), ("a", Text)])), 0)
         .followed_by(Described::from(&schema(&[("id", Int32), ("b", Text)])), 0);
     let keep = |_, offset| offset >= from;
-    look((&stored, &lineage), &Batch::default(), &[change], SchemaChange::Evolve, keep).unwrap()
+    look((&stored, &lineage), &Batch::default(), &[change], &TablePolicy::default(), keep).unwrap()
 }
 
 fn kinds(outlook: &Outlook<'_>) -> Vec<(Kind, String)> {
@@ -93,4 +93,34 @@ fn deletes_say_what_the_key_is() {
     let waits = outlook.refused.unwrap().events.schema();
     assert_eq!(waits.columns(), schema(&[("id", Int32), ("b", Text)]).columns());
     assert_eq!(waits.key_names().collect::<Vec<_>>(), ["b"]);
+}
+
+/// Schemas as a schema block has them: the key is never null.
+fn told(columns: &[(&str, ColumnType)]) -> TableSchema {
+    let mut columns = schema(columns).columns().to_vec();
+    columns[0].nullable = false;
+    TableSchema::new(columns, vec![0])
+}
+
+#[test]
+fn only_changes_with_a_schema_block_bring_a_schema_back_and_only_from_one_source_table() {
+    let (with, without) = ([("id", Int32), ("a", Text)], [("id", Int32)]);
+    let renamed = |of: fn(&[(&str, ColumnType)]) -> TableSchema,
+                   operations: &[Operation],
+                   several_sources| {
+        let stored = Arc::new(of(&with));
+        let lineage = Lineage::default()
+            .followed_by(Described::from(&of(&with)), 1_000_000)
+            .followed_by(Described::from(&of(&without)), 2_000_000);
+        let at: Vec<_> = operations.iter().copied().zip(5..).collect();
+        let change = changes(&of(&with), &at);
+        let policy = TablePolicy { several_sources, ..TablePolicy::default() };
+        let outlook = look((&stored, &lineage), &Batch::default(), &[&change], &policy, |_, _| true).unwrap();
+        outlook.steps.iter().any(|met| !met.step.renames.is_empty())
+    };
+    assert!(renamed(told, &[Update], false));
+    assert!(renamed(told, &[Read, Delete, Create], false));
+    assert!(!renamed(told, &[Read, Delete], false), "a snapshot has more columns, and a delete says nothing");
+    assert!(!renamed(told, &[Update], true), "source tables take turns");
+    assert!(!renamed(schema, &[Update], false), "without schema block a decoder remembers more columns");
 }

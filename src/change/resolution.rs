@@ -131,7 +131,7 @@ pub fn resolve(
             way.columns.push(column.clone());
             continue;
         };
-        let returns = latest.index_of(&column.name).is_none();
+        let returns = latest.index_of(&column.name).is_none() && !lineage.is_back(&column.name);
         match conversion(to, column, differs(&column.name), how) {
             Some(becomes) if !returns => way.convert(column, becomes),
             _ if events.key_names().chain(stored.key_names()).any(|name| name == &*column.name) => {

@@ -38,7 +38,7 @@ impl CurrentTable {
         writer: &Writer,
     ) -> Result<Outlook<'a>, LakeError> {
         let known = (&self.schema, &self.lineage);
-        look(known, batch, changes, self.policy.schema_change, self.missing(batch, writer))
+        look(known, batch, changes, &self.policy, self.missing(batch, writer))
             .map_err(|unfit| LakeError::Refused(format!("table {}: {unfit}", self.id)))
     }
 

@@ -334,7 +334,7 @@ impl Mirror {
                 memory: &mut self.memory,
                 table,
                 target: &target,
-                policy: self.policies.of(table).schema_change,
+                policy: self.policies.of(table),
             };
             let conformed = follower.follow(batch, &parts, &keep).await;
             let conformed = conformed.map_err(|trouble| of_table(trouble, table))?;

@@ -19,7 +19,7 @@ use super::sqlstate::Trouble;
 use super::types::{TargetType, Wire};
 use crate::change::{
     Batch, ChangeBatch, Column, ColumnType, Lineage, Met, Outlook, Pending, SchemaChange, SchemaStep,
-    TableId, TableSchema, conform, look,
+    TableId, TablePolicy, TableSchema, conform, look,
 };
 use crate::failpoint;
 
@@ -40,7 +40,7 @@ pub(super) struct Follower<'a> {
     pub(super) memory: &'a mut Memory,
     pub(super) table: &'a TableId,
     pub(super) target: &'a TargetName,
-    pub(super) policy: SchemaChange,
+    pub(super) policy: &'a TablePolicy,
 }
 
 impl Follower<'_> {
@@ -153,7 +153,8 @@ impl Follower<'_> {
         if !self.begin(known).await? {
             return Ok(false);
         }
-        let fate = if self.policy == SchemaChange::Ignore { Fate::Ignored } else { Fate::Applied };
+        let fate =
+            if self.policy.schema_change == SchemaChange::Ignore { Fate::Ignored } else { Fate::Applied };
         let done = async {
             let client = &self.session.client;
             for Met { before, step, place } in steps {

@@ -186,6 +186,37 @@ async fn a_kill_within_a_schema_change_leaves_every_copy_equal_and_one_record() 
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_column_that_is_dropped_and_added_again_shows_nothing_of_what_it_was() {
+    let prepare = "CREATE TABLE public.things (id integer PRIMARY KEY, note text, gone text);
+        INSERT INTO public.things SELECT n, 'note', 'g' || n FROM generate_series(1, 20) n";
+    let shop = Plan { prepare, ..Plan::new("schema_again") }.open().await;
+    let mut run = shop.program("run").start();
+    is_in_the_lake(&shop).await;
+    // As the last column, with the type that it had: each schema here but one is one that was there before.
+    for sql in [
+        "ALTER TABLE public.things DROP COLUMN gone",
+        "UPDATE public.things SET note = 'without' WHERE id = 1",
+        "ALTER TABLE public.things ADD COLUMN gone text",
+        "UPDATE public.things SET note = 'with another' WHERE id = 2",
+        "UPDATE public.things SET gone = 'new' WHERE id = 3",
+        "ALTER TABLE public.things ADD COLUMN brief integer",
+        "UPDATE public.things SET brief = 4 WHERE id = 4",
+        "ALTER TABLE public.things DROP COLUMN brief",
+        "UPDATE public.things SET note = 'as before' WHERE id = 5",
+    ] {
+        change(&shop.source, sql).await;
+    }
+    equal(&shop, &run).await;
+    run.stop().await;
+    for (copy, records) in
+        ["lake", "target"].into_iter().zip(records(&shop, "kind, column_name, outcome").await)
+    {
+        let expected = ["drop gone applied", "add gone applied", "add brief applied", "drop brief applied"];
+        assert_eq!(records, expected, "{copy}");
+    }
+}
+
 /// `alluvium schema WHAT things …`
 fn schema(shop: &Shop, arguments: &[&str]) -> Output {
     let mut command = std::process::Command::new(crate::daemon::PROGRAM);

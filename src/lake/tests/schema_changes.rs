@@ -184,6 +184,41 @@ async fn a_column_that_is_gone_is_null_in_new_rows_and_one_that_returns_is_anoth
     assert_eq!(record, expected);
 }
 
+/// The batch with its schema as a schema block has it: the key is never null.
+fn told(mut batch: Batch) -> Batch {
+    let changes = &mut batch.changes[0];
+    let mut columns = changes.schema.columns().to_vec();
+    columns[0].nullable = false;
+    changes.schema = Arc::new(TableSchema::new(columns, vec![0]));
+    batch
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_that_returns_with_its_type_and_place_is_another_one_and_old_events_are_told_from_it() {
+    for policy in both_modes() {
+        let fixture = Fixture::new();
+        let mut lake = open(&fixture, policy).await;
+        let with =
+            |offset, operation, ids: &[i32], values: &[i32]| told(narrow(offset, operation, ids, values));
+        let without = |offset, ids: &[i32]| told(rows(offset, Update, vec![("id", Int32, ints(ids))]));
+        commit(&mut lake, &with(0, Create, &[1, 2, 3], &[10, 20, 30])).await;
+        assert_eq!(commit(&mut lake, &without(3, &[2])).await, ["drop"]);
+        assert_eq!(commit(&mut lake, &with(4, Update, &[3], &[31])).await, ["add"]);
+        let sql = "SELECT id, n, n__old FROM things ORDER BY id";
+        let expected = ["1 - 10", "2 - -", "3 31 -"];
+        assert_eq!(fixture.query(sql, At::Latest).await, expected);
+        // The connector was restarted, and sends the last two again.
+        let again = [(5, without(3, &[2])), (6, with(4, Update, &[3], &[31]))];
+        for (offset, mut batch) in again {
+            batch.changes[0].offsets = vec![offset];
+            batch.spans.values_mut().for_each(|span| (span.first, span.next) = (offset, offset + 1));
+            batch.raw = None;
+            assert_eq!(commit(&mut lake, &batch).await, [""; 0], "of offset {offset}");
+        }
+        assert_eq!(fixture.query(sql, At::Latest).await, expected);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_change_is_recorded_once_through_restarts_and_lost_copies() {
     let fixture = Fixture::new();
