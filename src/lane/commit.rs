@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::attempt::{Attempt, AttemptEnd, asked_to_stop, end_of};
+use super::decode::Filtered;
 use super::{Lane, MAINTENANCE_INTERVAL};
 use crate::admin::status::LaneState;
 use crate::change::{Batch, CommitReport, Sink, SinkError};
@@ -16,13 +17,18 @@ use crate::failpoint;
 
 impl<S: Sink> Lane<S> {
     /// Commits a batch, again and again while the sink is away.
-    pub(super) async fn commit(&mut self, attempt: &mut Attempt, batch: &Batch) -> Result<(), AttemptEnd> {
+    pub(super) async fn commit(
+        &mut self,
+        attempt: &mut Attempt,
+        batch: &Batch,
+        filtered: &Filtered,
+    ) -> Result<(), AttemptEnd> {
         failpoint::hit("lane.before_commit");
         let started = Instant::now();
         let report = self.commit_until_done(attempt, batch).await?;
         failpoint::hit("lane.after_commit");
         self.observer.stage("commit", started.elapsed());
-        self.after_commit(attempt, batch, &report);
+        self.after_commit(attempt, batch, filtered, &report);
         Ok(())
     }
 
@@ -66,7 +72,7 @@ impl<S: Sink> Lane<S> {
         }
     }
 
-    fn after_commit(&mut self, attempt: &Attempt, batch: &Batch, report: &CommitReport) {
+    fn after_commit(&mut self, attempt: &Attempt, batch: &Batch, filtered: &Filtered, report: &CommitReport) {
         let mut stopped_topics = BTreeSet::new();
         for (table, reason) in &report.stopped {
             if self.stopped_tables.insert(table.to_string()) {
@@ -99,6 +105,7 @@ impl<S: Sink> Lane<S> {
         if let Some(on_commit) = &self.on_commit {
             on_commit(&durable);
         }
+        self.observer.accounted(batch, filtered, report, &stopped_topics);
         self.observer.committed(batch, report);
         // While batches are waiting nothing else tells.
         if self.told.elapsed() >= MAINTENANCE_INTERVAL {

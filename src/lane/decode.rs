@@ -2,8 +2,10 @@
 //!
 //! A batch closes when it is full, or when it is old enough *and* the committing stage is free: while a commit runs,
 //! the next batch grows up to its limits instead of queueing, so at most one batch is being decoded and one being
-//! committed. It never closes between the records of one primary-key change (delete, tombstone, create), because the
-//! create's absent columns are found in the deleted row.
+//! committed. It does not close between the records of one primary-key change (delete, tombstone, create), whatever of
+//! other partitions lies among them, because the create's absent columns are found in the deleted row. The create may lie
+//! in another partition, where nothing announces it: so a batch waits until it is twice as old as others become, or half as
+//! large again, and what is cut then is put together by the sink's ledger.
 //!
 //! A record that cannot be decoded is set aside, or stops its topic in this lane ([`super::refuse`]): then the batch ends
 //! before it, and records of the topic that are already on their way are dropped unread; they stay in Kafka.
@@ -17,28 +19,22 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::barrier::Barrier;
+use super::key_changes::OpenKeyChanges;
+use super::limits::BatchLimits;
 use super::originals::KeptChunks;
 use super::refuse::Refusals;
 use crate::change::{Batch, RecordError, Span, TopicIdentity, TopicPartition};
 use crate::debezium::{Decoder, Drained, Outcome, RecordRef};
 use crate::kafka::{Assignment, Chunk, Consumer, ConsumerError, Event, Events, Record};
 
-/// When a batch closes.
-#[derive(Debug, Clone, Copy)]
-pub struct BatchLimits {
-    /// Age of its first record in this process, from which on it closes as soon as the committing stage is free.
-    pub max_delay: Duration,
-    /// Records.
-    pub max_rows: u64,
-    /// Bytes of keys and values.
-    pub max_bytes: usize,
-}
+/// Records that are no changes, by topic and rule.
+pub(super) type Filtered = HashMap<(Arc<str>, &'static str), u64>;
 
 /// What the decoding stage hands to the committing stage, in order.
 pub(super) enum Staged {
     Batch {
         batch: Box<Batch>,
-        filtered: HashMap<&'static str, u64>,
+        filtered: Filtered,
         decoding: Duration,
         /// Given back when the batch is committed: its owner is the one batch in the committing stage.
         permit: OwnedSemaphorePermit,
@@ -104,12 +100,12 @@ pub(super) struct DecodeStage {
     caught_up: bool,
     identities: HashMap<TopicPartition, TopicIdentity>,
     pub(super) stopped_topics: HashSet<Arc<str>>,
-    filtered: HashMap<&'static str, u64>,
+    filtered: Filtered,
     decoding: Duration,
     /// Time spent waiting for the committing stage, since the start.
     waiting: Duration,
     opened: Option<Instant>,
-    pub(super) inside_key_change: bool,
+    key_changes: OpenKeyChanges,
 }
 
 /// The committing stage has gone: there is nobody left to decode for.
@@ -138,11 +134,11 @@ impl DecodeStage {
             caught_up: false,
             identities: HashMap::new(),
             stopped_topics: HashSet::new(),
-            filtered: HashMap::new(),
+            filtered: Filtered::new(),
             decoding: Duration::ZERO,
             waiting: Duration::ZERO,
             opened: None,
-            inside_key_change: false,
+            key_changes: OpenKeyChanges::default(),
         }
     }
 
@@ -278,12 +274,12 @@ impl DecodeStage {
             return Ok(());
         }
         self.opened.get_or_insert_with(Instant::now);
-        self.inside_key_change = record.new_key.is_some();
+        self.key_changes.note(record);
         match outcome {
             Ok(Outcome::Change(_) | Outcome::Truncate { .. }) => self.refusals.limiter.good(),
             Ok(Outcome::Filtered(reason)) => {
                 self.refusals.limiter.good();
-                *self.filtered.entry(reason).or_default() += 1;
+                *self.filtered.entry((Arc::clone(record.topic), reason)).or_default() += 1;
             }
             Err(error) => self.refuse(error, &reference, record, &identity)?,
         }
@@ -310,19 +306,16 @@ impl DecodeStage {
         }
     }
 
-    fn is_full(&self) -> bool {
-        self.decoder.records() >= self.limits.max_rows || self.decoder.bytes() >= self.limits.max_bytes
-    }
-
     fn close_if_full(&mut self) -> Result<(), CommitterGone> {
-        if self.is_full() && !self.inside_key_change { self.close() } else { Ok(()) }
+        let size = (self.decoder.records(), self.decoder.bytes());
+        let may_cut = self.key_changes.is_empty() || self.limits.are_far_exceeded_by(size);
+        if self.limits.are_reached_by(size) && may_cut { self.close() } else { Ok(()) }
     }
 
     fn close_if_due(&mut self) -> Result<(), CommitterGone> {
         let Some(opened) = self.opened else { return Ok(()) };
         let age = opened.elapsed();
-        // The create of a key change may lie in another partition, where no record of ours announces it.
-        let may_cut = !self.inside_key_change || age >= self.limits.max_delay * 2;
+        let may_cut = self.key_changes.is_empty() || age >= self.limits.longest_delay();
         if age < self.limits.max_delay || !may_cut {
             return Ok(());
         }
@@ -367,6 +360,8 @@ impl DecodeStage {
         }
         let decoding = std::mem::take(&mut self.decoding) + started.elapsed();
         self.opened = None;
+        // What is cut by now is not waited for in the next batch.
+        self.key_changes.clear();
         let filtered = std::mem::take(&mut self.filtered);
         self.send(Staged::Batch { batch: Box::new(batch), filtered, decoding, permit })
     }
@@ -377,7 +372,7 @@ impl DecodeStage {
         let committer = Arc::clone(&self.committer);
         let permit = self.runtime.block_on(committer.acquire_owned()).map_err(|_| CommitterGone)?;
         let batch = Batch { spans, ..Batch::default() };
-        let (filtered, decoding) = (HashMap::new(), Duration::ZERO);
+        let (filtered, decoding) = (Filtered::new(), Duration::ZERO);
         self.send(Staged::Batch { batch: Box::new(batch), filtered, decoding, permit })
     }
 

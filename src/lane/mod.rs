@@ -13,6 +13,8 @@ mod barrier;
 mod commit;
 mod decode;
 mod headers;
+mod key_changes;
+mod limits;
 mod observe;
 mod originals;
 mod positions;
@@ -39,7 +41,7 @@ use crate::change::{Policies, Sink, SinkError, TopicPartition};
 use crate::debezium::{Decoder, DecoderOptions};
 use crate::kafka::{Consumer, ConsumerOptions, Events};
 
-pub use self::decode::BatchLimits;
+pub use self::limits::BatchLimits;
 pub use self::observe::Observer;
 
 /// How often an idle lane looks after its tables and refreshes its lag.
@@ -313,8 +315,8 @@ impl<S: Sink> Lane<S> {
     async fn accept(&mut self, attempt: &mut Attempt, staged: Staged) -> Result<(), AttemptEnd> {
         match staged {
             Staged::Batch { batch, filtered, decoding, permit } => {
-                self.observer.received(&batch, &filtered, decoding);
-                let result = self.commit(attempt, &batch).await;
+                self.observer.received(&batch, decoding);
+                let result = self.commit(attempt, &batch, &filtered).await;
                 drop(batch);
                 drop(permit);
                 result

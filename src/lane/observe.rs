@@ -1,9 +1,11 @@
 //! What a lane tells the metrics and the status board.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::LaneEnd;
+use super::decode::Filtered;
 use crate::admin::metrics::Metrics;
 use crate::admin::status::{LaneBoard, LaneState, PartitionState, UnresolvedPlace, now};
 use crate::change::quarantine::Ledger;
@@ -97,11 +99,7 @@ impl Observer {
         board.assigned = false;
     }
 
-    pub(super) fn received(&self, batch: &Batch, filtered: &HashMap<&'static str, u64>, decoding: Duration) {
-        for (reason, count) in filtered {
-            self.metrics.read.filtered.with_label_values(&[self.lane.as_str(), reason]).inc_by(*count);
-        }
-        self.order(batch);
+    pub(super) fn received(&self, batch: &Batch, decoding: Duration) {
         self.metrics.read.bytes.with_label_values(&[&self.lane]).inc_by(batch.bytes);
         if let Some(millis) = batch.alive_millis {
             let alive = self.metrics.read.source_alive.with_label_values(&[&self.lane]);
@@ -115,9 +113,27 @@ impl Observer {
         self.stage("decode", decoding);
     }
 
+    /// Counts every record of a batch that is committed, once: as a change, as filtered, or as quarantined. What is read
+    /// again, after an error or because its topic has stopped, is counted then.
+    pub(super) fn accounted(
+        &self,
+        batch: &Batch,
+        filtered: &Filtered,
+        report: &CommitReport,
+        stopped: &BTreeSet<Arc<str>>,
+    ) {
+        for ((_, reason), count) in filtered.iter().filter(|((topic, _), _)| !stopped.contains(topic)) {
+            self.metrics.read.filtered.with_label_values(&[self.lane.as_str(), reason]).inc_by(*count);
+        }
+        self.operations(batch, report);
+        self.kept(batch, report, stopped);
+        self.order(batch, report);
+    }
+
     /// Records that came twice, and logs that began anew. Both are applied like everything else.
-    fn order(&self, batch: &Batch) {
-        for (table, count) in &batch.duplicates {
+    fn order(&self, batch: &Batch, report: &CommitReport) {
+        for (table, count) in batch.duplicates.iter().filter(|(table, _)| !report.stopped.contains_key(table))
+        {
             let labels = [self.lane.as_str(), &table.to_string()];
             self.metrics.read.duplicates.with_label_values(&labels).inc_by(*count);
         }
@@ -142,8 +158,6 @@ impl Observer {
     }
 
     pub(super) fn committed(&self, batch: &Batch, report: &CommitReport) {
-        self.operations(batch, report);
-        self.kept(batch, report);
         self.freshness(batch, report);
         self.metrics.tables.conflicts.with_label_values(&[&self.lane]).inc_by(report.conflicts);
         self.metrics
@@ -255,11 +269,9 @@ impl Observer {
     }
 
     /// Records that went into quarantine: from the decoder, and from the sink.
-    fn kept(&self, batch: &Batch, report: &CommitReport) {
-        if batch.replay {
-            return;
-        }
-        let decoded = batch.quarantined.iter().map(|record| record.kind);
+    fn kept(&self, batch: &Batch, report: &CommitReport, stopped: &BTreeSet<Arc<str>>) {
+        let done = batch.quarantined.iter().filter(|record| !stopped.contains(&record.place.partition.topic));
+        let decoded = done.map(|record| record.kind);
         for kind in decoded.chain(report.refused.iter().map(|refused| refused.kind)) {
             self.metrics.lanes.quarantined.with_label_values(&[self.lane.as_str(), kind.code()]).inc();
         }

@@ -36,7 +36,6 @@ impl DecodeStage {
             return self.stop_topic(error);
         }
         if let Err(exceeded) = self.refusals.limiter.bad() {
-            self.inside_key_change = false;
             self.close()?;
             let message = format!(
                 "{exceeded}, and the next bad one is {error}: many bad records are a wrong setting rather than bad data; see \
@@ -56,7 +55,6 @@ impl DecodeStage {
         self.reading.pause_topic(&topic);
         self.forget_truncates(&topic);
         self.stopped_topics.insert(topic);
-        self.inside_key_change = false;
         self.close()?;
         self.send(Staged::RecordStopped(error))
     }

@@ -2,17 +2,21 @@
 use std::collections::HashSet;
 use std::sync::mpsc::sync_channel;
 
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+
 use super::*;
 use crate::admin::metrics::Metrics;
 use crate::admin::status::StatusBoard;
 use crate::change::quarantine::Payload;
-use crate::change::{Batch, CommitReport, KnownSchemas, Progress, StoredPosition, TableId, TopicIdentity};
-use crate::change::{OnError, TablePolicy};
+use crate::change::{Batch, ChangeBatch, CommitReport, KnownSchemas, Operation, Progress, StoredPosition};
+use crate::change::{OnError, TableId, TablePolicy, TableSchema, TopicIdentity};
 use crate::kafka::{Assignment, Chunk, ChunkBuilder, Event, HeaderBuffer, Record};
 
 #[derive(Default)]
 struct Remembering {
     calls: Vec<&'static str>,
+    /// Answers to commits, the next one last; then all goes well.
+    answers: Vec<Result<CommitReport, SinkError>>,
 }
 
 fn progress() -> Progress {
@@ -33,7 +37,7 @@ impl Sink for Remembering {
 
     async fn commit(&mut self, _: &Batch) -> Result<CommitReport, SinkError> {
         self.calls.push("commit");
-        Ok(CommitReport::default())
+        self.answers.pop().unwrap_or_else(|| Ok(CommitReport::default()))
     }
 
     fn release(&mut self, _: &[TopicPartition]) {
@@ -63,6 +67,10 @@ impl decode::Reading for Still {
 }
 
 fn lane() -> Lane<Remembering> {
+    lane_with(Metrics::new().unwrap())
+}
+
+fn lane_with(metrics: Metrics) -> Lane<Remembering> {
     let options = LaneOptions {
         name: "test".to_owned(),
         consumer: ConsumerOptions::new("localhost:1", "test", vec!["t".to_owned()]),
@@ -73,7 +81,7 @@ fn lane() -> Lane<Remembering> {
         quarantine: Limits::default(),
         keep_originals: false,
     };
-    let observer = Observer::new("test", Metrics::new().unwrap(), StatusBoard::default().lane("test"));
+    let observer = Observer::new("test", metrics, StatusBoard::default().lane("test"));
     Lane::new(options, Remembering::default(), observer, watch::channel(false).1)
 }
 
@@ -201,14 +209,147 @@ fn the_position_of_a_stopped_topic_stays_before_its_bad_record() {
     assert!(stopped);
 }
 
-#[tokio::test]
-async fn a_sink_hears_of_partitions_that_were_given_away() {
-    let mut lane = lane();
+/// Records with nothing in them, at these partitions and offsets; the header says that a key change begins.
+fn empty_records(records: impl IntoIterator<Item = (i32, i64, bool)>) -> Chunk {
+    let mut chunk = ChunkBuilder::new(10_000);
+    let (topic, headers) = ("t".into(), HeaderBuffer::default());
+    for (partition, offset, begins) in records {
+        let new_key = begins.then_some(&b"{\"id\":2}"[..]);
+        chunk.push(&Record {
+            topic: &topic,
+            partition,
+            offset,
+            timestamp_ms: 7,
+            key: None,
+            value: None,
+            new_key,
+            old_key: None,
+            headers: headers.headers(),
+        });
+    }
+    chunk.take()
+}
+
+/// The ends of the partitions in each batch of a stage that reads these records. A batch is full at ten of them.
+fn batch_ends(records: Vec<(i32, i64, bool)>) -> Vec<Vec<(i32, i64)>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let (mut stage, mut staged) = stage(&runtime, OnError::Stop);
+    let assignment =
+        Assignment { partition: TopicPartition::new("t", 1), identity: TopicIdentity::unknown(), start: 0 };
+    assert!(stage.handle(Event::Assigned(vec![assignment])).is_ok());
+    let reading = std::thread::spawn(move || {
+        assert!(stage.handle(Event::Records(empty_records(records))).is_ok());
+        assert!(stage.handle(Event::CaughtUp).is_ok());
+    });
+    let mut ends = Vec::new();
+    while let Some(next) = staged.blocking_recv() {
+        if let Staged::Batch { batch, .. } = next {
+            let of = batch.spans.iter().map(|(partition, span)| (partition.partition, span.next));
+            ends.push(of.collect());
+        }
+    }
+    reading.join().unwrap();
+    ends
+}
+
+#[test]
+fn a_full_batch_waits_for_the_end_of_a_key_change_whatever_other_partitions_bring() {
+    let mut records: Vec<_> = (5..14).map(|offset| (0, offset, false)).collect();
+    // The delete fills the batch; a record of the other partition, the tombstone and the create follow.
+    records.extend([
+        (0, 14, true),
+        (1, 0, false),
+        (0, 15, true),
+        (1, 1, false),
+        (0, 16, false),
+        (1, 2, false),
+    ]);
+    assert_eq!(batch_ends(records), [vec![(0, 17), (1, 2)], vec![(1, 3)]]);
+}
+
+#[test]
+fn a_full_batch_grows_within_bounds_for_the_rest_of_a_key_change() {
+    // The create lies in another partition, and nothing else comes in this one.
+    let delete = [(0, 5, true)];
+    let records = delete.into_iter().chain((0..1_015).map(|offset| (1, offset, false)));
+    // Half of ten are less than the thousand that a small batch may always get.
+    assert_eq!(batch_ends(records.collect()), [vec![(0, 6), (1, 1_009)], vec![(1, 1_015)]]);
+}
+
+fn attempt(lane: &Lane<Remembering>) -> Attempt {
     let (bridge, requests) = PositionBridge::new();
     let options = lane.options.consumer.clone();
     let consumer = Arc::new(Consumer::start(options, Arc::new(bridge)).unwrap().0);
     let staged = mpsc::channel(1).1;
-    let mut attempt = Attempt { consumer, requests, staged, kafka_errors: BTreeMap::new(), decoding: None };
+    Attempt { consumer, requests, staged, kafka_errors: BTreeMap::new(), decoding: None }
+}
+
+/// A batch of `t/0` and `other/0` with a change of `db.public.a` from `t/0`, and filtered records of both topics.
+fn staged_batch() -> Staged {
+    let table = TableId::new("db", "public", "a");
+    let schema = Arc::new(TableSchema::new(Vec::new(), Vec::new()));
+    let changes = ChangeBatch {
+        table: table.clone(),
+        rows: RecordBatch::try_new_with_options(
+            Arc::clone(schema.arrow()),
+            Vec::new(),
+            &RecordBatchOptions::new().with_row_count(Some(1)),
+        )
+        .unwrap(),
+        schema,
+        operations: vec![Operation::Create],
+        absent: Vec::new(),
+        partitions: vec![0],
+        offsets: vec![7],
+        source_micros: vec![0],
+        moves: None,
+        lsns: vec![0],
+        truncates: Vec::new(),
+    };
+    let batch = Batch {
+        partitions: vec![TopicPartition::new("t", 0)],
+        changes: vec![changes],
+        duplicates: BTreeMap::from([(table, 1)]),
+        ..Batch::default()
+    };
+    let filtered = HashMap::from([(("t".into(), "tombstone"), 3), (("other".into(), "heartbeat"), 2)]);
+    let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+    Staged::Batch { batch: Box::new(batch), filtered, decoding: Duration::ZERO, permit }
+}
+
+#[tokio::test]
+async fn records_are_counted_once_with_the_commit_after_which_they_are_not_read_again() {
+    let metrics = Metrics::new().unwrap();
+    let mut lane = lane_with(metrics.clone());
+    let mut attempt = attempt(&lane);
+    let fenced =
+        SinkError::Fenced { table: "a".to_owned(), partition: "t/0".to_owned(), expected: 7, found: 8 };
+    let refused = CommitReport {
+        stopped: BTreeMap::from([(TableId::new("db", "public", "a"), "its schema waits".to_owned())]),
+        ..CommitReport::default()
+    };
+    lane.sink.answers = vec![Ok(refused), Err(fenced)];
+    let counted = || {
+        let filtered = |reason: &str| metrics.filtered.with_label_values(&["test", reason]).get();
+        let of_table = ["test", "public.a"];
+        (
+            (filtered("tombstone"), filtered("heartbeat")),
+            metrics.records.with_label_values(&["test", "public.a", "c"]).get(),
+            metrics.duplicates.with_label_values(&of_table).get(),
+        )
+    };
+    assert!(lane.accept(&mut attempt, staged_batch()).await.is_err(), "fenced");
+    assert_eq!(counted(), ((0, 0), 0, 0), "all of it is read again");
+    assert!(lane.accept(&mut attempt, staged_batch()).await.is_ok());
+    assert_eq!(counted(), ((0, 2), 0, 0), "the topic of the table that has stopped is read again");
+    assert!(lane.accept(&mut attempt, staged_batch()).await.is_ok());
+    assert_eq!(counted(), ((3, 4), 1, 1));
+}
+
+#[tokio::test]
+async fn a_sink_hears_of_partitions_that_were_given_away() {
+    let mut lane = lane();
+    let mut attempt = attempt(&lane);
     let partitions = vec![TopicPartition::new("t", 0)];
     let (done, answer) = sync_channel(1);
     assert!(lane.accept(&mut attempt, Staged::Revoked { partitions, done }).await.is_ok());
