@@ -73,7 +73,8 @@ pub(super) struct PlannedColumn {
     pub(super) wire: Wire,
     pub(super) cast: Option<String>,
     pub(super) limit: Limit,
-    /// Whether an update may set it: not key columns, nor identities that are always generated.
+    /// Whether an update may set it: not identities that are always generated, nor key columns, but for those whose type
+    /// takes several texts for equal ([`is_loose`]).
     pub(super) settable: bool,
 }
 
@@ -170,7 +171,8 @@ fn write(target: &TargetName, fields: &[Field], key_names: &[&str], found: &Targ
             wire: field.wire.clone(),
             cast,
             limit,
-            settable: !column.identity_always && !key_names.contains(&field.name.as_str()),
+            settable: !column.identity_always
+                && (!key_names.contains(&field.name.as_str()) || is_loose(&column.target_type)),
         });
     }
     let mut key = Vec::with_capacity(key_names.len());
@@ -183,6 +185,12 @@ fn write(target: &TargetName, fields: &[Field], key_names: &[&str], found: &Targ
         }
     }
     Step::Ready(Plan { target: target.clone(), columns, key, overriding })
+}
+
+/// Whether a type takes texts for equal that are different keys in Kafka. A row whose key changes from one to the other has
+/// its delete and its create in different partitions, and the create may come first.
+fn is_loose(target: &TargetType) -> bool {
+    target.bare_name() == "citext"
 }
 
 /// A column that cannot hold the values, with the statement that would help.

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use alluvium::change::{Batch, ChangeBatch, CommitReport, KeyLedger, KeyMoves, Operation, Sink};
+use alluvium::change::{Batch, ChangeBatch, ColumnType, CommitReport, KeyLedger, KeyMoves, Operation, Sink};
 use alluvium::mirror::{Mirror, MirrorOptions};
-use arrow::array::{Int32Array, RecordBatch};
+use arrow::array::{Int32Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use tokio_postgres::Client;
 
-use super::mirror_changes::{Item, batch, gone, item_changes, put, put_without_note};
+use super::mirror_changes::{Item, batch, changes, gone, item_changes, put, put_without_note, schema};
 use super::postgres_server::Database;
 
 /// Halves of key changes: index, the other key, LSN.
@@ -173,4 +173,44 @@ async fn values_of_every_type_come_back_exactly_from_where_they_are_kept() {
     table.commit(1, &[(Operation::Create, 7, Some("after"), Err(()))], &[(0, 1, 1)]).await;
     let found = table.rows("SELECT note::text FROM items WHERE id = 7").await;
     assert_eq!(found, [r#"{"b": 1,  "a": 1.50, "a": null}"#]);
+}
+
+/// To `citext` both are one key; to Kafka they are two, in partitions of their own.
+#[tokio::test]
+async fn a_row_whose_key_changes_its_case_alone_is_kept_whichever_half_comes_first() {
+    let database = Database::create().await;
+    let client = database.connect().await;
+    client
+        .batch_execute("CREATE EXTENSION citext; CREATE TABLE words (word citext PRIMARY KEY, meaning text)")
+        .await
+        .unwrap();
+    let mut mirror = loaded(&database.url()).await;
+    let schema = schema(1, &[("word", ColumnType::Text), ("meaning", ColumnType::Text)]);
+    let of = |offset, operation, word: &str, meaning: Option<&str>| {
+        let cells = [Some(word), meaning].map(|cell| Arc::new(StringArray::from(vec![cell])) as _);
+        changes("words", &schema, offset, &[operation], cells.to_vec())
+    };
+    let steps = [
+        ("t.a", 0, Operation::Create, "Polish", Some("of Poland")),
+        ("t.a", 1, Operation::Create, "March", Some("a month")),
+        // The delete comes first, then the create.
+        ("t.a", 2, Operation::Delete, "March", None),
+        ("t.b", 0, Operation::Create, "march", Some("a walk")),
+        // The create comes first, then the delete.
+        ("t.b", 1, Operation::Create, "polish", Some("to make smooth")),
+        ("t.a", 3, Operation::Delete, "Polish", None),
+    ];
+    for (topic, offset, operation, word, meaning) in steps {
+        let part = vec![of(offset, operation, word, meaning)];
+        let report = mirror.commit(&batch(vec![(topic, offset, offset + 1, part)])).await.unwrap();
+        assert!(report.stopped.is_empty(), "{:?}", report.stopped);
+    }
+    let found =
+        client.query("SELECT word::text || ': ' || meaning FROM words ORDER BY 1", &[]).await.unwrap();
+    let found: Vec<String> = found.iter().map(|row| row.get(0)).collect();
+    assert_eq!(found, ["march: a walk", "polish: to make smooth"]);
+    let last = batch(vec![("t.b", 2, 3, vec![of(2, Operation::Delete, "polish", None)])]);
+    mirror.commit(&last).await.unwrap();
+    let left: i64 = client.query_one("SELECT count(*) FROM words", &[]).await.unwrap().get(0);
+    assert_eq!(left, 1, "a delete of the key that the row has now");
 }
