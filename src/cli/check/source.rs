@@ -2,6 +2,7 @@
 //!
 //! Columns are looked at as well, because a setting of the connector is a hazard only where a column is concerned.
 
+mod partitions;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +16,8 @@ use crate::change::{Keyless, OnTruncate, Policies, TableId};
 pub(super) struct FoundSource {
     wal_level: String,
     tables: Vec<FoundTable>,
+    /// Schema and name of partitioned tables under which a publication sends the changes of their partitions.
+    published_as_roots: Vec<(String, String)>,
 }
 
 /// A table of the source.
@@ -55,9 +58,11 @@ impl FoundTable {
         format!("{}.{}", quoted(&self.schema), quoted(&self.name))
     }
 
-    /// Whether updates may leave values out.
+    /// Whether updates may leave values out. Numbers are not looked at: hardly one has thousands of digits.
     pub(super) fn may_toast(&self) -> bool {
-        self.replica_identity != 'f' && self.columns.iter().any(|column| column.may_toast && !column.in_key)
+        let is_left_out =
+            |column: &FoundColumn| column.may_toast && !column.in_key && column.type_name != "numeric";
+        self.replica_identity != 'f' && self.columns.iter().any(is_left_out)
     }
 
     /// Its topics: `<prefix>.<schema>.<table>`, with `_` for what a topic's name cannot hold.
@@ -75,7 +80,7 @@ impl FoundSource {
     /// A source that is set up for Debezium, with these tables.
     #[cfg(test)]
     pub(super) fn of(tables: Vec<FoundTable>) -> Self {
-        Self { wal_level: "logical".to_owned(), tables }
+        Self { wal_level: "logical".to_owned(), tables, ..Self::default() }
     }
 
     /// The tables that have a topic, or all but partitions where the topics are not known.
@@ -100,10 +105,16 @@ pub(super) fn listed(names: &[String]) -> String {
     }
 }
 
+/// Values of at most 24 bytes are never stored out of line: so it is with short strings of bits. Numbers go last, where
+/// nothing else is left to make a row fit into a page, and those of a declared precision are too short for that.
 const COLUMNS: &str = "SELECT n.nspname::text, c.relname::text, c.relreplident::text, \
      EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary), \
      a.attname::text, coalesce(base.typname, t.typname)::text, NOT a.attnotnull, \
-     a.atthasdef AND a.attgenerated = '', a.attgenerated <> '', a.attstorage IN ('x', 'e'), \
+     a.atthasdef AND a.attgenerated = '', a.attgenerated <> '', \
+     CASE WHEN coalesce(base.typname, t.typname) = 'numeric' THEN a.attstorage <> 'p' AND coalesce(nullif(a.atttypmod, -1), t.typtypmod) = -1 \
+     WHEN coalesce(base.typname, t.typname) IN ('bit', 'varbit') \
+     THEN a.attstorage IN ('x', 'e') AND coalesce(nullif(a.atttypmod, -1), t.typtypmod) NOT BETWEEN 0 AND 128 \
+     ELSE a.attstorage IN ('x', 'e') END, \
      EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND a.attnum = ANY (i.indkey)), \
      rn.nspname::text, root.relname::text \
      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
@@ -114,6 +125,11 @@ const COLUMNS: &str = "SELECT n.nspname::text, c.relname::text, c.relreplident::
      LEFT JOIN pg_type base ON base.oid = t.typbasetype AND t.typtype = 'd' \
      WHERE c.relkind IN ('r', 'p') AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema' \
      ORDER BY 1, 2, a.attnum";
+
+/// The column is new in Postgres 13.
+const PUBLISHED_AS_ROOTS: &str = "SELECT DISTINCT t.schemaname::text, t.tablename::text FROM pg_publication p \
+     JOIN pg_publication_tables t ON t.pubname = p.pubname \
+     WHERE to_jsonb(p) ->> 'pubviaroot' = 'true' ORDER BY 1, 2";
 
 pub(super) async fn look_at_source(client: Client) -> Result<FoundSource, String> {
     let look = async {
@@ -146,7 +162,10 @@ pub(super) async fn look_at_source(client: Client) -> Result<FoundSource, String
                 }),
             }
         }
-        Ok(FoundSource { wal_level, tables })
+        let published = client.query(PUBLISHED_AS_ROOTS, &[]).await?;
+        let names = published.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
+        let published_as_roots = names.collect::<Result<Vec<_>, Error>>()?;
+        Ok(FoundSource { wal_level, tables, published_as_roots })
     };
     look.await.map_err(|error| reason(&error))
 }
@@ -167,6 +186,10 @@ pub(super) fn judge(found: &FoundSource, topics: Option<&FoundTopics>, policies:
         ));
     }
     let tables = found.read(topics);
+    if tables.is_empty() {
+        findings.push(judge_nothing(found));
+        return findings;
+    }
     let policy = |table: &FoundTable| policies.of(&TableId::new("", &table.schema, &table.name));
     findings.extend(tables.iter().filter_map(|table| judge_identity(table, policy(table).keyless)));
     findings.extend(tables.iter().filter_map(|table| judge_generated(table)));
@@ -175,12 +198,32 @@ pub(super) fn judge(found: &FoundSource, topics: Option<&FoundTopics>, policies:
             .push(Finding::ok("source", format!("wal_level logical, {} tables with a key", tables.len())));
     }
     findings.extend(judge_toast(&tables));
-    findings.extend(judge_partitions(&tables));
     let applied = |table: &FoundTable| policy(table).on_truncate == OnTruncate::Apply;
     if let Some(topics) = topics {
+        findings.extend(partitions::judge(found, &tables));
         findings.extend(judge_topics(&tables, topics, applied));
     }
     findings
+}
+
+/// Nothing can be said, which is not that all is well.
+fn judge_nothing(found: &FoundSource) -> Finding {
+    if found.tables.is_empty() {
+        return Finding::warn(
+            "source",
+            "this database has no tables",
+            "see the database that source.url names",
+        );
+    }
+    Finding::warn(
+        "source",
+        format!(
+            "none of its {} tables has a topic by the name that Debezium gives it (PREFIX.SCHEMA.TABLE), so none was looked at",
+            found.tables.len()
+        ),
+        "see source.url and kafka.topics; where a transform of the connector gives topics other names, compare replica \
+         identities and keys by hand",
+    )
 }
 
 /// Whether changes of the table can be told by key.
@@ -257,29 +300,6 @@ fn judge_toast(tables: &[&FoundTable]) -> Option<Finding> {
             ),
             "where the history has to hold every value: ALTER TABLE … REPLICA IDENTITY FULL, which costs the source \
              more WAL",
-        )
-    })
-}
-
-/// Partitioned tables that are sent beside their partitions.
-fn judge_partitions(tables: &[&FoundTable]) -> Option<Finding> {
-    let sent_twice = |table: &&&FoundTable| {
-        let root = |root: &FoundTable| {
-            table.partition_of.as_ref().is_some_and(|(schema, name)| (schema, name) == (&root.schema, &root.name))
-        };
-        tables.iter().any(|table| root(table))
-    };
-    let names: Vec<String> = tables.iter().filter(sent_twice).map(|table| table.sql()).collect();
-    (!names.is_empty()).then(|| {
-        Finding::warn(
-            "source",
-            format!(
-                "partitions have topics beside the table that they are part of: a snapshot sends their rows to both, and a \
-                 change to one of the two: {}",
-                listed(&names)
-            ),
-            "leave the partitioned table out of the connector's table.include.list, and gather its partitions with sources in \
-             [[tables]]; or publish.via.partition.root=true in the connector, without the partitions",
         )
     })
 }

@@ -2,24 +2,26 @@
 //!
 //! A rule is there for each setting that loses or bends something, with the value that does not.
 
+mod modes;
+
 use std::fmt;
 
 use super::super::Finding;
 use super::super::source::listed;
 use super::{FoundConnector, Surroundings};
-use crate::debezium::DEFAULT_PLACEHOLDER;
 
 /// All that is to be said of a connector.
 pub(super) fn judge(connector: &FoundConnector, around: &Surroundings<'_>) -> Vec<Finding> {
     let mut judged = Judged { connector, findings: Vec::new() };
     judged.state();
     judged.converter(around);
+    judged.compared(around);
     judged.decimals(around);
     judged.times(around);
     judged.large_values(around);
     judged.failures();
     judged.events(around);
-    judged.transforms();
+    judged.transforms(around);
     if judged.findings.is_empty() {
         let message = format!("{}: runs, and none of its settings loses values", connector.name);
         judged.findings.push(Finding::ok("connect", message));
@@ -84,24 +86,12 @@ impl Judged<'_> {
             let columns = around.columns(|_, column| column.nullable && column.has_default && !column.in_key);
             self.warn_of(message, columns, "value.converter.replace.null.with.default=false");
         }
-        let bare = connector.is("value.converter.schemas.enable", "false");
         let types = around.settings.source.url.is_some()
             || around.settings.tables.iter().any(|table| !table.types.is_empty());
-        if bare && !types {
+        if self.is_bare() && !types {
             self.warn(
                 "events carry no schema, and no types are configured: column types are taken from values",
                 "value.converter.schemas.enable=true, or set types in [[tables]]",
-            );
-        }
-        let (sent, expected) = (
-            connector.or("unavailable.value.placeholder", DEFAULT_PLACEHOLDER),
-            &around.settings.debezium.unavailable_value_placeholder,
-        );
-        if sent != expected {
-            self.fail(
-                "unavailable.value.placeholder is not what debezium.unavailable_value_placeholder says: placeholders \
-                 would be taken for values",
-                "set both to the same text",
             );
         }
     }
@@ -145,6 +135,17 @@ impl Judged<'_> {
                 around.of_type(&["time"]),
                 "time.precision.mode=adaptive",
             ),
+            "structured" => self.warn_of(
+                "24:00:00 arrives as null (time.precision.mode=structured)",
+                around.of_type(&["time"]),
+                "time.precision.mode=adaptive",
+            ),
+            "nanoseconds" => self.warn_of(
+                "timestamps outside of the years 1678 to 2262 arrive as null, or stop the connector \
+                 (time.precision.mode=nanoseconds)",
+                around.of_type(&["timestamp"]),
+                "time.precision.mode=adaptive",
+            ),
             _ => {}
         }
         if connector.or("interval.handling.mode", "numeric") == "numeric" {
@@ -167,15 +168,24 @@ impl Judged<'_> {
                 "binary.handling.mode=bytes",
             );
         }
-        let unmarked = around.columns(|table, column| {
-            table.replica_identity != 'f' && column.may_toast && has_no_placeholder(&column.type_name)
-        });
-        if unmarked.as_ref().is_some_and(|columns| !columns.is_empty()) {
-            self.warn_of(
-                "a large value of these types that an update does not change has no placeholder and arrives as null",
-                unmarked,
-                "ALTER TABLE … REPLICA IDENTITY FULL",
-            );
+        let unmarked = |is_number: bool| {
+            let columns = around.columns(|table, column| {
+                table.replica_identity != 'f'
+                    && column.may_toast
+                    && has_no_placeholder(&column.type_name)
+                    && (column.type_name == "numeric") == is_number
+            });
+            columns.filter(|columns| !columns.is_empty())
+        };
+        let cure = "ALTER TABLE … REPLICA IDENTITY FULL";
+        if let Some(columns) = unmarked(false) {
+            let message = "a large value of these types that an update does not change has no placeholder and arrives as null";
+            self.warn_of(message, Some(columns), cure);
+        }
+        // Few numbers have thousands of digits, and only these may be left out.
+        if let Some(columns) = unmarked(true) {
+            let message = "a number of thousands of digits that an update does not change has no placeholder and arrives as null";
+            self.note(format!("{message}: {}", listed(&columns)), cure);
         }
     }
 
@@ -250,12 +260,13 @@ impl Judged<'_> {
         }
     }
 
-    fn transforms(&mut self) {
+    fn transforms(&mut self, around: &Surroundings<'_>) {
         let connector = self.connector;
         for (name, class) in connector.transforms() {
             let short = class.rsplit('.').next().unwrap_or(class);
             match short {
                 "ExtractNewRecordState" => {
+                    self.compared_prefixes(name, around);
                     let mode = format!("transforms.{name}.delete.tombstone.handling.mode");
                     let drops = connector.is(&mode, "drop")
                         || connector.is(&format!("transforms.{name}.delete.handling.mode"), "drop")
@@ -300,7 +311,16 @@ fn has_no_placeholder(type_name: &str) -> bool {
         ),
         None => matches!(
             type_name,
-            "geometry" | "geography" | "path" | "polygon" | "vector" | "halfvec" | "sparsevec"
+            "numeric"
+                | "bit"
+                | "varbit"
+                | "geometry"
+                | "geography"
+                | "path"
+                | "polygon"
+                | "vector"
+                | "halfvec"
+                | "sparsevec"
         ),
     }
 }

@@ -24,7 +24,7 @@ fn settings(folder: &tempfile::TempDir, text: &str) -> Settings {
 }
 
 fn column(type_name: &str) -> FoundColumn {
-    let may_toast = !matches!(type_name, "int4" | "interval" | "timestamp" | "time" | "numeric");
+    let may_toast = !matches!(type_name, "int4" | "interval" | "timestamp" | "time" | "money");
     FoundColumn {
         name: format!("c_{type_name}"),
         type_name: type_name.into(),
@@ -44,6 +44,7 @@ fn source(types: &[&str]) -> FoundSource {
         replica_identity: 'd',
         partition_of: None,
         columns: types.iter().map(|type_name| column(type_name)).collect(),
+        ..FoundTable::default()
     };
     FoundSource::of(vec![table])
 }
@@ -84,7 +85,8 @@ fn the_connector_that_comes_with_the_program_loses_nothing() {
 
 #[test]
 fn each_setting_that_loses_values_is_found_where_it_concerns_something() {
-    let concerned = source(&["int4", "numeric", "bytea", "interval", "time", "timestamp", "_float8"]);
+    let concerned =
+        source(&["int4", "numeric", "bytea", "interval", "time", "timestamp", "_float8", "bit", "varbit"]);
     let unconcerned = source(&["text"]);
     for (setting, value, words) in [
         ("value.converter.replace.null.with.default", "", "arrives as the default: public.t.c_int4"),
@@ -100,9 +102,20 @@ fn each_setting_that_loses_values_is_found_where_it_concerns_something() {
             "microseconds are cut off (time.precision.mode=connect): public.t.c_time, public.t.c_timestamp",
         ),
         ("time.precision.mode", "isostring", "24:00:00 arrives as 00:00:00"),
+        (
+            "time.precision.mode",
+            "structured",
+            "24:00:00 arrives as null (time.precision.mode=structured): public.t.c_time",
+        ),
+        ("time.precision.mode", "nanoseconds", "(time.precision.mode=nanoseconds): public.t.c_timestamp"),
         ("interval.handling.mode", "numeric", "a month of an interval arrives as 30.4375 days"),
         ("binary.handling.mode", "base64", "arrives as null (binary.handling.mode=base64): public.t.c_bytea"),
-        ("snapshot.mode", "initial", "no placeholder and arrives as null: public.t.c__float8"),
+        (
+            "snapshot.mode",
+            "initial",
+            "has no placeholder and arrives as null: public.t.c__float8, public.t.c_bit, public.t.c_varbit",
+        ),
+        ("snapshot.mode", "initial", "a number of thousands of digits that an update does not change"),
     ] {
         let said_of = |source: &FoundSource| said(&[(setting, value)], Some(source));
         let found = said_of(&concerned);
@@ -153,6 +166,87 @@ fn each_setting_that_leaves_something_out_is_found() {
         let is = |(of, text): &(Level, String)| *of == level && text.contains(words);
         assert!(found.iter().any(is), "no {level:?} {words:?} for {setting}={value} in {found:#?}");
     }
+}
+
+/// The failures, of a connector with these settings changed, under these settings of ours.
+fn failures(changes: &[(&str, &str)], source: Option<&FoundSource>, text: &str) -> Vec<String> {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(&folder, text);
+    let around = Surroundings { settings: &settings, topics: None, source };
+    let findings = judge(&connectors("shop", &with(changes), "RUNNING"), &around).into_iter();
+    findings.filter(|finding| finding.level == Level::Fail).map(|finding| finding.message).collect()
+}
+
+const BARE: (&str, &str) = ("value.converter.schemas.enable", "false");
+
+#[test]
+fn a_mode_that_is_not_the_connectors_fails_where_no_schema_block_says_it() {
+    let concerned = source(&["numeric", "money", "time", "bytea"]);
+    let unconcerned = source(&["text"]);
+    for (setting, value, words) in [
+        (
+            "decimal.handling.mode",
+            "string",
+            "decimal.handling.mode=string, and debezium.decimal_handling_mode is precise",
+        ),
+        (
+            "time.precision.mode",
+            "microseconds",
+            "time.precision.mode=microseconds, and debezium.time_precision_mode is adaptive",
+        ),
+        (
+            "binary.handling.mode",
+            "hex",
+            "binary.handling.mode=hex, and debezium.binary_handling_mode is bytes",
+        ),
+        ("money.fraction.digits", "3", "money.fraction.digits=3"),
+    ] {
+        let said = failures(&[BARE, (setting, value)], Some(&concerned), "");
+        assert!(matches!(&said[..], [message] if message.contains(words)), "no {words:?} in {said:#?}");
+        assert_eq!(failures(&[BARE, (setting, value)], Some(&unconcerned), ""), [""; 0], "{setting}");
+        assert_eq!(
+            failures(&[(setting, value)], Some(&concerned), ""),
+            [""; 0],
+            "{setting} with schema blocks"
+        );
+        assert_eq!(failures(&[BARE, (setting, value)], None, "").len(), 1, "{setting} without the source");
+    }
+    let same = "debezium.time_precision_mode = 'microseconds'";
+    assert_eq!(failures(&[BARE, ("time.precision.mode", "MICROSECONDS")], Some(&concerned), same), [""; 0]);
+    let said = failures(&[BARE, ("time.precision.mode", "")], Some(&concerned), same);
+    assert!(said[0].contains("time.precision.mode=adaptive, and"), "its default: {said:?}");
+}
+
+#[test]
+fn types_of_the_source_in_the_schema_block_leave_the_form_of_bytes_to_the_settings() {
+    let named = [("column.propagate.source.type", ".*"), ("binary.handling.mode", "hex")];
+    let said = failures(&named, Some(&source(&["bytea"])), "");
+    assert!(matches!(&said[..], [message] if message.ends_with(": public.t.c_bytea")), "{said:?}");
+}
+
+#[test]
+fn columns_with_a_configured_type_need_no_mode() {
+    let changes = [BARE, ("time.precision.mode", "microseconds")];
+    let typed = "[[tables]]\nsource = 'public.t'\ntypes = { c_time = 'time' }";
+    assert_eq!(failures(&changes, Some(&source(&["time"])), typed), [""; 0]);
+    assert_eq!(failures(&changes, Some(&source(&["time", "timestamp"])), typed).len(), 1);
+    assert_eq!(failures(&changes, None, typed), [""; 0], "a warning: perhaps all columns have types");
+}
+
+#[test]
+fn prefixes_of_metadata_are_compared_with_the_transform_that_adds_it() {
+    let flat = [
+        ("transforms", "flat"),
+        ("transforms.flat.type", "io.debezium.transforms.ExtractNewRecordState"),
+        ("transforms.flat.add.fields", "op,lsn"),
+    ];
+    assert_eq!(failures(&flat, None, ""), [""; 0]);
+    let other = [&flat[..], &[("transforms.flat.add.fields.prefix", "dbz_")][..]].concat();
+    let said = failures(&other, None, "");
+    assert!(matches!(&said[..], [message] if message.contains("flattened_prefix is __")), "{said:?}");
+    assert_eq!(failures(&other, None, "debezium.flattened_prefix = 'dbz_'"), [""; 0]);
+    let headers = [&flat[..], &[("transforms.flat.add.headers.prefix", "dbz_")][..]].concat();
+    assert_eq!(failures(&headers, None, ""), [""; 0], "no headers are added");
 }
 
 #[test]

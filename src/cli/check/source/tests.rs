@@ -149,7 +149,42 @@ fn a_partitioned_table_that_is_sent_beside_its_partitions_is_said() {
         all
     };
     let both = said(&["parcels", "parcels_n", "crates_n"]);
-    assert!(matches!(&both[..], [(Level::Warn, message)] if message.ends_with(": public.parcels_n")), "{both:?}");
+    assert!(
+        matches!(&both[..], [(Level::Warn, message)] if message.ends_with(": public.parcels_n")),
+        "{both:?}"
+    );
     assert_eq!(said(&["parcels", "crates_n"]), []);
     assert_eq!(said(&["parcels_n", "crates_n"]), []);
+}
+
+#[test]
+fn partitions_whose_changes_come_under_another_name_are_said() {
+    let mut partition = table("parcels_n", true, 'd');
+    partition.partition_of = Some(("public".into(), "parcels".into()));
+    let mut found = FoundSource::of(vec![table("parcels", true, 'd'), partition]);
+    let said = |found: &FoundSource, name: &str| {
+        let mut all =
+            shown(found, &[topic(&format!("cdc.public.{name}"), 1, "delete")], &Policies::default());
+        all.retain(|(_, message)| message.contains("publish_via_partition_root"));
+        all
+    };
+    assert_eq!(said(&found, "parcels_n"), []);
+    let messages = said(&found, "parcels");
+    let of = |message: &String| message.ends_with("rows of snapshots alone: public.parcels");
+    assert!(matches!(&messages[..], [(Level::Warn, message)] if of(message)), "{messages:?}");
+    found.published_as_roots = vec![("public".into(), "parcels".into())];
+    let messages = said(&found, "parcels_n");
+    let of = |message: &String| message.ends_with(": public.parcels_n");
+    assert!(matches!(&messages[..], [(Level::Warn, message)] if of(message)), "{messages:?}");
+    assert_eq!(said(&found, "parcels"), [], "that is where its changes are");
+}
+
+#[test]
+fn that_nothing_was_looked_at_is_not_that_all_is_well() {
+    let routed = [topic("everything", 1, "delete")];
+    let messages = shown(&FoundSource::of(vec![table("a", true, 'd')]), &routed, &Policies::default());
+    let said = |message: &String| message.starts_with("none of its 1 tables has a topic");
+    assert!(matches!(&messages[..], [(Level::Warn, message)] if said(message)), "{messages:?}");
+    let messages = shown(&FoundSource::of(Vec::new()), &routed, &Policies::default());
+    assert_eq!(messages, [(Level::Warn, "this database has no tables".to_owned())]);
 }
