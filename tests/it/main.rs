@@ -28,6 +28,7 @@ mod accounting;
 mod bad_records;
 mod cli;
 mod cli_check;
+mod converters;
 mod demo;
 mod endings;
 mod evolve;
