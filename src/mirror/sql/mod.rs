@@ -103,12 +103,12 @@ impl<'a> Statements<'a> {
     /// Removes the rows whose keys are staged. Where a type takes several texts for equal, the row may have another one by
     /// now, and then it stays: its create came before the delete of what it was.
     pub(super) fn delete(&self, stage: &str) -> String {
-        let mut same = self.same_key();
-        for column in self.keys().filter(|column| column.settable) {
-            let (name, value) = (quoted(&column.name), staged_value(column));
-            same.push_str(&format!(" AND t.{name}::text = {value}::text"));
-        }
-        format!("DELETE FROM {} t USING pg_temp.{stage} s WHERE {same}", self.plan.target.sql())
+        let by_the_letter = |column: &PlannedColumn| {
+            format!(" AND t.{}::text = {}::text", quoted(&column.name), staged_value(column))
+        };
+        let letters: Vec<String> = self.keys().filter(|column| column.settable).map(by_the_letter).collect();
+        let (target, same, letters) = (self.plan.target.sql(), self.same_key(), letters.concat());
+        format!("DELETE FROM {target} t USING pg_temp.{stage} s WHERE {same}{letters}")
     }
 
     /// Inserts or updates from the staged rows; without a key, inserts. The fields in `absent` keep the stored value where a row says so: that

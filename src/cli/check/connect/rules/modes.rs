@@ -118,7 +118,7 @@ impl Judged<'_> {
         match columns {
             Untyped::Unknown => self.fail(format!("{message} (set source.url to see which)"), cure),
             Untyped::Perhaps => {
-                self.warn(format!("{message}, but for columns with types in [[tables]]"), cure)
+                self.warn(format!("{message}, but for columns with types in [[tables]]"), cure);
             }
             Untyped::Columns(columns) if columns.is_empty() => {}
             Untyped::Columns(columns) => self.fail(format!("{message}: {}", listed(columns)), cure),
