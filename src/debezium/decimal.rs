@@ -37,6 +37,11 @@ pub(super) fn unscaled(bytes: &[u8]) -> Option<i128> {
     ((value < 0) == (fill == 0xff)).then_some(value)
 }
 
+/// Whether a scale is one that a number of Postgres may have.
+fn in_bounds(scale: i64) -> bool {
+    (-MOST_SCALE..=MOST_SCALE).contains(&scale)
+}
+
 /// Whether an unscaled value has at most `precision` digits.
 pub(super) fn fits(value: i128, precision: u8) -> bool {
     10_u128.checked_pow(u32::from(precision)).is_some_and(|limit| value.unsigned_abs() < limit)
@@ -45,7 +50,7 @@ pub(super) fn fits(value: i128, precision: u8) -> bool {
 impl Decimal {
     /// The number of `bytes` (big-endian two's complement) divided by `10^scale`.
     pub(super) fn from_bytes(bytes: &[u8], scale: i64) -> Option<Self> {
-        if bytes.is_empty() || bytes.len() > MOST_BYTES || scale.abs() > MOST_SCALE {
+        if bytes.is_empty() || bytes.len() > MOST_BYTES || !in_bounds(scale) {
             return None;
         }
         let (negative, digits) = match unscaled(bytes) {
@@ -74,7 +79,7 @@ impl Decimal {
         let zeros = digits.iter().take_while(|&&digit| digit == b'0').count().min(digits.len() - 1);
         digits.drain(..zeros);
         let scale = (fraction.len() as i64).checked_sub(exponent)?;
-        (scale.abs() <= MOST_SCALE).then_some(Self { negative, digits, scale })
+        in_bounds(scale).then_some(Self { negative, digits, scale })
     }
 
     /// The number without the zeros that a declared scale puts behind the point, where Postgres has no such scale: the
@@ -240,7 +245,11 @@ mod tests {
         {
             assert_eq!(Decimal::parse(text), None, "{text}");
         }
-        assert_eq!(Decimal::from_bytes(&[1], i64::from(i32::MIN)), None);
+        for scale in [i64::from(i32::MIN), i64::MIN, i64::MAX, MOST_SCALE + 1] {
+            assert_eq!(Decimal::from_bytes(&[1], scale), None, "scale {scale}");
+        }
+        assert_eq!(Decimal::parse("1e-9223372036854775808"), None);
+        assert_eq!(Decimal::parse("1.5e9223372036854775807"), None);
         assert_eq!(Decimal::from_bytes(&vec![1; MOST_BYTES + 1], 0), None);
     }
 

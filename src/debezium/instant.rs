@@ -7,8 +7,9 @@
 //! was too large for the connector.
 //!
 //! The infinities that arrive are those that Debezium 3.7 was seen to write: they are constants of the Postgres driver
-//! in milliseconds, put undivided into fields of either unit, and for dates cut down to 32 bits, differently in
-//! snapshots and in streaming. As texts and as objects they are dates of years that Postgres does not have.
+//! in milliseconds, put undivided into fields of milli- and microseconds, and for dates cut down to 32 bits, differently
+//! in snapshots and in streaming. In nanoseconds they are the extreme integers alone, and the driver's constants would be
+//! instants of the years 1677 and 2262. As texts and as objects they are dates of years that Postgres does not have.
 
 /// Infinity of the Postgres driver, in a field of milliseconds or microseconds.
 const DRIVER_INFINITY: i64 = 9_223_372_036_825_200_000;
@@ -21,6 +22,8 @@ const DATE_INFINITY: [i32; 2] = [-622_191_234, 2_146_033_979];
 const DATE_NEGATIVE_INFINITY: [i32; 2] = [-625_821_272, -2_147_472_691];
 /// Days that Postgres' `date` can hold: 4713 BC to the year 5874897.
 const DATE_RANGE: std::ops::RangeInclusive<i32> = -2_440_588..=2_145_042_905;
+/// Years behind which no date of Postgres lies, so that days and seconds of a year can be counted in 64 bits.
+const YEARS: std::ops::RangeInclusive<i64> = -10_000_000..=10_000_000;
 /// The earliest timestamp of Postgres, 4714-11-24 BC.
 const FIRST_TIMESTAMP: i64 = -210_866_803_200_000_000;
 
@@ -69,8 +72,10 @@ pub(super) fn time(value: i64, unit: Unit) -> Option<i64> {
 #[inline]
 pub(super) fn timestamp(value: i64, unit: Unit) -> Option<i64> {
     match value {
-        i64::MAX | DRIVER_INFINITY => Some(i64::MAX),
-        i64::MIN | DRIVER_NEGATIVE_INFINITY => Some(i64::MIN),
+        i64::MAX => Some(i64::MAX),
+        i64::MIN => Some(i64::MIN),
+        DRIVER_INFINITY if unit != Unit::Nanos => Some(i64::MAX),
+        DRIVER_NEGATIVE_INFINITY if unit != Unit::Nanos => Some(i64::MIN),
         _ => unit.micros(value).filter(|&micros| finite(micros)),
     }
 }
@@ -112,7 +117,7 @@ pub(super) fn civil_timestamp((year, month, day): (i64, i64, i64), seconds: i64,
     i64::try_from(total).ok().filter(|&micros| finite(micros))
 }
 
-/// The same without limits.
+/// The same for dates that Postgres does not have.
 fn days_from_civil(year: i64, month: i64, day: i64) -> Option<i64> {
     let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     let length = match month {
@@ -121,7 +126,7 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> Option<i64> {
         2 => 28 + i64::from(leap),
         _ => return None,
     };
-    if !(1..=length).contains(&day) {
+    if !(1..=length).contains(&day) || !YEARS.contains(&year) {
         return None;
     }
     // Years that begin in March, in eras of 400 years: the leap day is the last day of such a year.
@@ -146,10 +151,28 @@ mod tests {
         assert_eq!(date(-2_147_472_691), Some(i32::MIN));
         assert_eq!(date(-625_821_272), Some(i32::MIN));
         for unit in [Unit::Millis, Unit::Micros, Unit::Nanos] {
-            assert_eq!(timestamp(9_223_372_036_825_200_000, unit), Some(i64::MAX));
             assert_eq!(timestamp(i64::MAX, unit), Some(i64::MAX));
-            assert_eq!(timestamp(-9_223_372_036_832_400_000, unit), Some(i64::MIN));
             assert_eq!(timestamp(i64::MIN, unit), Some(i64::MIN));
+        }
+        for unit in [Unit::Millis, Unit::Micros] {
+            assert_eq!(timestamp(9_223_372_036_825_200_000, unit), Some(i64::MAX));
+            assert_eq!(timestamp(-9_223_372_036_832_400_000, unit), Some(i64::MIN));
+        }
+    }
+
+    #[test]
+    fn the_drivers_infinities_are_instants_in_nanoseconds() {
+        // 2262-04-11 23:47:16.8252 and 1677-09-21 00:12:43.1676.
+        assert_eq!(timestamp(9_223_372_036_825_200_000, Unit::Nanos), Some(9_223_372_036_825_200));
+        assert_eq!(timestamp(-9_223_372_036_832_400_000, Unit::Nanos), Some(-9_223_372_036_832_400));
+    }
+
+    #[test]
+    fn years_that_overflow_a_count_of_days_are_refused() {
+        // Days that have run over make the first one a day of the year 2090.
+        for year in [50_505_469_855_535_200, i64::MAX, i64::MIN, 10_000_001, -10_000_001] {
+            assert_eq!(civil_date(year, 1, 1), None, "{year}");
+            assert_eq!(civil_timestamp((year, 1, 1), 0, 0), None, "{year}");
         }
     }
 

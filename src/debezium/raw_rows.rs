@@ -125,7 +125,7 @@ impl RawRows {
         topic.push_str(row.topic)?;
         partition.push_i32(row.partition)?;
         offset.push_i64(row.offset)?;
-        kafka_timestamp.push_i64(row.timestamp_ms.saturating_mul(1000))?;
+        kafka_timestamp.push_i64(row.timestamp_ms.checked_mul(1000)?)?;
         text(source_schema, row.source_schema)?;
         text(source_table, row.source_table)?;
         operation.push_str(row.operation)?;

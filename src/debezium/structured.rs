@@ -72,7 +72,7 @@ impl Parts {
             return Some(if positive { i64::MAX } else { i64::MIN });
         }
         let offset = self.offset_seconds.unwrap_or(0);
-        if offset.abs() > 86_400 {
+        if offset.unsigned_abs() > 86_400 {
             return None;
         }
         let date = (self.year?, self.month?, self.day?);
@@ -84,7 +84,7 @@ impl Parts {
     pub(super) fn zoned_time(&self) -> Option<String> {
         let micros = self.micros()?;
         let seconds = self.seconds_of_day().filter(|seconds| seconds * 1_000_000 + micros <= DAY_MICROS)?;
-        let offset = self.offset_seconds.filter(|offset| offset.abs() < 86_400)?;
+        let offset = self.offset_seconds.filter(|offset| offset.unsigned_abs() < 86_400)?;
         let mut text = format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
         push_fraction(&mut text, micros.unsigned_abs());
         let ahead = offset.unsigned_abs();
@@ -192,6 +192,9 @@ mod tests {
         assert_eq!(parts("{}").interval(), None);
         assert_eq!(parts(r#"{"hour":24,"minute":0,"second":1,"nanos":0}"#).time(), None);
         assert_eq!(parts(r#"{"hour":1,"minute":0,"second":1,"nanos":1}"#).time(), None);
+        let far = r#""offsetSeconds":-9223372036854775808,"hour":1,"minute":0,"second":1,"nanos":0"#;
+        assert_eq!(parts(&format!("{{{far}}}")).zoned_time(), None);
+        assert_eq!(parts(&format!(r#"{{"year":2024,"month":1,"day":1,{far}}}"#)).timestamp(), None);
         let late = r#"{"year":294276,"month":12,"day":31,"hour":0,"minute":0,"second":0,"nanos":0}"#;
         assert_eq!(parts(late).timestamp(), None);
     }

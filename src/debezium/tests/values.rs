@@ -42,6 +42,10 @@ fn a_value_that_its_type_cannot_hold_is_invalid() {
         (&decimal, "{}"),
         (r#""type":"struct","name":"io.debezium.data.VariableScaleDecimal""#, r#"{"scale":0}"#),
         (r#""type":"struct","name":"io.debezium.data.VariableScaleDecimal""#, r#"[0,"AQ=="]"#),
+        (
+            r#""type":"struct","name":"io.debezium.data.VariableScaleDecimal""#,
+            r#"{"scale":-9223372036854775808,"value":"AQ=="}"#,
+        ),
         (r#""type":"int32","name":"io.debezium.time.Date""#, "-2440589"),
         (r#""type":"int64","name":"io.debezium.time.MicroTime""#, "86400000001"),
         (r#""type":"int64","name":"io.debezium.time.Timestamp""#, "9224318015999999"),
@@ -51,6 +55,14 @@ fn a_value_that_its_type_cannot_hold_is_invalid() {
         (r#""type":"int64","name":"io.debezium.time.MicroDuration""#, "9223372036854775807"),
         (r#""type":"string","name":"io.debezium.time.IsoDate""#, "\"2024-02-30Z\""),
         (r#""type":"struct","name":"io.debezium.time.StructuredTime""#, r#"{"hour":12}"#),
+        (
+            r#""type":"struct","name":"io.debezium.time.StructuredDate""#,
+            r#"{"year":50505469855535200,"month":1,"day":1}"#,
+        ),
+        (
+            r#""type":"struct","name":"io.debezium.time.StructuredZonedTime""#,
+            r#"{"hour":12,"minute":34,"second":56,"nanos":0,"offsetSeconds":-9223372036854775808,"precision":6}"#,
+        ),
         (r#""type":"array","items":{"type":"int32"}"#, "[1, 2147483648]"),
         (r#""type":"array","items":{"type":"int32"}"#, "[[1], [2]]"),
         (r#""type":"array","items":{"type":"int32"}"#, "{}"),
@@ -86,6 +98,16 @@ fn values_at_the_edges_of_their_types_are_exact() {
         (numeric, "\"POSITIVE_INFINITY\"", "Infinity"),
         (numeric, "1E+2", "100"),
         (r#""type":"int64","name":"io.debezium.time.NanoTimestamp""#, "-1000", "-1"),
+        (
+            r#""type":"int64","name":"io.debezium.time.NanoTimestamp""#,
+            "9223372036825200000",
+            "9223372036825200",
+        ),
+        (
+            r#""type":"int64","name":"io.debezium.time.NanoTimestamp""#,
+            "9223372036854775807",
+            "9223372036854775807",
+        ),
         (r#""type":"int32","name":"org.apache.kafka.connect.data.Time""#, "1", "1000"),
         (r#""type":"array","items":{"type":"double"}"#, "[1.10, \"NaN\", null]", "[1.1, NaN, ]"),
         (r#""type":"array","items":{"type":"struct","name":"x"}"#, "[{\"a\": 1}]", "[{\"a\":1}]"),
