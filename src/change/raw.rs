@@ -1,8 +1,9 @@
 //! The raw table: one row for each record, the whole history.
 //!
 //! Columns and types, all nullable but the first four: see [`schema`]. `key`, `before` and `after` are the original
-//! bytes of those JSON members. `event_date` comes from the Kafka timestamp, so that a replay of a record lands in the
-//! same partition of the table. `ingested_at` is set when the sink commits.
+//! bytes of those JSON members; of a message of `pg_logical_emit_message`, `after` is its member `message`.
+//! `event_date` comes from the Kafka timestamp, so that a replay of a record lands in the same partition of the table.
+//! `ingested_at` is set when the sink commits.
 
 use std::sync::{Arc, LazyLock};
 

@@ -285,13 +285,14 @@ impl Decoder {
         self.counts.alive_millis = self.counts.alive_millis.max(millis);
     }
 
-    /// A message of `pg_logical_emit_message`: part of the history, but of no table.
+    /// A message of `pg_logical_emit_message`: part of the history, with all that it says, but of no table.
     fn message(&mut self, record: &RecordRef<'_>, topic: usize, opened: &Opened<'_>) -> Decoded<Outcome> {
         let known = topic_at(&mut self.topics, topic)?;
         let key = record.key.map(|key| known.keys.read(key)).transpose()?.flatten();
         let raw = RawRow {
             operation: "m",
             key: key.as_ref().map(|key| key.text),
+            after: envelope::message(opened.payload),
             ..RawRow::of(record, opened.envelope.source.as_ref())
         };
         self.push_raw(&raw, None)?;

@@ -178,6 +178,16 @@ impl<'de> Deserialize<'de> for Integer {
     }
 }
 
+/// What a message of `pg_logical_emit_message` says, as JSON. No member of the envelope, because no change has one.
+pub(super) fn message(payload: &str) -> Option<&str> {
+    #[derive(Deserialize)]
+    struct Message<'a> {
+        #[serde(borrow)]
+        message: &'a RawValue,
+    }
+    serde_json::from_str::<Message<'_>>(payload).ok().map(|of| of.message.get())
+}
+
 /// Why a value without `op` is not a change but a record that Debezium writes for other purposes; `None` where it is
 /// none of those.
 pub(super) fn purpose(schema_name: Option<&str>, payload: &str) -> Option<&'static str> {

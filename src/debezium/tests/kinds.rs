@@ -116,11 +116,16 @@ fn records_that_are_not_of_a_table_are_filtered_by_name() {
 #[test]
 fn a_logical_message_is_filtered_but_in_the_raw_table() {
     let mut decoder = decoder();
-    let value = event("m", "null", "null").replace(r#""table":"t""#, r#""table":"""#);
+    let message = r#"{"transactional":true,"prefix":"app","content":"aGVsbG8="}"#;
+    let value = event("m", "null", "null")
+        .replace(r#""table":"t""#, r#""table":"""#)
+        .replace(r#""op":"m""#, &format!(r#""message":{message},"op":"m""#));
     let end = Record::new(0, r#"{"prefix":"app"}"#, &value).push(&mut decoder).unwrap();
     assert_eq!(end, Outcome::Filtered("message"));
     let batch = decoder.finish().unwrap();
     assert_eq!(raw_column(&batch, "operation"), ["m"]);
+    assert_eq!(raw_column(&batch, "key"), [r#"{"prefix":"app"}"#]);
+    assert_eq!(raw_column(&batch, "after"), [message], "all that it says");
     assert_eq!(raw_column(&batch, "lsn"), ["42"]);
     assert!(batch.changes.is_empty());
 }

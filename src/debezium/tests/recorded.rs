@@ -233,3 +233,13 @@ fn events_without_schema_take_types_from_their_values() {
     let deletes = changes.operations.iter().filter(|&&operation| operation == Operation::Delete).count();
     assert_eq!(deletes, 1);
 }
+
+#[test]
+fn a_message_of_the_source_is_in_the_history_with_its_content() {
+    for capture in [DEFAULT_MODES, CONNECT_TIMES] {
+        let batch = decoded(capture, ".message", &[]);
+        assert_eq!(raw_column(&batch, "operation"), ["m"]);
+        assert_eq!(raw_column(&batch, "key"), [r#"{"prefix":"app"}"#]);
+        assert_eq!(raw_column(&batch, "after"), [r#"{"prefix":"app","content":"aGVsbG8="}"#]);
+    }
+}
