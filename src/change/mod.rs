@@ -78,7 +78,7 @@ pub use policy::{
 pub use position::{Progress, Span, StoredPosition, TopicIdentity, TopicPartition};
 pub use resolution::{Action, Resolution, Resolve, resolve};
 pub use sink::{
-    CommitReport, IndexFigures, KnownSchemas, RefusedChange, Sink, SinkError, SinkFigures, TableFigures,
+    CommitReport, IndexFigures, KnownSchemas, KnownTables, RefusedChange, Sink, SinkError, SinkFigures, TableFigures,
     TableReport, UnresolvedRow, Written,
 };
 pub use table::{Column, ColumnType, Shape, TableId, TableSchema};

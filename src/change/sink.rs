@@ -4,7 +4,7 @@
 //! stored position of each partition with the one the lane believes in, and answers [`SinkError::Fenced`] where they
 //! differ, because then another instance has written. Rows before the stored position are skipped: they are in the sink.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::Arc;
 
@@ -13,6 +13,16 @@ use super::{Batch, Operation, Progress, RecordErrorKind, TableId, TableSchema, T
 
 /// The schema of a table, where the sink has the table.
 pub type KnownSchemas = Box<dyn Fn(&TableId) -> Option<Arc<TableSchema>> + Send>;
+
+/// Which tables a sink had when it was last loaded.
+#[derive(Debug, Clone, Default)]
+pub struct KnownTables {
+    /// The tables that had rows, under the very names that their events gave, each with the topics that its rows came
+    /// from; `None` where the sink does not keep that.
+    pub tables: HashMap<TableId, Option<BTreeSet<Arc<str>>>>,
+    /// Topics that were read before, into any of the tables that do not say where their rows came from.
+    pub read: BTreeSet<Arc<str>>,
+}
 
 /// Where changes go: the lake, or one Postgres mirror.
 pub trait Sink: Send + 'static {
@@ -37,8 +47,8 @@ pub trait Sink: Send + 'static {
     /// one. A value of its own, because it is asked on the decoding thread.
     fn known_schemas(&self) -> KnownSchemas;
 
-    /// The tables that had rows in the sink at the last [`Sink::load`], under the very names that their events gave.
-    fn known_tables(&self) -> HashSet<TableId>;
+    /// The tables that had rows in the sink at the last [`Sink::load`].
+    fn known_tables(&self) -> KnownTables;
 
     /// Whether a table that has stopped may be able to go on, because somebody did what it waits for. The lane then
     /// starts over from [`Sink::load`]. Asked now and then while tables are stopped; has to be cheap. A sink whose tables

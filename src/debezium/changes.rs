@@ -172,7 +172,7 @@ impl Decoder {
             slot.newest = Some(Arc::clone(&layout));
         }
         if let Some(topic) = self.topics.get_mut(event.topic).filter(|topic| !same(&topic.newest)) {
-            topic.newest = Some(layout);
+            topic.follow(layout, event.opened);
         }
     }
 
@@ -247,18 +247,16 @@ impl Decoder {
         self.options.routes.of(&source).unwrap_or(source)
     }
 
-    /// A layout for the table of that name, as the sink has it.
-    pub(super) fn layout_in_sink(&mut self, source: &TableId) -> Option<Arc<Layout>> {
-        let table = self.options.routes.of(source).unwrap_or_else(|| source.clone());
-        let schema = self.known.schema(&table)?;
+    /// A layout for rows of `source` in the table that they go to, as the sink has it.
+    pub(super) fn layout_in_sink(&mut self, source: &TableId, table: &TableId) -> Option<Arc<Layout>> {
+        let schema = self.known.schema(table)?;
         let modes = self.options.modes;
         let wires = schema.columns().iter().map(|column| Wire::of(&column.column_type, modes)).collect();
         let key_names = schema.key_names().map(Arc::from).collect();
-        let slot = self.tables.slot_of(&table);
-        let source = source.clone();
+        let slot = self.tables.slot_of(table);
         Some(Arc::new(Layout {
-            table,
-            source,
+            table: table.clone(),
+            source: source.clone(),
             slot,
             schema,
             wires,
@@ -266,18 +264,6 @@ impl Decoder {
             placeholders: Vec::new(),
             metadata_prefix: None,
         }))
-    }
-
-    /// A layout for deletes by a key with these fields, of the table that the topic's name ends with.
-    pub(super) fn layout_of_topic(&mut self, topic: usize, key_names: &KeyNames) -> Option<Arc<Layout>> {
-        let (schema, table) = self.topics.get(topic)?.table();
-        let source = TableId::new("", schema, table);
-        if !self.in_sink.contains(self.options.routes.of(&source).as_ref().unwrap_or(&source)) {
-            return None;
-        }
-        let layout = self.layout_in_sink(&source)?;
-        let same = layout.key_names.iter().all(|name| key_names.contains(name));
-        (same && layout.key_names.len() == key_names.len()).then_some(layout)
     }
 }
 

@@ -3,13 +3,14 @@
 //! Invariant: a record that is refused has left nothing behind, neither a change nor a raw row, so that the batch may end
 //! before it and what is read again gives the same.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::error::ArrowError;
 
 use crate::change::{
-    Batch, Operation, RecordError, RecordErrorKind, Regression, TableId, TopicIdentity, TopicPartition,
+    Batch, KnownTables, Operation, RecordError, RecordErrorKind, Regression, TableId, TopicIdentity,
+    TopicPartition,
 };
 
 use super::aside::Aside;
@@ -31,7 +32,7 @@ pub struct Decoder {
     pub(super) placeholder: Placeholder,
     pub(super) known: Box<dyn KnownSchemas>,
     /// Tables that have rows in the sink.
-    pub(super) in_sink: HashSet<TableId>,
+    pub(super) in_sink: KnownTables,
     pub(super) topics: Vec<Topic>,
     topic_index: HashMap<Arc<str>, usize>,
     pub(super) partitions: Partitions,
@@ -60,7 +61,7 @@ impl Decoder {
             placeholder: Placeholder::new(&options.placeholder),
             options,
             known: Box::new(known),
-            in_sink: HashSet::new(),
+            in_sink: KnownTables::default(),
             topics: Vec::new(),
             topic_index: HashMap::new(),
             partitions: Partitions::default(),
@@ -71,9 +72,9 @@ impl Decoder {
         }
     }
 
-    /// Says which tables have rows in the sink, by the names that events give them.
+    /// Says which tables have rows in the sink.
     #[must_use]
-    pub fn with_tables(mut self, tables: HashSet<TableId>) -> Self {
+    pub fn with_tables(mut self, tables: KnownTables) -> Self {
         self.in_sink = tables;
         self
     }
@@ -122,7 +123,7 @@ impl Decoder {
     ) -> Result<Outcome, RecordError> {
         self.aside.begin(record, identity);
         let at = self.locate(record);
-        let outcome = self.decode(record, at, drained).map_err(|fault| RecordError {
+        let outcome = self.decode(record, at, identity, drained).map_err(|fault| RecordError {
             partition: TopicPartition::new(Arc::clone(record.topic), record.partition),
             offset: record.offset,
             kind: fault.kind,
@@ -205,7 +206,13 @@ impl Decoder {
         })
     }
 
-    fn decode(&mut self, record: &RecordRef<'_>, at: usize, drained: Option<Drained>) -> Decoded<Outcome> {
+    fn decode(
+        &mut self,
+        record: &RecordRef<'_>,
+        at: usize,
+        identity: &TopicIdentity,
+        drained: Option<Drained>,
+    ) -> Decoded<Outcome> {
         let topic = self.partitions.topic(at);
         let known = topic_at(&mut self.topics, topic)?;
         if known.heartbeats {
@@ -216,7 +223,7 @@ impl Decoder {
             Some(value) => known.open(value, record.headers)?,
             None => None,
         };
-        let Some(opened) = opened else { return self.tombstone(record, at, topic) };
+        let Some(opened) = opened else { return self.tombstone(record, (at, topic), identity) };
         self.alive(opened.envelope.ts_ms.0);
         let Some(code) = opened.envelope.op.as_ref() else {
             let name = opened.schema.as_ref().and_then(|schema| schema.name.as_deref());

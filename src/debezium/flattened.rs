@@ -72,7 +72,8 @@ pub(super) struct Metadata<'a> {
     /// Whether there was any.
     pub(super) any: bool,
     pub(super) op: Option<Text<'a>>,
-    pub(super) deleted: bool,
+    /// Whether it is a delete; `None` where nothing says so.
+    pub(super) deleted: Option<bool>,
     pub(super) source: Source<'a>,
 }
 
@@ -218,7 +219,7 @@ impl<'a> Metadata<'a> {
         Self {
             any: self.any || other.any,
             op: self.op.or(other.op),
-            deleted: self.deleted || other.deleted,
+            deleted: self.deleted.max(other.deleted),
             source: Source {
                 db: one.db.or(two.db),
                 schema: one.schema.or(two.schema),
@@ -240,7 +241,7 @@ impl<'a> Metadata<'a> {
         let source = &mut self.source;
         match field.strip_prefix("source_").unwrap_or(field) {
             "op" => self.op = text(),
-            "deleted" => self.deleted = text().is_some_and(|text| text.as_str() == "true"),
+            "deleted" => self.deleted = Some(text().is_some_and(|text| text.as_str() == "true")),
             "db" => source.db = text(),
             "schema" => source.schema = text(),
             "table" => source.table = text(),
@@ -270,13 +271,14 @@ mod tests {
         let row = r#"{"id":1,"__op":"u","__deleted":"false","__table":"t","__source_schema":"s","__lsn":5,
             "__source_ts_ms":7,"__ts_ms":9}"#;
         let found = metadata(row, "__").unwrap();
-        assert!(found.any && !found.deleted);
+        assert_eq!((found.any, found.deleted), (true, Some(false)));
         assert_eq!(found.op.unwrap().as_str(), "u");
         assert_eq!((found.source.order(), found.source.micros()), (5, Some(7000)));
         assert_eq!(found.source.schema.unwrap().as_str(), "s");
         let none = metadata(r#"{"id":1,"__my_own":2}"#, "__").unwrap();
         assert!(!none.any, "a column of the table's own");
-        assert!(metadata(r#"{"id":1,"cdc.deleted":"true"}"#, "cdc.").unwrap().deleted);
+        assert_eq!(metadata(r#"{"id":1,"cdc.deleted":"true"}"#, "cdc.").unwrap().deleted, Some(true));
+        assert_eq!(metadata(r#"{"id":1,"__op":"c"}"#, "__").unwrap().deleted, None);
     }
 
     #[test]
@@ -313,7 +315,7 @@ mod tests {
         let wrapped = headers(&wrapped.each_ref().map(|(name, value)| (*name, value.as_str())));
         for form in [plain, json, wrapped] {
             let found = said_in(&form, "__");
-            assert!(found.any && found.deleted, "{form:?}");
+            assert_eq!((found.any, found.deleted), (true, Some(true)), "{form:?}");
             assert_eq!(found.op.unwrap().as_str(), "d");
             assert_eq!((found.source.order(), found.source.micros()), (5, Some(7000)));
             assert_eq!(found.source.table.unwrap().as_str(), "123");

@@ -4,10 +4,12 @@
 //! its key by comparing two pointers.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
 
 use crate::change::RecordErrorKind;
 
@@ -21,10 +23,24 @@ const MOST_NAME_LISTS: usize = 8;
 /// Names of a key's fields, in order.
 pub(super) type KeyNames = Arc<[Arc<str>]>;
 
+/// What the name of the field begins with that Debezium's `ByLogicalTableRouter` adds to keys.
+const ROUTER: &str = "__dbz__";
+
 /// Whether a key's field was put there by Debezium's `ByLogicalTableRouter`, to keep apart equal keys of the tables that
 /// it sends into one topic. It is no column; rows are told apart by the table that their event names.
 pub(super) fn is_of_router(name: &str) -> bool {
-    name.starts_with("__dbz__")
+    name.starts_with(ROUTER)
+}
+
+/// What that field of a key says: the topic that its table would have, unless the router is told otherwise. Empty where
+/// it is no text, `None` where the key has no such field.
+pub(super) fn of_router(key: &str) -> Option<String> {
+    if !key.contains(ROUTER) {
+        return None;
+    }
+    let members: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(key).ok()?;
+    let (_, value) = members.into_iter().find(|(name, _)| is_of_router(name))?;
+    Some(serde_json::from_str(value.get()).unwrap_or_default())
 }
 
 /// A key with at least one field.

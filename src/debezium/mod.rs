@@ -30,6 +30,7 @@ mod iso;
 mod key;
 mod modes;
 mod order;
+mod owner;
 mod partitions;
 mod placeholder;
 mod raw_rows;

@@ -15,7 +15,9 @@ use super::order::Order;
 /// What the record before a tombstone was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Predecessor {
-    /// Not seen by this decoder.
+    /// Not seen by this decoder, which goes on right behind it: whoever stored the position has read it.
+    ReadBefore,
+    /// Not seen by this decoder; it may be gone.
     Unknown,
     /// A delete of the same key.
     SameDelete,
@@ -150,10 +152,22 @@ impl Partitions {
     }
 
     /// What came before a tombstone with this key.
-    pub(super) fn predecessor(&self, at: usize, key: &[u8]) -> Predecessor {
+    pub(super) fn predecessor(
+        &self,
+        at: usize,
+        key: &[u8],
+        offset: i64,
+        identity: &TopicIdentity,
+    ) -> Predecessor {
         match self.states.get(at) {
             Some(state) if state.after_delete && state.deleted_key == key => Predecessor::SameDelete,
             Some(state) if state.seen => Predecessor::Other,
+            // A record that is replayed is nobody's successor.
+            Some(state) if state.position.is_none() => Predecessor::Other,
+            // Where a log was cut, nobody has read what lay before.
+            Some(state) if state.position == Some(offset) && identity.begins_at() != Some(offset) => {
+                Predecessor::ReadBefore
+            }
             _ => Predecessor::Unknown,
         }
     }

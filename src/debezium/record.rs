@@ -122,7 +122,8 @@ pub enum Outcome {
     },
     /// Not a change, by the named rule; the raw table has a row for those marked with *.
     ///
-    /// `tombstone` (after the delete of its key), `tombstone_unknown_table` (nothing is known of its table), `empty`
+    /// `tombstone` (after the delete of its key), `tombstone_unknown_table` (there is no row of its table, or it repeats
+    /// a delete of one of several; * where it is a delete of its own), `empty`
     /// (neither key nor value), `heartbeat`, `transaction`, `schema_change`, `notification`, `message`* (a logical
     /// decoding message), `truncate_ignored`* (as its table's policy says), `truncate_unknown_table`* (there is no row
     /// to take), `keyless_delete`* (of a table to which rows are only added).

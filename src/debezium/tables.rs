@@ -146,6 +146,16 @@ impl Tables {
         slot
     }
 
+    /// The layout of the newest row of a table.
+    pub(super) fn newest_of(&self, id: &TableId) -> Option<Arc<Layout>> {
+        self.slots.get(*self.index.get(id)?)?.newest.clone()
+    }
+
+    /// The tables of which this run has read a row.
+    pub(super) fn with_rows(&self) -> impl Iterator<Item = &TableId> {
+        self.slots.iter().filter(|slot| slot.newest.is_some()).map(|slot| &slot.id)
+    }
+
     pub(super) fn get(&self, slot: usize) -> Option<&Slot> {
         self.slots.get(slot)
     }

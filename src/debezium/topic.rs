@@ -44,6 +44,8 @@ pub(super) struct Opened<'a> {
     pub(super) schema: Option<Arc<ValueSchema>>,
     /// Whether it was a row without envelope; then the envelope is what the row's metadata fields and the topic say.
     pub(super) flattened: bool,
+    /// Whether such a row says of itself whether it is deleted.
+    pub(super) rewritten: bool,
 }
 
 /// What begins an event that is not wrapped, as Debezium writes it. Such a text need not be searched for its wrapping.
@@ -54,7 +56,7 @@ const FIRST_OF_EVENT: &str = "{\"before\":";
 pub(super) struct Topic {
     /// Whether the name says that it holds heartbeats.
     pub(super) heartbeats: bool,
-    name: Arc<str>,
+    pub(super) name: Arc<str>,
     /// Whether the settings say that its events are flattened.
     flattened: bool,
     /// What the names of metadata fields of flattened events begin with.
@@ -62,6 +64,10 @@ pub(super) struct Topic {
     pub(super) keys: Keys,
     /// The layout of the newest row, for tombstones, which do not name their table.
     pub(super) newest: Option<Arc<Layout>>,
+    /// Whether it has brought rows of more than one table.
+    pub(super) several: bool,
+    /// Whether its deletes are records with a value, as its newest rows say.
+    repeats: Option<bool>,
     modes: Modes,
     values: Blocks<Arc<ValueSchema>>,
     layouts: Vec<(Arc<ValueSchema>, Arc<Layout>)>,
@@ -78,6 +84,8 @@ impl Topic {
             prefix: Arc::clone(&options.prefix),
             keys: Keys::default(),
             newest: None,
+            several: false,
+            repeats: None,
             values: Blocks::default(),
             layouts: Vec::new(),
         }
@@ -86,6 +94,24 @@ impl Topic {
     /// Schema and table that the topic's name ends with.
     pub(super) fn table(&self) -> (&str, &str) {
         flattened::table_of_topic(&self.name)
+    }
+
+    /// The newest row has another layout than the one before it.
+    pub(super) fn follow(&mut self, layout: Arc<Layout>, opened: &Opened<'_>) {
+        self.several |= self.newest.as_ref().is_some_and(|newest| is_another(&newest.table, &layout.table));
+        // A flattened row that says whether it is deleted comes with those that are.
+        self.repeats = Some(!opened.flattened || opened.rewritten);
+        self.newest = Some(layout);
+    }
+
+    /// Whether its deletes are records with a value, so that a tombstone comes after each; `None` where nothing says so.
+    /// `has_headers` is whether there are headers as the transformation that flattens events adds them.
+    pub(super) fn repeats_deletes(&self, has_headers: bool) -> Option<bool> {
+        let flattened = self.newest.as_ref().is_some_and(|newest| newest.metadata_prefix.is_some());
+        if has_headers && !flattened {
+            return Some(false);
+        }
+        self.repeats.or(self.flattened.then_some(false))
     }
 
     /// What the names of fields begin with that are no columns, in flattened events.
@@ -173,7 +199,8 @@ impl Topic {
             let metadata = flattened::metadata(payload, &self.prefix)?.or(self.said_in(headers));
             return self.flat(payload, Some(schema), metadata);
         }
-        Ok(Opened { envelope: parse(payload)?, payload, schema: Some(schema), flattened: false })
+        let envelope = parse(payload)?;
+        Ok(Opened { envelope, payload, schema: Some(schema), flattened: false, rewritten: false })
     }
 
     fn open_bare<'a>(&self, text: &'a str, headers: &'a dyn RecordHeaders) -> Decoded<Opened<'a>> {
@@ -186,7 +213,7 @@ impl Topic {
                 return self.flat(text, None, metadata);
             }
         }
-        Ok(Opened { envelope: envelope?, payload: text, schema: None, flattened: false })
+        Ok(Opened { envelope: envelope?, payload: text, schema: None, flattened: false, rewritten: false })
     }
 
     /// What headers say of a flattened event.
@@ -210,11 +237,11 @@ impl Topic {
         let named = |name: &str| Some(Text(name.to_owned().into()));
         source.table = source.table.take().or_else(|| named(table));
         source.schema = source.schema.take().or_else(|| named(schema_name));
-        let op = if deleted { "d" } else { op.as_ref().map_or("u", Text::as_str) };
+        let op = if deleted == Some(true) { "d" } else { op.as_ref().map_or("u", Text::as_str) };
         let (before, after) = if op == "d" { (Some(row), None) } else { (None, Some(row)) };
         let op = named(op);
         let envelope = Envelope { before, after, source: Some(source), op, ts_ms: Integer::default() };
-        Ok(Opened { envelope, payload, schema, flattened: true })
+        Ok(Opened { envelope, payload, schema, flattened: true, rewritten: deleted.is_some() })
     }
 
     /// The layout of a table's rows as a schema block describes them.
@@ -261,6 +288,13 @@ impl Topic {
         self.layouts.truncate(MOST_LAYOUTS);
         Ok(layout)
     }
+}
+
+/// Whether two names are of two tables; events that were told to name their database from then on name the same one.
+fn is_another(one: &TableId, other: &TableId) -> bool {
+    let databases = [&one.database, &other.database];
+    let named = databases.iter().all(|database| !database.is_empty());
+    one.table != other.table || one.schema != other.schema || (named && one.database != other.database)
 }
 
 /// The columns that are not metadata fields.

@@ -84,9 +84,7 @@ impl Decoder {
     }
 
     fn layout_of_table(&mut self, source: &TableId, table: &TableId) -> Option<Arc<Layout>> {
-        let slot = self.tables.slot_of(table);
-        let newest = self.tables.get(slot).and_then(|slot| slot.newest.clone());
-        newest.or_else(|| self.layout_in_sink(source))
+        self.tables.newest_of(table).or_else(|| self.layout_in_sink(source, table))
     }
 
     /// What a truncate takes, given what was read of the other partitions before it.

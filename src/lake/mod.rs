@@ -78,7 +78,7 @@ mod upsert;
 mod vacuum;
 mod work;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use futures::{StreamExt, stream};
@@ -94,8 +94,8 @@ pub use schema_apply::{LakeSchemas, WaitingTable};
 
 use crate::change::quarantine::{Ledger, QuarantineRow, RecordPlace};
 use crate::change::{
-    Batch, CommitReport, KnownSchemas, Progress, Sink, SinkError, SinkFigures, Span, TableFigures, TableId,
-    TableSchema, TopicPartition,
+    Batch, CommitReport, KnownSchemas, KnownTables, Progress, Sink, SinkError, SinkFigures, Span,
+    TableFigures, TableId, TableSchema, TopicPartition,
 };
 use audit::AuditTable;
 use compaction::Pressure;
@@ -355,8 +355,9 @@ impl Sink for Lake {
         Box::new(move |table| known.get(table).cloned())
     }
 
-    fn known_tables(&self) -> HashSet<TableId> {
-        self.tables.keys().cloned().collect()
+    fn known_tables(&self) -> KnownTables {
+        let tables = self.tables.iter().map(|(id, table)| (id.clone(), Some(table.topics().clone())));
+        KnownTables { tables: tables.collect(), ..KnownTables::default() }
     }
 
     /// A stopped table goes on when somebody else has committed to it: that is how `alluvium schema apply` says so.

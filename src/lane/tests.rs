@@ -8,7 +8,9 @@ use super::*;
 use crate::admin::metrics::Metrics;
 use crate::admin::status::StatusBoard;
 use crate::change::quarantine::Payload;
-use crate::change::{Batch, ChangeBatch, CommitReport, KnownSchemas, Operation, Progress, StoredPosition};
+use crate::change::{
+    Batch, ChangeBatch, CommitReport, KnownSchemas, KnownTables, Operation, Progress, StoredPosition,
+};
 use crate::change::{OnError, TableId, TablePolicy, TableSchema, TopicIdentity};
 use crate::kafka::{Assignment, Chunk, ChunkBuilder, Event, HeaderBuffer, Record};
 
@@ -48,8 +50,8 @@ impl Sink for Remembering {
         Box::new(|_| None)
     }
 
-    fn known_tables(&self) -> HashSet<TableId> {
-        HashSet::new()
+    fn known_tables(&self) -> KnownTables {
+        KnownTables::default()
     }
 
     async fn maintain(&mut self) -> Result<(), SinkError> {

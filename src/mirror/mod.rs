@@ -50,7 +50,7 @@ mod tls;
 mod types;
 mod work;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -75,8 +75,8 @@ use self::sqlstate::Trouble;
 use self::work::Stopped;
 use crate::change::quarantine::{Ledger, QuarantineRow, RecordPlace};
 use crate::change::{
-    Batch, CommitReport, KnownSchemas, Policies, Progress, Sink, SinkError, Span, StoredPosition, TableId,
-    TopicPartition,
+    Batch, CommitReport, KnownSchemas, KnownTables, Policies, Progress, Sink, SinkError, Span,
+    StoredPosition, TableId, TopicPartition,
 };
 
 /// Opens a session as a mirror would, for checks.
@@ -279,13 +279,15 @@ impl Sink for Mirror {
         Box::new(move |table| Some(Arc::new(catalog.get(&TargetName::of(&schema, table))?.table_schema())))
     }
 
-    fn known_tables(&self) -> HashSet<TableId> {
+    fn known_tables(&self) -> KnownTables {
         // A table whose events were flattened once is remembered without database, too: under that name it is gone.
         let same = |one: &TableId, other: &TableId| one.schema == other.schema && one.table == other.table;
         let is_second = |table: &TableId| {
             table.database.is_empty() && self.memory.keys().any(|other| other != table && same(other, table))
         };
-        self.memory.keys().filter(|table| !is_second(table)).cloned().collect()
+        let tables = self.memory.keys().filter(|table| !is_second(table)).map(|table| (table.clone(), None));
+        let read = self.known.keys().map(|partition| Arc::clone(&partition.topic));
+        KnownTables { tables: tables.collect(), read: read.collect() }
     }
 
     /// A stopped table goes on when nothing is waited for any more: that is how `alluvium schema apply` says so.

@@ -52,23 +52,6 @@ fn a_tombstone_repeated_is_a_delete_again() {
 }
 
 #[test]
-fn a_tombstone_whose_predecessor_was_not_seen_deletes_without_a_raw_row() {
-    let mut decoder = decoder();
-    outcomes(&mut decoder, &[create(0, 1), delete(1, 1)]);
-    decoder.finish().unwrap();
-    decoder.begin_partition(TopicPartition::new("cdc.public.t", 0), 2);
-    let ends = outcomes(&mut decoder, &[Record::tombstone(2, r#"{"id":1}"#)]);
-    assert_eq!(ends, [Outcome::Change(Operation::Delete)]);
-    assert_eq!(decoder.finish().unwrap().raw.unwrap().num_rows(), 0);
-}
-
-#[test]
-fn a_tombstone_of_a_topic_without_rows_is_filtered() {
-    let ends = outcomes(&mut decoder(), &[Record::tombstone(0, r#"{"id":1}"#)]);
-    assert_eq!(ends, [Outcome::Filtered("tombstone_unknown_table")]);
-}
-
-#[test]
 fn a_null_payload_in_a_schema_block_is_a_tombstone() {
     let mut decoder = decoder();
     let tombstone = Record::new(2, r#"{"id":1}"#, r#"{"schema":null,"payload":null}"#);

@@ -13,6 +13,7 @@ mod rows;
 mod schemaless;
 mod sources;
 mod suspects;
+mod tombstones;
 mod values;
 mod whole;
 

@@ -223,36 +223,6 @@ fn plain_rows_are_flattened_events_only_in_topics_that_are_said_to_have_them() {
 }
 
 #[test]
-fn a_tombstone_finds_its_table_by_the_topics_name_where_the_sink_has_it() {
-    let column = |name: &str| crate::change::Column {
-        name: name.into(),
-        column_type: crate::change::ColumnType::Int64,
-        nullable: false,
-    };
-    let schema = Arc::new(TableSchema::new(vec![column("id")], vec![0]));
-    let known = move |table: &TableId| (table.to_string() == "public.t").then(|| Arc::clone(&schema));
-    for (database, expected) in
-        [("", Outcome::Change(Operation::Delete)), ("shop", Outcome::Filtered("tombstone_unknown_table"))]
-    {
-        let tables = [TableId::new(database, "public", "t")].into();
-        let mut decoder = Decoder::new(DecoderOptions::default(), known.clone()).with_tables(tables);
-        let end = Record::tombstone(0, r#"{"id":1}"#).push(&mut decoder).unwrap();
-        assert_eq!(end, expected, "of database {database:?}");
-        let times: Vec<i64> = decoder
-            .finish()
-            .unwrap()
-            .changes
-            .iter()
-            .flat_map(|changes| changes.source_micros.clone())
-            .collect();
-        assert!(
-            times.iter().all(|micros| *micros == 1_700_000_000_000_000),
-            "the time that Kafka has: {times:?}"
-        );
-    }
-}
-
-#[test]
 fn rows_of_routed_tables_go_to_theirs_and_the_history_names_their_source() {
     let mut routes = Routes::default();
     routes.add("public.t", "public.all").unwrap();

@@ -1,8 +1,8 @@
 //! A copy in the lake, in one of its write modes: real Delta tables in a folder, read back as SQL reads them.
 
-use std::collections::HashSet;
-
-use alluvium::change::{Batch, KnownSchemas, Policies, Progress, Sink, TableId, TablePolicy, WriteMode};
+use alluvium::change::{
+    Batch, KnownSchemas, KnownTables, Policies, Progress, Sink, TableId, TablePolicy, WriteMode,
+};
 use alluvium::lake::read::{At, LakeReader};
 use alluvium::lake::{Lake, LakeOptions};
 use arrow::array::RecordBatch;
@@ -71,7 +71,7 @@ impl Copy for LakeCopy {
         self.lake.as_ref().map_or_else(|| Box::new(|_: &TableId| None) as KnownSchemas, Sink::known_schemas)
     }
 
-    fn tables(&self) -> HashSet<TableId> {
+    fn tables(&self) -> KnownTables {
         self.lake.as_ref().map(Sink::known_tables).unwrap_or_default()
     }
 

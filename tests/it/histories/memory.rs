@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use alluvium::change::{
-    Batch, Candidate, ChangeBatch, DeleteMode, Folded, KeyLedger, KnownSchemas, Progress, TableId,
+    Batch, Candidate, ChangeBatch, DeleteMode, Folded, KeyLedger, KnownSchemas, KnownTables, Progress, TableId,
     TableSchema, fold_onto,
 };
 
@@ -59,8 +59,8 @@ impl Copy for Memory {
         Box::new(move |table| schemas.get(&*table.table).cloned())
     }
 
-    fn tables(&self) -> HashSet<TableId> {
-        HashSet::new()
+    fn tables(&self) -> KnownTables {
+        KnownTables::default()
     }
 
     fn rows(&mut self, table: &str) -> Result<Vec<Shown>, String> {

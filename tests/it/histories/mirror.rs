@@ -1,8 +1,5 @@
 //! A copy in a Postgres mirror: a real server, each history in a database of its own.
-
-use std::collections::HashSet;
-
-use alluvium::change::{Batch, KnownSchemas, Progress, Sink, TableId};
+use alluvium::change::{Batch, KnownSchemas, KnownTables, Progress, Sink, TableId};
 use alluvium::mirror::{Mirror, MirrorOptions};
 use tokio::runtime::Runtime;
 use tokio_postgres::{Client, Row};
@@ -58,7 +55,7 @@ impl Copy for MirrorCopy {
         self.mirror.as_ref().map_or_else(|| Box::new(|_: &TableId| None) as KnownSchemas, Sink::known_schemas)
     }
 
-    fn tables(&self) -> HashSet<TableId> {
+    fn tables(&self) -> KnownTables {
         self.mirror.as_ref().map(Sink::known_tables).unwrap_or_default()
     }
 

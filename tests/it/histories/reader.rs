@@ -4,10 +4,10 @@
 //! history say from which partition the next record is read, where a batch ends, and where the reader crashes: then
 //! the running batch is lost, and a new decoder begins at what the sink has.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use alluvium::change::{Batch, KnownSchemas, Progress, TableId, TopicIdentity, TopicPartition};
+use alluvium::change::{Batch, KnownSchemas, KnownTables, Progress, TableId, TopicIdentity, TopicPartition};
 use alluvium::debezium::{Decoder, DecoderOptions, Drained, Outcome, RecordRef};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::DataType;
@@ -35,7 +35,7 @@ pub trait Copy {
     fn known(&self) -> KnownSchemas;
 
     /// Its tables, as their events name them.
-    fn tables(&self) -> HashSet<TableId>;
+    fn tables(&self) -> KnownTables;
 
     /// Work between two batches.
     fn maintain(&mut self) -> Result<(), String> {
