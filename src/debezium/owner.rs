@@ -47,15 +47,13 @@ impl Decoder {
     ) -> Decoded<Owner> {
         let known = topic_at(&mut self.topics, topic)?;
         if said.table.is_some() {
-            return Ok(match known.newest.as_ref().filter(|newest| says(said, &newest.source)) {
-                Some(newest) => Owner::Table(Arc::clone(newest)),
-                None => {
-                    let (of_topic, _) = known.table();
-                    let schema = said.schema.as_ref().map_or(of_topic, Text::as_str).to_owned();
-                    let db = said.db.as_ref().map(Text::as_str);
-                    self.owner_named(db, &schema, or_empty(said.table.as_ref())).into()
-                }
-            });
+            if let Some(newest) = known.newest.as_ref().filter(|newest| says(said, &newest.source)) {
+                return Ok(Owner::Table(Arc::clone(newest)));
+            }
+            let (of_topic, _) = known.table();
+            let schema = said.schema.as_ref().map_or(of_topic, Text::as_str).to_owned();
+            let db = said.db.as_ref().map(Text::as_str);
+            return Ok(self.owner_named(db, &schema, or_empty(said.table.as_ref())).into());
         }
         if let Some(of) = of_router(key.text) {
             let (schema, table) = table_of_topic(&of);

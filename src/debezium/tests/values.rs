@@ -3,6 +3,8 @@
 use super::rows::create_with_schema;
 use super::*;
 
+const NANOS: &str = r#""type":"int64","name":"io.debezium.time.NanoTimestamp""#;
+
 /// The only cell `c` of a row whose schema block gives it this type.
 fn decoded_cell(field: &str, value: &str) -> Result<String, RecordErrorKind> {
     let mut decoder = decoder();
@@ -49,7 +51,7 @@ fn a_value_that_its_type_cannot_hold_is_invalid() {
         (r#""type":"int32","name":"io.debezium.time.Date""#, "-2440589"),
         (r#""type":"int64","name":"io.debezium.time.MicroTime""#, "86400000001"),
         (r#""type":"int64","name":"io.debezium.time.Timestamp""#, "9224318015999999"),
-        (r#""type":"int64","name":"io.debezium.time.NanoTimestamp""#, "1"),
+        (NANOS, "1"),
         (r#""type":"string","name":"io.debezium.time.ZonedTimestamp""#, "\"yesterday\""),
         (r#""type":"int64","name":"io.debezium.time.MicroTimestamp""#, "-9223372036853775810"),
         (r#""type":"int64","name":"io.debezium.time.MicroDuration""#, "9223372036854775807"),
@@ -97,17 +99,9 @@ fn values_at_the_edges_of_their_types_are_exact() {
         (numeric, r#"{"scale":-3,"value":"BQ=="}"#, "5000"),
         (numeric, "\"POSITIVE_INFINITY\"", "Infinity"),
         (numeric, "1E+2", "100"),
-        (r#""type":"int64","name":"io.debezium.time.NanoTimestamp""#, "-1000", "-1"),
-        (
-            r#""type":"int64","name":"io.debezium.time.NanoTimestamp""#,
-            "9223372036825200000",
-            "9223372036825200",
-        ),
-        (
-            r#""type":"int64","name":"io.debezium.time.NanoTimestamp""#,
-            "9223372036854775807",
-            "9223372036854775807",
-        ),
+        (NANOS, "-1000", "-1"),
+        (NANOS, "9223372036825200000", "9223372036825200"),
+        (NANOS, "9223372036854775807", "9223372036854775807"),
         (r#""type":"int32","name":"org.apache.kafka.connect.data.Time""#, "1", "1000"),
         (r#""type":"array","items":{"type":"double"}"#, "[1.10, \"NaN\", null]", "[1.1, NaN, ]"),
         (r#""type":"array","items":{"type":"struct","name":"x"}"#, "[{\"a\": 1}]", "[{\"a\":1}]"),
