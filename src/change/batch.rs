@@ -1,6 +1,6 @@
 //! A batch: the changes of a contiguous range of offsets, as Arrow columns.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -124,7 +124,7 @@ impl ChangeBatch {
     ///
     /// # Errors
     /// Where there is no such change.
-    pub(super) fn only(&self, rows: &[u32]) -> Result<Self, ArrowError> {
+    pub fn only(&self, rows: &[u32]) -> Result<Self, ArrowError> {
         let new_place = |row: u32| rows.binary_search(&row).ok();
         let indices = UInt32Array::from(rows.to_vec());
         let mask = |mask: &BooleanBuffer| rows.iter().map(|&row| mask.value(row as usize)).collect();
@@ -189,6 +189,8 @@ pub struct Batch {
     pub originals: Option<Arc<dyn Originals>>,
     /// Whether these are records out of the quarantine: what the sink refuses of them is there already.
     pub replay: bool,
+    /// Offsets of changes of a replay that are applied whatever came later.
+    pub forced: BTreeSet<i64>,
 }
 
 /// A record with which the source's log began anew: after a failover, or from a restored slot.

@@ -250,6 +250,8 @@ pub struct TableReport {
     pub unknown_deletes: u64,
     /// Changes that did nothing, because the row has a later one from another of the table's sources.
     pub late: u64,
+    /// Offsets of those, where the batch is a replay.
+    pub late_replays: Vec<i64>,
     /// Time the commit took.
     pub duration: std::time::Duration,
     /// Version of the table after it, where the sink has versions.

@@ -26,6 +26,9 @@
 //! - A tombstone alone takes only a row of its own partition. Other changes without LSN (of sources that have none) apply.
 //! - Rows stored before these columns were: older than everything.
 //!
+//! A replay of a record that was in quarantine comes from the partition that the record was read from. Where it is late, it
+//! does nothing, which is an answer to whoever asked for it; where it is forced, it applies.
+//!
 //! A source that begins its log anew (a failover, a restored database) has lower LSNs from then on. Therefore a change is
 //! late only if its commit time, too, does not lie behind that of the stored row.
 
@@ -36,7 +39,8 @@ use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::error::ArrowError;
 
 use super::ledger::{self, KeyText};
-use super::{ChangeBatch, Column, ColumnType, Operation, TableSchema, TopicPartition};
+use super::quarantine::origin_of;
+use super::{Batch, ChangeBatch, Column, ColumnType, Operation, TableSchema, TopicPartition};
 
 /// Column: the place in the source's log of the last change of a row; null where it is not known. Stored in every table
 /// of several sources: **do not rename it**.
@@ -115,6 +119,8 @@ pub struct Settled {
     pub changes: Vec<ChangeBatch>,
     /// How many were late.
     pub late: u64,
+    /// Where the batch is a replay, the offsets of the late ones: somebody has asked for these, and is told.
+    pub late_replays: Vec<i64>,
 }
 
 impl Touched {
@@ -165,28 +171,38 @@ impl Touched {
         RecordBatch::try_new(names, ledger::columns(schema, &self.keys)?)
     }
 
-    /// Leaves out the late ones of `parts`, which are those that [`Self::of`] was given; `stored` says of each key what
-    /// was the last change of its stored row.
+    /// Leaves out the late ones of `parts`, which are those that [`Self::of`] was given, of `batch`; `stored` says of each
+    /// key what was the last change of its stored row. What is forced is never late.
     ///
     /// # Errors
     /// Never, unless the columns contradict their schema.
     pub fn settle(
         &self,
         parts: &[&ChangeBatch],
-        partitions: &[TopicPartition],
+        batch: &Batch,
         mut stored: Vec<Option<LastChange>>,
     ) -> Result<Settled, ArrowError> {
         stored.resize(self.keys.len(), None);
-        let names = names_of(partitions);
-        let mut settled = Settled { changes: Vec::with_capacity(parts.len()), late: 0 };
+        // Rows that were replayed before a replay had the name of its partition.
+        for last in stored.iter_mut().flatten() {
+            if let Some(origin) = last.partition.as_deref().and_then(origin_of) {
+                last.partition = Some(origin.into());
+            }
+        }
+        let names = names_of(&batch.partitions);
+        let mut settled =
+            Settled { changes: Vec::with_capacity(parts.len()), late: 0, late_replays: Vec::new() };
         for (part, keys) in parts.iter().zip(&self.of) {
             let mut lsns: Vec<Option<i64>> = (0..part.len()).map(|row| lsn_of(part, row)).collect();
             let mut left: Vec<u32> = Vec::with_capacity(part.len());
             for (row, key) in keys.iter().enumerate() {
+                let offset = part.offsets.get(row).copied().unwrap_or_default();
+                let forced = batch.forced.contains(&offset);
                 if let Some(last) = key.and_then(|key| stored.get_mut(key))
-                    && !take(last, part, row, &names, &mut lsns)
+                    && !take(last, part, (row, forced), &names, &mut lsns)
                 {
                     settled.late += 1;
+                    settled.late_replays.extend(batch.replay.then_some(offset));
                 } else {
                     left.push(row as u32);
                 }
@@ -198,11 +214,12 @@ impl Touched {
     }
 }
 
-/// Makes a change the last one of its key, with the LSN that its row is stored with; `false` where it is late.
+/// Makes a change the last one of its key, with the LSN that its row is stored with; `false` where it is late, and not
+/// forced.
 fn take(
     last: &mut Option<LastChange>,
     part: &ChangeBatch,
-    row: usize,
+    (row, forced): (usize, bool),
     names: &[Arc<str>],
     lsns: &mut [Option<i64>],
 ) -> bool {
@@ -211,7 +228,7 @@ fn take(
     let (Some(lsn), Some(&operation)) = (lsns.get_mut(row), part.operations.get(row)) else { return true };
     let mut change = LastChange { partition, lsn: *lsn, micros };
     if let Some(last) = last {
-        if is_late(&change, operation, last) {
+        if !forced && is_late(&change, operation, last) {
             return false;
         }
         if change.partition == last.partition {
@@ -260,6 +277,8 @@ fn with_lsns(changes: &ChangeBatch, lsns: Vec<Option<i64>>) -> Result<ChangeBatc
     Ok(changes)
 }
 
+/// Where rows come from, by index of their partition.
 fn names_of(partitions: &[TopicPartition]) -> Vec<Arc<str>> {
-    partitions.iter().map(|partition| Arc::from(partition.to_string())).collect()
+    let names = partitions.iter().map(ToString::to_string);
+    names.map(|name| Arc::from(origin_of(&name).unwrap_or(name))).collect()
 }

@@ -28,7 +28,7 @@ impl Copy {
         let keys = touched.keys(&schema).unwrap();
         let keys = keys.column(0).as_primitive::<Int64Type>();
         let stored = keys.values().iter().map(|key| self.rows.get(key).map(|(last, _)| last.clone()));
-        let settled = touched.settle(&parts, &batch.partitions, stored.collect()).unwrap();
+        let settled = touched.settle(&parts, batch, stored.collect()).unwrap();
         self.late += settled.late;
         let settled: Vec<&ChangeBatch> = settled.changes.iter().collect();
         let folded = fold(&schema, &settled, |_, _| true).unwrap();
@@ -297,6 +297,42 @@ fn rows_of_a_snapshot_are_older_than_every_change_of_another_partition() {
     let stale =
         [(1, Create, "streamed", 21), (1, Read, "read", 0), (0, Update, "old", 20), (0, Delete, "", 20)];
     assert_eq!(after(&stale), ["1 read -"]);
+}
+
+/// Settles one change of key 1 from `topic` against a stored row; says what is late.
+fn settled(topic: &str, operation: Operation, stored: (&str, i64), forced: bool) -> (u64, Vec<i64>) {
+    let first = Cell::Value("x".to_owned());
+    let mut changes = batch(&[Change { operation, key: 1, first, second: Cell::Null }], 7);
+    (changes.lsns, changes.source_micros) = (vec![20], vec![20]);
+    let of = Batch {
+        partitions: vec![TopicPartition::new(topic, 0)],
+        replay: true,
+        forced: forced.then_some(7).into_iter().collect(),
+        ..Batch::default()
+    };
+    let changes = placed(&changes, &of.partitions).unwrap();
+    let touched = Touched::of(&changes.schema, &[&changes], |_, _| true).unwrap();
+    let (partition, lsn) = stored;
+    let last = LastChange { partition: Some(partition.into()), lsn: Some(lsn), micros: Some(lsn) };
+    let settled = touched.settle(&[&changes], &of, vec![Some(last)]).unwrap();
+    (settled.late, settled.late_replays)
+}
+
+#[test]
+fn a_replay_comes_from_the_partition_that_its_record_was_read_from() {
+    use Operation::{Delete, Update};
+    let late = (1, vec![7]);
+    for operation in [Update, Delete] {
+        for stored in ["cdc.p0/0", "cdc.p0#replay/0"] {
+            for topic in ["cdc.p0", "cdc.p0#replay"] {
+                let case = format!("{operation:?} from {topic} on a row of {stored}");
+                assert_eq!(settled(topic, operation, (stored, 30), false), (0, vec![]), "{case}");
+            }
+        }
+        assert_eq!(settled("cdc.p0#replay", operation, ("cdc.p1/0", 30), false), late, "{operation:?}");
+        assert_eq!(settled("cdc.p0#replay", operation, ("cdc.p1/0", 10), false), (0, vec![]));
+        assert_eq!(settled("cdc.p0#replay", operation, ("cdc.p1/0", 30), true), (0, vec![]), "forced");
+    }
 }
 
 #[test]

@@ -64,15 +64,26 @@ impl Decoder {
         self
     }
 
-    /// The table that a record names, or that the newest row of its topic belonged to.
+    /// The table that the row of a record goes to: that of the source table which the record names, or else the one that the
+    /// newest row of its topic went to.
     pub fn table_named_by(&mut self, record: &RecordRef<'_>) -> Option<TableId> {
         let topic = self.partition_topic(record);
         let topic = self.topics.get_mut(topic)?;
         let named = |source: &Source<'_>| source.table.is_some().then(|| table_of(source));
         let opened = record.value.and_then(|value| topic.open(value, record.headers).ok().flatten());
-        opened
-            .and_then(|opened| opened.envelope.source.as_ref().and_then(named))
-            .or_else(|| topic.newest.as_ref().map(|newest| newest.table.clone()))
+        let source = opened.and_then(|opened| opened.envelope.source.as_ref().and_then(named));
+        match source {
+            Some(source) => Some(self.options.routes.of(&source).unwrap_or(source)),
+            None => topic.newest.as_ref().map(|newest| newest.table.clone()),
+        }
+    }
+
+    /// The table that rows of a record's topic go to by the topic's name, where that is another one than the name says. It
+    /// lacks the database, so it is good for a policy and for nothing that is stored.
+    pub fn table_of_topic(&mut self, record: &RecordRef<'_>) -> Option<TableId> {
+        let topic = self.partition_topic(record);
+        let (schema, table) = self.topics.get(topic)?.table();
+        self.options.routes.of(&TableId::new("", schema, table))
     }
 
     /// Has the running batch cover a record that could not be decoded, and keep it.
@@ -132,6 +143,8 @@ impl Decoder {
         let change = JudgedChange {
             place: &place,
             table: &layout.table,
+            source: &layout.source,
+            several_sources: self.options.routes.leads_to(&layout.table),
             key,
             old_key: old_key.as_deref(),
             new_key: new_key.as_deref().filter(|_| operation == Operation::Delete),

@@ -3,7 +3,7 @@
 //! Invariant: a record that is refused has left nothing behind, neither a change nor a raw row, so that the batch may end
 //! before it and what is read again gives the same.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::error::ArrowError;
@@ -168,6 +168,11 @@ impl Decoder {
         self.counts.changes
     }
 
+    /// Rows for the raw table in the running batch.
+    pub fn raw_rows(&self) -> usize {
+        self.raw.len()
+    }
+
     /// Records in the running batch, filtered ones included.
     pub fn records(&self) -> u64 {
         self.counts.records
@@ -203,6 +208,7 @@ impl Decoder {
             settled,
             originals: None,
             replay: false,
+            forced: BTreeSet::new(),
         })
     }
 

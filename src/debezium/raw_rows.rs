@@ -74,7 +74,7 @@ impl Default for RawRows {
 }
 
 impl RawRows {
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.absent_ends.len() - 1
     }
 

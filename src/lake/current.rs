@@ -207,13 +207,12 @@ impl CurrentTable {
             }));
         }
         let folded = self.fold(batch, &changes, writer)?;
-        if advances.is_empty() || (folded.changes == 0 && late == 0) {
+        if advances.is_empty() || (folded.changes == 0 && late.late == 0) {
             return Ok(Attempted::Nothing);
         }
         if folded.changes == 0 {
             let moved = self.put_positions(&advances, writer).await?;
-            let report = Box::new(TableReport { late, ..TableReport::default() });
-            return Ok(if moved { Attempted::Written(report, 0) } else { Attempted::Overtaken });
+            return Ok(if moved { Attempted::Written(Box::new(late), 0) } else { Attempted::Overtaken });
         }
         let Upserted::Committed { done, conflicts } =
             self.apply(&folded, &advances, writer, merge_memory).await?
@@ -229,9 +228,8 @@ impl CurrentTable {
             unresolved_absent: folded.unresolved.len() as u64 + done.unresolved_absent,
             unresolved: folded.named(batch, &unresolved),
             unknown_deletes: done.unknown_deletes,
-            late,
             version: Some(self.table.state.version() as i64),
-            ..TableReport::default()
+            ..late
         };
         Ok(Attempted::Written(Box::new(report), conflicts))
     }

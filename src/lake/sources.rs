@@ -17,7 +17,7 @@ use super::mor;
 use super::schema::SOURCE_TIME;
 use super::table::Writer;
 use crate::change::sources::{self, LSN, LastChange, Settled, TOPIC_PARTITION, Touched};
-use crate::change::{Batch, ChangeBatch, TableMode, TablePolicy, TableSchema};
+use crate::change::{Batch, ChangeBatch, TableMode, TablePolicy, TableReport, TableSchema};
 
 /// The changes of a table as they are written: with the columns that say where they came from, where it takes the rows of
 /// several source tables. A history has every change, late or not; without a key there is no row to compare with.
@@ -40,29 +40,30 @@ pub(super) fn placed<'a>(
 }
 
 impl CurrentTable {
-    /// Leaves out the changes that are late; gives the others, and how many were left out.
+    /// Leaves out the changes that are late; gives the others, and what is to be reported of those that were left out.
     pub(super) async fn without_late<'a>(
         &mut self,
         batch: &Batch,
         changes: Vec<Cow<'a, ChangeBatch>>,
         writer: &Writer,
         memory: usize,
-    ) -> Result<(Vec<Cow<'a, ChangeBatch>>, u64), LakeError> {
+    ) -> Result<(Vec<Cow<'a, ChangeBatch>>, TableReport), LakeError> {
         if !self.policy.several_sources || !sources::are_placed(&self.schema) {
-            return Ok((changes, 0));
+            return Ok((changes, TableReport::default()));
         }
         let schema = Arc::clone(&self.schema);
         let parts: Vec<&ChangeBatch> = changes.iter().map(AsRef::as_ref).collect();
         let touched = Touched::of(&schema, &parts, self.missing(batch, writer));
         let touched = touched.map_err(|error| self.refused(&error))?;
         if touched.is_empty() {
-            return Ok((changes, 0));
+            return Ok((changes, TableReport::default()));
         }
         let keys = touched.keys(&schema).map_err(|error| self.refused(&error))?;
         let stored = self.last_changes(&schema, &keys, memory).await?;
-        let settled = touched.settle(&parts, &batch.partitions, stored);
-        let Settled { changes, late } = settled.map_err(|error| self.refused(&error))?;
-        Ok((changes.into_iter().map(Cow::Owned).collect(), late))
+        let settled = touched.settle(&parts, batch, stored);
+        let Settled { changes, late, late_replays } = settled.map_err(|error| self.refused(&error))?;
+        let report = TableReport { late, late_replays, ..TableReport::default() };
+        Ok((changes.into_iter().map(Cow::Owned).collect(), report))
     }
 
     fn refused(&self, error: &ArrowError) -> LakeError {

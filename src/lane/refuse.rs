@@ -31,7 +31,8 @@ impl DecodeStage {
         if error.kind.stops_table() {
             return self.stop_topic(error);
         }
-        let table = self.decoder.table_named_by(reference);
+        let named = self.decoder.table_named_by(reference);
+        let table = named.or_else(|| self.decoder.table_of_topic(reference));
         if self.refusals.policies.on_error(table.as_ref(), record.topic) == OnError::Stop {
             return self.stop_topic(error);
         }
@@ -39,7 +40,7 @@ impl DecodeStage {
             self.close()?;
             let message = format!(
                 "{exceeded}, and the next bad one is {error}: many bad records are a wrong setting rather than bad data; see \
-                 `alluvium quarantine list`, cure the cause and restart, or raise the limit"
+                 `alluvium quarantine list`, cure the cause and restart, replay or discard what waits, or raise the limit"
             );
             self.send(Staged::TooManyBad(message))?;
             return Err(CommitterGone);

@@ -103,9 +103,17 @@ async fn positions_asked_while_batches_are_in_flight_leave_stopped_tables_stoppe
 fn stage(runtime: &tokio::runtime::Runtime, on_error: OnError) -> (DecodeStage, mpsc::Receiver<Staged>) {
     let policies =
         Policies { defaults: TablePolicy { on_error, ..TablePolicy::default() }, ..Policies::default() };
+    stage_with(runtime, policies, DecoderOptions::default())
+}
+
+fn stage_with(
+    runtime: &tokio::runtime::Runtime,
+    policies: Policies,
+    decoder: DecoderOptions,
+) -> (DecodeStage, mpsc::Receiver<Staged>) {
     let (sender, staged) = mpsc::channel(16);
     let mut stage = DecodeStage::new(
-        Decoder::new(DecoderOptions::default(), |_: &TableId| None),
+        Decoder::new(decoder, |_: &TableId| None),
         Refusals {
             policies,
             limiter: Limiter::new(Limits { max_records: 2, max_percent: 100 }, 0),
@@ -138,8 +146,12 @@ fn a_quiet_partition_is_committed_up_to_what_kafka_never_delivers() {
 
 /// Records of `t/0` that are not JSON, each with a header.
 fn bad_records(offsets: std::ops::Range<i64>) -> Chunk {
+    bad_records_of("t", offsets)
+}
+
+fn bad_records_of(topic: &str, offsets: std::ops::Range<i64>) -> Chunk {
     let mut chunk = ChunkBuilder::new(1000);
-    let topic = "t".into();
+    let topic = topic.into();
     let mut headers = HeaderBuffer::default();
     headers.push("h", Some(b"1"));
     for offset in offsets {
@@ -209,6 +221,27 @@ fn the_position_of_a_stopped_topic_stays_before_its_bad_record() {
         }
     }
     assert!(stopped);
+}
+
+#[test]
+fn a_source_table_has_the_policy_of_the_table_that_takes_its_rows() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let stop = TablePolicy { on_error: OnError::Stop, ..TablePolicy::default() };
+    let policies =
+        Policies { tables: HashMap::from([("public.orders".to_owned(), stop)]), ..Policies::default() };
+    let mut routes = crate::debezium::Routes::default();
+    routes.add("^public\\.orders_p\\d+$", "public.orders").unwrap();
+    let options = DecoderOptions { routes, ..DecoderOptions::default() };
+    for (topic, expected) in [("cdc.public.orders_p1", true), ("cdc.public.other_p1", false)] {
+        let (mut stage, mut staged) = stage_with(&runtime, policies.clone(), options.clone());
+        assert!(stage.handle(Event::Records(bad_records_of(topic, 0..1))).is_ok());
+        assert!(stage.handle(Event::CaughtUp).is_ok());
+        let mut stopped = false;
+        while let Ok(next) = staged.try_recv() {
+            stopped |= matches!(next, Staged::RecordStopped(_));
+        }
+        assert_eq!(stopped, expected, "{topic}");
+    }
 }
 
 /// Records with nothing in them, at these partitions and offsets; the header says that a key change begins.

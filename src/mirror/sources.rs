@@ -68,7 +68,9 @@ impl Mirror {
         let mut changes: Vec<ChangeBatch> = batch.changes.iter().filter(of_others).cloned().collect();
         for (table, parts) in parts {
             let settled = self.settle(session, (table, &parts), batch, &keep).await?;
-            report.tables.entry(table.to_string()).or_default().late += settled.late;
+            let of_table = report.tables.entry(table.to_string()).or_default();
+            of_table.late += settled.late;
+            of_table.late_replays.extend(settled.late_replays);
             changes.extend(settled.changes.into_iter().filter(|changes| !changes.is_empty()));
         }
         Ok(Some(Batch { changes, ..batch.clone() }))
@@ -91,7 +93,8 @@ impl Mirror {
                 .any(|(partition, offset)| keep(*partition, *offset))
         };
         let Some(schema) = parts.iter().rfind(counts).map(|changes| Arc::clone(&changes.schema)) else {
-            return Ok(Settled { changes: parts.iter().copied().cloned().collect(), late: 0 });
+            let changes = parts.iter().copied().cloned().collect();
+            return Ok(Settled { changes, late: 0, late_replays: Vec::new() });
         };
         let touched = Touched::of(&schema, parts, &keep).map_err(failed)?;
         let keys = touched.keys(&schema).map_err(failed)?;
@@ -112,7 +115,7 @@ impl Mirror {
                 return Err(of_table(trouble, table));
             }
         };
-        touched.settle(parts, &batch.partitions, stored).map_err(failed)
+        touched.settle(parts, batch, stored).map_err(failed)
     }
 }
 

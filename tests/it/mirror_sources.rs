@@ -81,6 +81,26 @@ async fn a_row_that_moves_between_sources_ends_the_same_whichever_topic_is_read_
 }
 
 #[tokio::test]
+async fn a_replay_counts_as_read_from_its_topic_and_is_named_where_it_is_late_unless_forced() {
+    let database = Database::create().await;
+    let mut mirror = loaded(&database.url()).await;
+    let north = from("t.north", 0, &[(put(1, "one", "x"), 10), (put(2, "two", "x"), 11)]);
+    commit(&mut mirror, batch(vec![north])).await;
+    commit(&mut mirror, batch(vec![from("t.south", 0, &[(put(2, "moved", "y"), 31)])])).await;
+    let cured = from("t.north#replay", 100, &[(put(1, "cured", "z"), 20), (put(2, "old", "w"), 21)]);
+    let report = mirror.commit(&Batch { replay: true, ..batch(vec![cured]) }).await.unwrap();
+    let table = &report.tables["public.items"];
+    assert_eq!((table.late, table.late_replays.as_slice()), (1, [101].as_slice()));
+    // A tombstone has no place in the log: it takes only a row of its own topic.
+    assert_eq!(rows(&database).await, ["1|cured|z|20|t.north/0", "2|moved|y|31|t.south/0"]);
+    assert_eq!(commit(&mut mirror, batch(vec![from("t.north", 2, &[(gone(1), 0)])])).await, 0);
+    let old = from("t.north#replay", 200, &[(put(2, "old", "w"), 21)]);
+    let forced = Batch { replay: true, forced: [200].into(), ..batch(vec![old]) };
+    assert_eq!(commit(&mut mirror, forced).await, 0);
+    assert_eq!(rows(&database).await, ["2|old|w|21|t.north/0"]);
+}
+
+#[tokio::test]
 async fn a_table_made_by_hand_gets_the_columns_and_its_rows_are_older_than_everything() {
     let database = Database::create().await;
     let ddl =

@@ -18,6 +18,10 @@ pub struct JudgedChange<'a> {
     pub place: &'a RecordPlace,
     /// The table that it changes.
     pub table: &'a TableId,
+    /// The table that its event names, whose rows may go into another one.
+    pub source: &'a TableId,
+    /// Whether the table takes the rows of other source tables as well.
+    pub several_sources: bool,
     /// The key of its row as JSON text.
     pub key: &'a str,
     /// On the create half of a key change, the key that the row had before.
@@ -44,10 +48,16 @@ struct Mark {
 }
 
 impl Mark {
+    /// Where a table takes the rows of several source tables, a row that comes from one of them comes whole: what is missing
+    /// in the row that another one had is neither missing in it nor settled by it. When a row leaves a source table, the
+    /// delete in that table's own topic settles what is missing of it there.
     fn concerns(&self, change: &JudgedChange<'_>) -> bool {
+        let same_topic = self.place.partition.topic == change.place.partition.topic;
         match &self.table {
-            Some(table) => table == change.table,
-            None => self.place.partition.topic == change.place.partition.topic,
+            Some(table) => {
+                [change.table, change.source].contains(&table) && (same_topic || !change.several_sources)
+            }
+            None => same_topic,
         }
     }
 
@@ -236,6 +246,8 @@ mod tests {
         let plain = JudgedChange {
             place: &place,
             table: &table,
+            source: &table,
+            several_sources: false,
             key: "{\"id\":1}",
             old_key: None,
             new_key: None,
@@ -284,6 +296,8 @@ mod tests {
         let change = JudgedChange {
             place: &at,
             table: &other,
+            source: &other,
+            several_sources: false,
             key: "{\"id\":1}",
             old_key: None,
             new_key: None,
@@ -291,6 +305,42 @@ mod tests {
         };
         assert_eq!((marks.judge(&change, &mut settled), settled), (Verdict::Sound, vec![]));
         assert_eq!(judge(&marks, 12, partial).0, Verdict::WrongBase(place(10)), "the mark is still there");
+    }
+
+    #[test]
+    fn in_a_table_of_several_sources_only_changes_of_the_marks_own_topic_are_concerned() {
+        let (table, source) = (table(), TableId::new("d", "public", "orders_p1"));
+        let (own, elsewhere) =
+            (place(11), RecordPlace { partition: TopicPartition::new("t2", 0), ..place(99) });
+        // A mark under the name of the table, and one as they were stored before, under that of its source.
+        for named in [&table, &source] {
+            let marks = Marks::default();
+            marks.add(&place(10), Some(named), "{\"id\":1}");
+            let judge = |place, whole| {
+                let change = KeyChange {
+                    place,
+                    table: &table,
+                    source: &source,
+                    several_sources: true,
+                    key: "{\"id\":1}",
+                    old_key: None,
+                    new_key: None,
+                    whole,
+                };
+                let mut settled = Vec::new();
+                let verdict = marks.judge(&change, &mut settled);
+                (verdict, settled.iter().map(|each| each.event).collect::<Vec<_>>())
+            };
+            assert_eq!(judge(&elsewhere, false), (Verdict::Sound, vec![]), "{named}: another topic, partial");
+            assert_eq!(judge(&elsewhere, true), (Verdict::Sound, vec![]), "{named}: another topic, whole");
+            assert_eq!(judge(&own, false).0, Verdict::WrongBase(place(10)), "{named}: its topic, partial");
+            let whole = judge(&own, true);
+            assert_eq!(
+                whole,
+                (Verdict::Sound, vec![QuarantineEvent::Superseded]),
+                "{named}: its topic, whole"
+            );
+        }
     }
 
     #[test]

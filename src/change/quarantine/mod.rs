@@ -39,6 +39,13 @@ pub fn is_of_replays(partition: &TopicPartition) -> bool {
     partition.topic.ends_with(REPLAYS)
 }
 
+/// The partition, as `topic/partition`, that replayed records were read from; `None` where `name` is not that of replays. A
+/// replay has a position of its own, but a row comes from where its record lay.
+pub fn origin_of(name: &str) -> Option<String> {
+    let (topic, partition) = name.split_once(REPLAYS)?;
+    Some(format!("{topic}{partition}"))
+}
+
 /// Where one record lies in one log.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RecordPlace {

@@ -1,6 +1,7 @@
 //! Rows that move from one source table to another, from the records of two topics to a copy.
 
 use super::*;
+use crate::change::quarantine::Marks;
 use crate::change::sources_tests::Copy;
 use crate::debezium::Routes;
 
@@ -41,14 +42,54 @@ fn topics() -> [Vec<Record>; 2] {
     ]
 }
 
+/// A decoder for both topics, whose rows go into one table.
+fn routed() -> Decoder {
+    let mut routes = Routes::default();
+    routes.add("^public\\.(north|south)$", "public.parcels").unwrap();
+    Decoder::new(DecoderOptions { routes, ..DecoderOptions::default() }, nothing_known)
+}
+
+#[test]
+fn a_record_that_is_set_aside_marks_its_key_in_the_table_that_its_row_goes_to() {
+    let mut decoder = routed().with_marks(Marks::default());
+    decode(&mut decoder, &[record("north", 0, "c", 1, "one", 10), record("south", 0, "c", 2, "two", 11)]);
+    let bad = record("north", 1, "x", 1, "bad", 12);
+    let error = bad.push(&mut decoder).unwrap_err();
+    assert_eq!(decoder.table_named_by(&bad.reference()).unwrap().to_string(), "public.parcels");
+    bad.set_aside(&mut decoder, error);
+    // Read in another topic, a change of that key has a base of its own; in its own topic its base is wrong.
+    let absent = "__debezium_unavailable_value";
+    record("south", 1, "u", 1, absent, 13).push(&mut decoder).unwrap();
+    let partial = record("north", 2, "u", 1, absent, 14);
+    let error = partial.push(&mut decoder).unwrap_err();
+    assert_eq!(error.kind, RecordErrorKind::BaseQuarantined, "{error}");
+    partial.set_aside(&mut decoder, error);
+    record("south", 2, "c", 1, "whole", 15).push(&mut decoder).unwrap();
+    let batch = decoder.finish().unwrap();
+    assert_eq!(batch.settled, [], "another topic settles nothing");
+    record("north", 3, "d", 1, "gone", 16).push(&mut decoder).unwrap();
+    let batch_after = decoder.finish().unwrap();
+    let settled: Vec<i64> = batch_after.settled.iter().map(|settled| settled.place.offset).collect();
+    assert_eq!(settled, [1, 2]);
+    let tables = batch.quarantined.iter().map(|kept| kept.table.as_ref().unwrap().to_string());
+    assert_eq!(tables.collect::<Vec<_>>(), ["public.parcels"; 2]);
+}
+
+#[test]
+fn a_topic_that_no_record_was_read_from_has_the_policy_of_the_table_that_its_rows_go_to() {
+    let mut decoder = routed();
+    let bad = Record { value: Some("no json".to_owned()), ..record("north", 0, "c", 1, "one", 10) };
+    assert_eq!(decoder.table_named_by(&bad.reference()), None);
+    assert_eq!(decoder.table_of_topic(&bad.reference()).unwrap().to_string(), "public.parcels");
+    let other = Record { topic: "cdc.public.other".into(), ..bad };
+    assert_eq!(decoder.table_of_topic(&other.reference()), None);
+}
+
 #[test]
 fn a_row_that_moves_between_topics_ends_the_same_whichever_is_read_first() {
     for size in [1, 2, 100] {
         for order in [[0, 1], [1, 0]] {
-            let mut routes = Routes::default();
-            routes.add("^public\\.(north|south)$", "public.parcels").unwrap();
-            let options = DecoderOptions { routes, ..DecoderOptions::default() };
-            let mut decoder = Decoder::new(options, nothing_known);
+            let mut decoder = routed();
             let (mut copy, topics) = (Copy::default(), topics());
             for topic in order {
                 for records in topics[topic].chunks(size) {

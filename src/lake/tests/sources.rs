@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::fixture::{Cell, Event, Fixture, batch, both, delete, event, value};
 use crate::change::Operation::{Create, Read, Update};
+use crate::change::quarantine::replays_of;
 use crate::change::{Batch, DeleteMode, Sink, Span, TablePolicy, TableReport, TopicPartition, WriteMode};
 use crate::lake::read::At;
 use crate::lake::{Lake, LakeOptions};
@@ -123,6 +124,45 @@ async fn a_batch_that_is_late_as_a_whole_moves_its_position() {
         assert_eq!(fixture.version("items").await, before + 1, "{way:?}");
         assert_eq!(commit(&mut lake, &late).await.late, 0, "{way:?}: its position is stored");
         assert_eq!(fixture.items().await, ["1 there x"], "{way:?}");
+    }
+}
+
+/// The same changes as replays of their records.
+fn replayed(mut batch: Batch, forced: bool) -> Batch {
+    batch.partitions = batch.partitions.iter().map(replays_of).collect();
+    batch.spans =
+        batch.spans.iter().map(|(partition, span)| (replays_of(partition), Span::clone(span))).collect();
+    batch.raw = None;
+    batch.replay = true;
+    if forced {
+        batch.forced = batch.changes.iter().flat_map(|changes| changes.offsets.clone()).collect();
+    }
+    batch
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_counts_as_read_from_its_topic_and_is_named_where_it_is_late_unless_forced() {
+    for way in WAYS {
+        let fixture = Fixture::new();
+        let mut lake = open(options(&fixture, way, true)).await;
+        let rows =
+            [(event(0, Create, 1, "one", value("x")), 10), (event(1, Create, 2, "two", value("x")), 11)];
+        commit(&mut lake, &from("north", &rows)).await;
+        commit(&mut lake, &from("south", &[(event(0, Create, 2, "moved", value("y")), 31)])).await;
+        let bad = [
+            (event(100, Update, 1, "cured", value("z")), 20),
+            (event(101, Update, 2, "old", value("w")), 21),
+        ];
+        let report = commit(&mut lake, &replayed(from("north", &bad), false)).await;
+        assert_eq!((report.late, report.late_replays), (1, vec![101]), "{way:?}");
+        // What follows in the topic of the replayed record is not late, though a snapshot row has no place in the log.
+        let read = from("north", &[(event(2, Read, 1, "read", value("r")), 0)]);
+        assert_eq!(commit(&mut lake, &read).await.late, 0, "{way:?}");
+        let expected = ["1 read r 20 cdc.public.north/0", "2 moved y 31 cdc.public.south/0"];
+        assert_eq!(fixture.query(ROWS, At::Latest).await, expected, "{way:?}");
+        let old = from("north", &[(event(200, Update, 2, "old", value("w")), 21)]);
+        assert_eq!(commit(&mut lake, &replayed(old, true)).await.late, 0, "{way:?}: forced");
+        assert_eq!(fixture.query(ROWS, At::Latest).await[1], "2 old w 21 cdc.public.north/0", "{way:?}");
     }
 }
 
