@@ -9,6 +9,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::RecordBatch;
 use deltalake::Path;
@@ -295,6 +296,23 @@ impl LakeQuarantine {
             Some(table) => table.records(places).await,
             None => Ok(Vec::new()),
         }
+    }
+
+    /// Asks for replays, under a number that no other request has, and says of how many records: whoever comes between
+    /// has them numbered anew.
+    ///
+    /// # Errors
+    /// Where the storage cannot be reached.
+    pub async fn request(&mut self, requests: &[QuarantineRow]) -> Result<usize, LakeError> {
+        let Some(table) = &mut self.table else { return Ok(0) };
+        let asked = AtomicUsize::new(0);
+        let decide = |ledger: &Ledger| {
+            let rows = ledger.numbered(requests);
+            asked.store(rows.len(), Ordering::Relaxed);
+            rows
+        };
+        table.append(decide, &self.writer).await?;
+        Ok(asked.into_inner())
     }
 
     /// Appends rows.

@@ -36,7 +36,7 @@ use self::decode::{DecodeStage, Staged};
 use self::positions::{PositionBridge, PositionRequest};
 use self::refuse::Refusals;
 use crate::admin::status::LaneState;
-use crate::change::quarantine::{Ledger, Limiter, Limits, Marks};
+use crate::change::quarantine::{Ledger, Limiter, Limits, Marks, Waiting};
 use crate::change::{Policies, Sink, SinkError, TopicPartition};
 use crate::debezium::{Decoder, DecoderOptions};
 use crate::kafka::{Consumer, ConsumerOptions, Events};
@@ -98,6 +98,8 @@ pub struct Lane<S> {
     ledger: Arc<Ledger>,
     /// Records that went into quarantine since the start.
     quarantined: u64,
+    /// What earlier runs have left in quarantine.
+    waiting: Waiting,
     /// Partitions that are read.
     assigned: BTreeSet<TopicPartition>,
     /// When a commit last told what the sink's tables are like.
@@ -122,6 +124,7 @@ impl<S: Sink> Lane<S> {
             marks: Marks::default(),
             ledger: Arc::default(),
             quarantined: 0,
+            waiting: Waiting::default(),
             assigned: BTreeSet::new(),
             looked: Instant::now(),
             told: Instant::now(),
@@ -176,12 +179,14 @@ impl<S: Sink> Lane<S> {
 
     async fn attempt(&mut self) -> AttemptEnd {
         self.observer.restarted();
-        if let Err(error) = self.sink.load().await {
-            return end_of(&error);
-        }
+        let progress = match self.sink.load().await {
+            Ok(progress) => progress,
+            Err(error) => return end_of(&error),
+        };
         match self.sink.quarantine().await {
             Ok(ledger) => {
                 self.marks = Marks::of(&ledger);
+                self.waiting = Waiting::of(&ledger, &progress, chrono::Utc::now().timestamp_micros());
                 self.observer.quarantine(&ledger);
             }
             Err(error) => return end_of(&error),
@@ -225,7 +230,7 @@ impl<S: Sink> Lane<S> {
             .with_marks(self.marks.clone());
         let refusals = Refusals {
             policies: self.options.policies.clone(),
-            limiter: Limiter::new(self.options.quarantine, self.quarantined),
+            limiter: Limiter::after(self.options.quarantine, self.quarantined, self.waiting),
             keep_originals: self.options.keep_originals,
         };
         let stage = DecodeStage::new(

@@ -8,7 +8,7 @@
 //! Exactly once: a replay moves a position of its own, of a topic whose name no topic can have. Its offsets grow with the
 //! number of the request, so that a replay whose answer was lost by a crash is done again and skipped.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::Lane;
@@ -18,7 +18,7 @@ use crate::change::quarantine::{
     replays_of,
 };
 use crate::change::{Batch, CommitReport, Sink, Span, TopicPartition};
-use crate::debezium::{Decoder, RecordRef};
+use crate::debezium::{Decoder, Outcome, RecordRef};
 
 /// Records of one request and partition at most: the room between the offsets of two requests.
 const ROOM: i64 = 1 << 20;
@@ -92,6 +92,7 @@ impl<S: Sink> Lane<S> {
         if let Some(batch) = self.decode_again(ledger, replay, records, &mut answers)? {
             let report = self.commit_until_done(attempt, &batch).await?;
             refused_by_sink(&batch, &report, replay, &mut answers);
+            late(&report, replay, &mut answers);
         }
         let settled =
             answers.iter().map(|(place, answer)| answer_row(place, answer, replay.number)).collect();
@@ -200,8 +201,19 @@ fn push(decoder: &mut Decoder, record: &QuarantineRow) -> Result<(), String> {
         old_key: header("__debezium.oldkey"),
         headers,
     };
+    let before = decoder.raw_rows();
     match decoder.push(reference, &record.place.identity) {
-        Ok(_) => Ok(()),
+        Ok(Outcome::Change(_)) => Ok(()),
+        // What is no change of a row may still be part of the history, and is there now.
+        Ok(Outcome::Filtered(_)) if decoder.raw_rows() > before => Ok(()),
+        Ok(Outcome::Filtered(rule)) => {
+            Err(format!("nothing of it would be applied: it is filtered as {rule}; discard it if that is right"))
+        }
+        Ok(Outcome::Truncate { .. }) => Err(
+            "it empties its table, and nothing says any more which rows came after it: empty the copy by hand where that is still \
+             wanted, then discard it"
+                .to_owned(),
+        ),
         Err(error) => Err(format!("still {}: {}", error.kind.code(), error.detail)),
     }
 }
@@ -213,6 +225,9 @@ fn at_own_position(mut batch: Batch, replay: &Replay) -> Batch {
     let identity = replay.asked.first().map(|asked| asked.place.identity.clone());
     let places: BTreeMap<i64, i64> =
         replay.asked.iter().map(|asked| asked.place.offset).zip(first..).collect();
+    let forced = replay.asked.iter().filter(|asked| asked.force);
+    batch.forced =
+        forced.filter_map(|asked| places.get(&asked.place.offset)).copied().collect::<BTreeSet<_>>();
     for changes in &mut batch.changes {
         changes.partitions.fill(0);
         for offset in &mut changes.offsets {
@@ -228,21 +243,35 @@ fn at_own_position(mut batch: Batch, replay: &Replay) -> Batch {
     batch
 }
 
+/// The record whose change has that offset among the positions of its replay.
+fn record_at(replay: &Replay, offset: i64) -> Option<&RecordPlace> {
+    let first = replay.number.saturating_mul(ROOM);
+    let index = usize::try_from(offset.saturating_sub(first)).ok()?;
+    replay.asked.get(index).map(|asked| &asked.place)
+}
+
+/// Takes back the answers of records that did nothing, because another source table has changed their row since. Where a
+/// crash comes between their commit and this answer, the position says that the replay is done, and they are answered as
+/// the others are.
+fn late(report: &CommitReport, replay: &Replay, answers: &mut Answers) {
+    for offset in report.tables.values().flat_map(|table| &table.late_replays) {
+        if let Some(place) = record_at(replay, *offset) {
+            let reason = "its row has a later change from another source table of its table; --force replays it all the same";
+            answers.insert(place.clone(), Err(reason.to_owned()));
+        }
+    }
+}
+
 /// Takes back the answers of records that the sink did not take.
 fn refused_by_sink(batch: &Batch, report: &CommitReport, replay: &Replay, answers: &mut Answers) {
-    let first = replay.number.saturating_mul(ROOM);
-    let record_at = |offset: i64| {
-        let index = usize::try_from(offset.saturating_sub(first)).ok()?;
-        replay.asked.get(index).map(|asked| &asked.place)
-    };
     for refused in &report.refused {
-        if let Some(place) = record_at(refused.place.offset) {
+        if let Some(place) = record_at(replay, refused.place.offset) {
             answers.insert(place.clone(), Err(format!("still {}: {}", refused.kind.code(), refused.detail)));
         }
     }
     for changes in batch.changes.iter().filter(|changes| report.stopped.contains_key(&changes.table)) {
         let reason = report.stopped.get(&changes.table).map_or("", String::as_str);
-        for place in changes.offsets.iter().filter_map(|&offset| record_at(offset)) {
+        for place in changes.offsets.iter().filter_map(|&offset| record_at(replay, offset)) {
             answers.insert(place.clone(), Err(format!("its table has stopped: {reason}")));
         }
     }
@@ -254,4 +283,107 @@ fn answer_row(place: &RecordPlace, answer: &Result<(), String>, number: i64) -> 
         Err(reason) => (QuarantineEvent::ReplayRefused, reason.clone()),
     };
     Settlement { place: place.clone(), event, row_key: None, detail, replay: Some(number) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+    use super::*;
+    use crate::change::{TableId, TableReport, TopicIdentity};
+    use crate::debezium::DecoderOptions;
+
+    /// A record of `cdc.public.t` in quarantine.
+    fn kept(offset: i64, key: &str, value: Option<&str>) -> QuarantineRow {
+        let bytes = |text: &str| text.as_bytes().to_vec();
+        QuarantineRow {
+            event: QuarantineEvent::Quarantined,
+            at_micros: 1,
+            lane: "lake".into(),
+            place: RecordPlace {
+                partition: TopicPartition::new("cdc.public.t", 0),
+                identity: TopicIdentity::unknown(),
+                offset,
+            },
+            table: None,
+            row_key: None,
+            code: None,
+            detail: None,
+            replay: None,
+            force: false,
+            payload: Some(Payload {
+                timestamp_ms: 1,
+                key: Some(bytes(key)),
+                value: value.map(bytes),
+                headers: Vec::new(),
+            }),
+        }
+    }
+
+    fn event(op: &str, rest: &str) -> String {
+        format!(
+            r#"{{"op":"{op}","before":null,"source":{{"db":"shop","schema":"public","table":"t","ts_ms":1,"lsn":1}},{rest}}}"#
+        )
+    }
+
+    fn decoder(raw: bool) -> Decoder {
+        Decoder::new(DecoderOptions { raw, ..DecoderOptions::default() }, |_: &TableId| None)
+    }
+
+    #[test]
+    fn only_what_leaves_a_change_or_a_row_of_the_history_is_replayed() {
+        let change = event("c", r#""after":{"id":1}"#);
+        let truncate = event("t", r#""after":null"#);
+        let message = event("m", r#""message":{"prefix":"p","content":"eA=="}"#);
+        let mut empty = kept(2, "", None);
+        empty.payload = Some(Payload::default());
+        let cases = [
+            (kept(0, r#"{"id":1}"#, Some(&change)), true, None),
+            (kept(1, r#"{"prefix":"p"}"#, Some(&message)), true, None),
+            (kept(1, r#"{"prefix":"p"}"#, Some(&message)), false, Some("filtered as message")),
+            (empty, true, Some("filtered as empty")),
+            (kept(3, r#"{"id":1}"#, Some(&truncate)), true, Some("it empties its table")),
+        ];
+        for (record, raw, refusal) in cases {
+            let answer = push(&mut decoder(raw), &record);
+            match (&answer, refusal) {
+                (Ok(()), None) => {}
+                (Err(said), Some(refusal)) if said.contains(refusal) => {}
+                _ => panic!("record {}, raw {raw}: {answer:?} instead of {refusal:?}", record.place),
+            }
+        }
+    }
+
+    #[test]
+    fn forced_and_late_replays_are_known_by_the_positions_that_they_have() {
+        let rows: Vec<QuarantineRow> = (5..8)
+            .map(|offset| {
+                let after = format!(r#""after":{{"id":{offset}}}"#);
+                kept(offset, &format!(r#"{{"id":{offset}}}"#), Some(&event("c", &after)))
+            })
+            .collect();
+        let asked = rows.iter().map(|row| PendingReplay {
+            number: 3,
+            place: row.place.clone(),
+            force: row.place.offset == 6,
+        });
+        let replay = Replay { number: 3, partition: rows[0].place.partition.clone(), asked: asked.collect() };
+        let mut decoder = decoder(true);
+        let mut answers = Answers::new();
+        for row in &rows {
+            answers.insert(row.place.clone(), push(&mut decoder, row));
+        }
+        let batch = at_own_position(decoder.finish().unwrap(), &replay);
+        let first = 3 * ROOM;
+        assert_eq!(batch.changes[0].offsets, [first, first + 1, first + 2]);
+        assert_eq!(batch.forced, BTreeSet::from([first + 1]));
+        let table = TableReport { late_replays: vec![first + 2], ..TableReport::default() };
+        let report = CommitReport {
+            tables: BTreeMap::from([("public.t".to_owned(), table)]),
+            ..CommitReport::default()
+        };
+        late(&report, &replay, &mut answers);
+        let refused: Vec<i64> =
+            answers.iter().filter(|(_, answer)| answer.is_err()).map(|(place, _)| place.offset).collect();
+        assert_eq!(refused, [7], "{answers:?}");
+    }
 }

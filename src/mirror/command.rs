@@ -49,6 +49,21 @@ impl MirrorQuarantine {
         self.table.records(&self.client, places).await.map_err(Trouble::into_sink_error)
     }
 
+    /// Asks for replays, under a number that no other request has, and says of how many records.
+    ///
+    /// # Errors
+    /// Where the database cannot be reached, or refuses.
+    pub async fn request(&mut self, requests: &[QuarantineRow]) -> Result<usize, SinkError> {
+        let asked = self.table.request(&self.client, requests).await;
+        if asked.is_err() {
+            // The error is what is told; a connection that is gone has rolled back by itself.
+            let _ = self.client.batch_execute("ROLLBACK").await;
+        }
+        let asked = asked.map_err(Trouble::into_sink_error)?;
+        self.table.enter(&asked);
+        Ok(asked.len())
+    }
+
     /// Appends rows.
     ///
     /// # Errors

@@ -260,6 +260,7 @@ impl Sink for Mirror {
         let session = self.session().await?;
         self.quarantine.look(&session.client).await.map_err(Trouble::into_sink_error)?;
         self.session = Some(session);
+        self.refusals.read(self.quarantine.ledger(), &self.known);
         Ok(Arc::clone(self.quarantine.ledger()))
     }
 

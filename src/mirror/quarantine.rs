@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
+use super::ledger::literal;
 use super::names::{TargetName, quoted};
 use super::own_tables;
 use super::sqlstate::Trouble;
@@ -259,6 +260,23 @@ impl QuarantineTable {
         ];
         client.query_typed(&sql, &parameters).await?;
         Ok(())
+    }
+
+    /// Requests for replays, numbered and inserted in a transaction of their own. The lock keeps other requests out from
+    /// the look at the last number until the commit, and nobody else.
+    pub(super) async fn request(
+        &mut self,
+        client: &Client,
+        requests: &[QuarantineRow],
+    ) -> Result<Vec<QuarantineRow>, Trouble> {
+        let name = format!("alluvium replays {} {} {}", self.name, self.pipeline, self.lane);
+        let lock = format!("BEGIN; SELECT pg_advisory_xact_lock(hashtextextended({}, 0))", literal(&name));
+        client.batch_execute(&lock).await?;
+        self.look(client).await?;
+        let rows = self.ledger.numbered(requests);
+        self.insert(client, &rows).await?;
+        client.batch_execute("COMMIT").await?;
+        Ok(rows)
     }
 
     /// Enters rows that are committed.

@@ -11,8 +11,8 @@ use super::attempt::{Failure, of_table};
 use super::isolate::{Isolating, Isolation, KeyCells};
 use super::session::Session;
 use super::work;
-use crate::change::quarantine::{Limiter, Limits, RecordPlace};
-use crate::change::{Batch, ChangeBatch, CommitReport, OnError, Policies, RefusedChange, TableId};
+use crate::change::quarantine::{Ledger, Limiter, Limits, RecordPlace, Waiting};
+use crate::change::{Batch, ChangeBatch, CommitReport, OnError, Policies, Progress, RefusedChange, TableId};
 
 /// Batches that may have been decoded before a refused key was known.
 const BATCHES: u8 = 2;
@@ -40,6 +40,8 @@ pub(super) struct Refusals {
     isolated: BTreeSet<TableId>,
     recent: Vec<Recent>,
     limiter: Limiter,
+    /// Until the quarantine was first read, the limits that it begins with.
+    unread: Option<Limits>,
     /// Refused in a commit whose reply has not come.
     unreported: (Vec<RefusedChange>, Vec<RecordPlace>),
 }
@@ -51,7 +53,16 @@ impl Refusals {
             isolated: BTreeSet::new(),
             recent: Vec::new(),
             limiter: Limiter::new(limits, 0),
+            unread: Some(limits),
             unreported: (Vec::new(), Vec::new()),
+        }
+    }
+
+    /// The quarantine was read, with positions as they are stored: what earlier runs have left there counts.
+    pub(super) fn read(&mut self, ledger: &Ledger, progress: &Progress) {
+        if let Some(limits) = self.unread.take() {
+            let waiting = Waiting::of(ledger, progress, chrono::Utc::now().timestamp_micros());
+            self.limiter = Limiter::after(limits, 0, waiting);
         }
     }
 

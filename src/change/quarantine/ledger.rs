@@ -186,10 +186,25 @@ impl Ledger {
         self.records.get(place).is_some_and(of)
     }
 
-    /// The number of the next request for replays.
-    pub fn next_replay(&self) -> i64 {
+    /// Requests for replays with the next number, without those of records whose replay is asked for already. Only what is
+    /// appended to the very rows of this ledger has that number for itself: two requests of one number would have one
+    /// position, and the second would be taken for the first.
+    pub fn numbered(&self, requests: &[QuarantineRow]) -> Vec<QuarantineRow> {
         let newest = |record: &LedgerRecord| record.requests.keys().next_back().copied();
-        self.records.values().filter_map(newest).max().map_or(1, |newest| newest + 1)
+        let newest = self.records.values().filter_map(newest).max().unwrap_or(0);
+        let number = Some(newest.saturating_add(1));
+        let new = requests.iter().filter(|request| !self.is_pending(&request.place));
+        new.map(|request| QuarantineRow { replay: number, ..request.clone() }).collect()
+    }
+
+    /// Records that came at `since` (microseconds since 1970) or later and that nobody has decided about.
+    pub fn waiting_since(&self, since: i64) -> impl Iterator<Item = &RecordPlace> {
+        let waits = move |(place, record): &(&RecordPlace, &LedgerRecord)| {
+            matches!(record.state, RecordState::Open | RecordState::Moved)
+                && record.at_micros >= since
+                && !self.is_pending(place)
+        };
+        self.records().filter(waits).map(|(place, _)| place)
     }
 
     /// Open records by code.
@@ -269,22 +284,40 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.apply(&row(1, QuarantineEvent::Quarantined, 1));
         ledger.apply(&row(2, QuarantineEvent::Quarantined, 1));
-        assert_eq!(ledger.next_replay(), 1);
-        for offset in [2, 1] {
-            ledger.apply(&QuarantineRow {
-                replay: Some(1),
-                ..row(offset, QuarantineEvent::ReplayRequested, 2)
-            });
+        let requests = [2, 1].map(|offset| row(offset, QuarantineEvent::ReplayRequested, 2));
+        for request in ledger.numbered(&requests) {
+            assert_eq!(request.replay, Some(1));
+            ledger.apply(&request);
         }
+        assert_eq!(ledger.numbered(&requests), [], "they are asked for already");
         let offsets = |ledger: &Ledger| -> Vec<i64> {
             ledger.pending().iter().map(|pending| pending.place.offset).collect()
         };
-        assert_eq!((offsets(&ledger), ledger.next_replay()), (vec![1, 2], 2));
+        assert_eq!(offsets(&ledger), [1, 2]);
         ledger.apply(&QuarantineRow { replay: Some(1), ..row(1, QuarantineEvent::Replayed, 3) });
         ledger.apply(&QuarantineRow { replay: Some(1), ..row(2, QuarantineEvent::ReplayRefused, 3) });
         assert_eq!(offsets(&ledger), Vec::<i64>::new());
+        let again: Vec<_> = ledger.numbered(&requests).iter().map(|request| request.replay).collect();
+        assert_eq!(again, [Some(2), Some(2)], "one request, the next number");
         let kept = ledger.get(&row(2, QuarantineEvent::Quarantined, 0).place).unwrap();
         assert_eq!((kept.state, kept.refusal()), (RecordState::Open, Some("at 3")));
+    }
+
+    #[test]
+    fn records_wait_until_somebody_decides_about_them() {
+        let mut ledger = Ledger::default();
+        for offset in 1..=5 {
+            ledger.apply(&row(offset, QuarantineEvent::Quarantined, offset));
+        }
+        let waiting =
+            |ledger: &Ledger| -> Vec<i64> { ledger.waiting_since(2).map(|place| place.offset).collect() };
+        assert_eq!(waiting(&ledger), [2, 3, 4, 5], "the first came too early");
+        ledger.apply(&row(2, QuarantineEvent::Superseded, 6));
+        ledger.apply(&row(3, QuarantineEvent::Discarded, 6));
+        ledger.apply(&QuarantineRow { replay: Some(1), ..row(4, QuarantineEvent::ReplayRequested, 6) });
+        assert_eq!(waiting(&ledger), [5]);
+        ledger.apply(&QuarantineRow { replay: Some(1), ..row(4, QuarantineEvent::ReplayRefused, 7) });
+        assert_eq!(waiting(&ledger), [4, 5], "what was refused waits again");
     }
 
     #[test]

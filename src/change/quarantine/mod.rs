@@ -22,7 +22,7 @@ use std::sync::Arc;
 use super::{RecordErrorKind, TableId, TopicIdentity, TopicPartition};
 
 pub use ledger::{Ledger, LedgerRecord, PendingReplay, RecordState};
-pub use limit::{Limiter, Limits};
+pub use limit::{Limiter, Limits, Waiting};
 pub use marks::{JudgedChange, Marks, Verdict};
 pub use rows::{QuarantineEvent, QuarantineRow};
 

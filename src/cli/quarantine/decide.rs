@@ -40,17 +40,14 @@ pub(super) async fn replay(settings: &Settings, args: &QuarantineReplayArgs) -> 
     for store in &mut stores {
         let of_store: Vec<&Found> = of(store, &found).filter(|found| !found.pending).collect();
         for request in of_store.chunks(REQUEST) {
-            let number = store.look().await?.next_replay();
             let rows: Vec<QuarantineRow> = request
                 .iter()
                 .map(|found| QuarantineRow {
-                    replay: Some(number),
                     force: args.force,
                     ..row(found, QuarantineEvent::ReplayRequested)
                 })
                 .collect();
-            asked += rows.len();
-            store.append(&rows).await?;
+            asked += store.request(&rows).await?;
         }
     }
     say(&format!("asked for the replay of {asked} records"))?;

@@ -81,6 +81,16 @@ impl Store {
         Ok(found.into_iter().next())
     }
 
+    /// Asks for replays, and says of how many records.
+    pub(super) async fn request(&mut self, rows: &[QuarantineRow]) -> Result<usize, Failed> {
+        match self {
+            Self::Lake(quarantine) => Ok(quarantine.request(rows).await?),
+            Self::Mirror { lane, quarantine } => {
+                quarantine.request(rows).await.map_err(|error| of_mirror(lane, &error))
+            }
+        }
+    }
+
     pub(super) async fn append(&mut self, rows: &[QuarantineRow]) -> Result<(), Failed> {
         match self {
             Self::Lake(quarantine) => Ok(quarantine.append(rows).await?),

@@ -123,6 +123,28 @@ async fn commands_append_beside_the_daemon_and_each_sees_the_other() {
 }
 
 #[tokio::test]
+async fn requests_that_come_between_each_other_have_numbers_of_their_own() {
+    let fixture = Fixture::new();
+    let mut lake = fixture.open().await;
+    lake.commit(&with_bad(&[0], &[1, 2])).await.unwrap();
+    // Both have read the same version.
+    let mut one = LakeQuarantine::open(&fixture.options()).await.unwrap();
+    let mut other = LakeQuarantine::open(&fixture.options()).await.unwrap();
+    let request = |offset| QuarantineRow {
+        event: QuarantineEvent::ReplayRequested,
+        payload: None,
+        ..bad(offset).into_row(&Arc::from("lake"), 5)
+    };
+    assert_eq!(one.request(&[request(1)]).await.unwrap(), 1);
+    assert_eq!(other.request(&[request(2)]).await.unwrap(), 1);
+    assert_eq!(other.request(&[request(1), request(2)]).await.unwrap(), 0, "both are asked for already");
+    let ledger = lake.quarantine().await.unwrap();
+    let numbers: Vec<_> =
+        ledger.pending().iter().map(|pending| (pending.place.offset, pending.number)).collect();
+    assert_eq!(numbers, [(1, 1), (2, 2)]);
+}
+
+#[tokio::test]
 async fn the_quarantine_holds_no_lane_back_and_is_no_current_table() {
     let fixture = Fixture::new();
     let mut lake = fixture.open().await;
