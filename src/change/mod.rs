@@ -82,5 +82,5 @@ pub use sink::{
     TableReport, UnresolvedRow, Written,
 };
 pub use table::{Column, ColumnType, Shape, TableId, TableSchema};
-pub use truncate::{Truncate, TruncateReach, Truncated};
+pub use truncate::{Truncate, TruncateReach, Truncated, survivors};
 pub use versions::Versions;

@@ -8,6 +8,8 @@
 //!
 //! Invariant: a row that was written after the truncate stays, whichever of the two is read first.
 
+use std::collections::BTreeSet;
+
 use super::{ChangeBatch, Operation};
 
 /// A truncate of the source table, at its place among the changes of a batch.
@@ -90,6 +92,25 @@ pub(super) fn cut(kept: &mut [Kept<'_>]) -> Option<(Truncated, i64)> {
         *rows = left;
     }
     stored.zip(limit)
+}
+
+/// The same for changes that are written one by one: which stored rows go before them, and the places (partition index and
+/// offset) of the changes that no truncate takes away. `None` where no truncate is among those that `keep` lets count.
+pub fn survivors(
+    batches: &[&ChangeBatch],
+    keep: impl Fn(u32, i64) -> bool,
+) -> Option<(Truncated, BTreeSet<(u32, i64)>)> {
+    let counted = |batch: &ChangeBatch| {
+        let places = batch.partitions.iter().zip(&batch.offsets).zip(0_u32..);
+        places.filter(|((partition, offset), _)| keep(**partition, **offset)).map(|(_, row)| row).collect()
+    };
+    let mut kept: Vec<Kept<'_>> = batches.iter().map(|batch| (*batch, counted(batch))).collect();
+    let (truncated, _) = cut(&mut kept)?;
+    let place = |batch: &ChangeBatch, row: u32| {
+        Some((*batch.partitions.get(row as usize)?, *batch.offsets.get(row as usize)?))
+    };
+    let left = kept.iter().flat_map(|(batch, rows)| rows.iter().filter_map(move |&row| place(batch, row)));
+    Some((truncated, left.collect()))
 }
 
 /// Up to where in the source's log a truncate takes changes of the batch, and which stored rows it takes.

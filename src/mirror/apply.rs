@@ -19,7 +19,7 @@ use super::sql::Statements;
 use super::sqlstate::Trouble;
 use super::staging;
 use super::types::Wire;
-use crate::change::{Batch, Candidate, Folded, Origins, TableReport, raw};
+use crate::change::{Batch, Candidate, Folded, Origins, TableReport, TableSchema, Truncated, raw};
 
 /// Rows that are kept aside for key changes: the table that has them, whose they are, and what names begin with.
 pub(super) struct Aside<'a> {
@@ -72,15 +72,26 @@ pub(super) async fn write_all(
 ) -> Result<(), Trouble> {
     // Before anything is looked up: no row takes values of those that a truncate takes away.
     if let Some(truncated) = folded.truncated {
-        let statements = Statements::new(&writer.prepared.plan, folded.schema.columns().len());
-        writer.client.batch_execute(&statements.empty(truncated)).await?;
-        report.truncated = true;
+        empty(&writer, &folded.schema, truncated, report).await?;
     }
     if let Some(departing) = &folded.departing {
         keep_aside(&mut writer, &departing.rows, aside).await?;
     }
     let origins = inherit(&mut writer, folded, Some(aside.kept)).await?;
     write(writer, folded, &Part::all(folded), origins.as_deref(), batch, report).await
+}
+
+/// Removes the stored rows that a truncate takes.
+pub(super) async fn empty(
+    writer: &Writer<'_>,
+    schema: &TableSchema,
+    truncated: Truncated,
+    report: &mut TableReport,
+) -> Result<(), Trouble> {
+    let statements = Statements::new(&writer.prepared.plan, schema.columns().len());
+    writer.client.batch_execute(&statements.empty(truncated)).await?;
+    report.truncated = true;
+    Ok(())
 }
 
 /// Writes folded changes of a table; `origins` is what [`inherit`] said of them.

@@ -4,6 +4,8 @@
 //! rows are written in halves, each behind a savepoint, until those that are refused stand alone. The changes of a key
 //! whose row was refused are then applied one by one, as they came: so exactly those that are to blame are refused, and
 //! what came before or after them is applied. A later change that needs the row of a refused one is refused as well.
+//! Without a key the records themselves are halved ([`in_order`](super::in_order)). What a truncate takes goes first, as when
+//! the table is written as a whole, and the changes that it takes away are not written at all.
 //!
 //! A record that is refused is needed as it came: it is found among the originals of the batch.
 
@@ -20,10 +22,10 @@ use super::sqlstate::Trouble;
 use crate::change::quarantine::{Limiter, RecordPlace};
 use crate::change::{
     Batch, ChangeBatch, Folded, Operation, RecordErrorKind, RefusedChange, SinkError, TableId, TableReport,
-    TableSchema, fold,
+    TableSchema, fold, survivors,
 };
 
-/// The cells of a key as they are displayed: equal for rows of one key. Never stored, other than [`crate::change::KeyText`].
+/// The cells of a key as they are displayed: equal for rows of one key. Never stored, other than [`crate::change::KeyCells`].
 pub(super) type KeyCells = Vec<String>;
 
 /// Why a table could not be written even so.
@@ -49,9 +51,23 @@ impl From<ArrowError> for Isolation {
 
 /// A change in a run.
 #[derive(Clone, Copy)]
-struct At {
-    batch: usize,
-    row: usize,
+pub(super) struct At {
+    pub(super) batch: usize,
+    pub(super) row: usize,
+}
+
+/// Which changes of a run are written.
+pub(super) struct Counting<'a> {
+    starts: &'a [i64],
+    /// Those that no truncate takes away; `None` where there is no truncate.
+    left: Option<BTreeSet<(u32, i64)>>,
+}
+
+impl Counting<'_> {
+    pub(super) fn has(&self, (partition, offset): (u32, i64)) -> bool {
+        is_new(self.starts, partition, offset)
+            && self.left.as_ref().is_none_or(|left| left.contains(&(partition, offset)))
+    }
 }
 
 /// A folded row that was refused.
@@ -67,6 +83,8 @@ pub(super) struct Isolating<'a> {
     pub(super) batch: &'a Batch,
     /// Offsets from which on records count, by index of their partition.
     pub(super) starts: &'a [i64],
+    /// Whether the table takes the rows of several source tables: a record that is missing then concerns its own topic alone.
+    pub(super) several_sources: bool,
     pub(super) limiter: &'a mut Limiter,
     /// Keys whose row is wrong, with the records that are missing in it.
     pub(super) missing: HashMap<KeyCells, Vec<RecordPlace>>,
@@ -82,19 +100,33 @@ impl<'a> Isolating<'a> {
         session: &mut Session,
         runs: &[Vec<&'a ChangeBatch>],
     ) -> Result<(), Isolation> {
-        // Only by its key can a change be left out and applied alone; without one, or with a truncate between the changes
-        // of a key, the table stops instead.
-        let changes = || runs.iter().flatten();
-        if changes().any(|changes| changes.schema.key().is_empty() || !changes.truncates.is_empty()) {
-            let reason = "a row was refused, and it cannot be told which: the table has no key, or was truncated in the same batch; the \
-                          database's log names the row";
-            return Err(Trouble::Table { reason: reason.to_owned(), target: None }.into());
-        }
         for run in runs {
             let Some(first) = run.first() else { continue };
-            self.write_run(session, &first.schema, run).await?;
+            let counting = self.emptied(session, &first.schema, run).await?;
+            if first.schema.key().is_empty() {
+                self.write_in_order(session, &first.schema, run, &counting).await?;
+            } else {
+                self.write_run(session, &first.schema, run, &counting).await?;
+            }
         }
         Ok(())
+    }
+
+    /// Removes the stored rows that truncates of a run take, and says what is written after that.
+    async fn emptied(
+        &mut self,
+        session: &mut Session,
+        schema: &Arc<TableSchema>,
+        run: &[&ChangeBatch],
+    ) -> Result<Counting<'a>, Isolation> {
+        let starts = self.starts;
+        let Some((truncated, left)) = survivors(run, |partition, offset| is_new(starts, partition, offset))
+        else {
+            return Ok(Counting { starts, left: None });
+        };
+        let writer = session.table(self.table, schema).ok_or_else(|| not_ready(self.table))?;
+        apply::empty(&writer, schema, truncated, &mut self.report).await?;
+        Ok(Counting { starts, left: Some(left) })
     }
 
     async fn write_run(
@@ -102,22 +134,21 @@ impl<'a> Isolating<'a> {
         session: &mut Session,
         schema: &Arc<TableSchema>,
         run: &[&'a ChangeBatch],
+        counting: &Counting<'_>,
     ) -> Result<(), Isolation> {
-        let by_key = self.by_key(schema, run)?;
+        let by_key = by_key(schema, run, counting)?;
         let mut aside: BTreeSet<(u32, i64)> = BTreeSet::new();
         let mut single: Vec<KeyCells> =
             self.missing.keys().filter(|key| by_key.contains_key(*key)).cloned().collect();
         for at in single.iter().filter_map(|key| by_key.get(key)).flatten() {
             aside.extend(place_of(run, *at));
         }
-        let starts = self.starts;
-        let counts = |partition: u32, offset: i64| is_new(starts, partition, offset);
         let folded = fold(schema, run, |partition, offset| {
-            counts(partition, offset) && !aside.contains(&(partition, offset))
+            counting.has((partition, offset)) && !aside.contains(&(partition, offset))
         })?;
         for bad in self.halves(session, schema, &folded).await? {
             match by_key.get(&bad.key).map(Vec::as_slice) {
-                Some([only]) => self.refuse(run, *only, &bad.key, bad.kind, bad.reason)?,
+                Some([only]) => self.refuse(run, *only, Some(&bad.key), bad.kind, bad.reason)?,
                 _ => single.push(bad.key),
             }
         }
@@ -127,26 +158,6 @@ impl<'a> Isolating<'a> {
             }
         }
         Ok(())
-    }
-
-    /// The changes that count, by key, in order.
-    fn by_key(
-        &self,
-        schema: &TableSchema,
-        run: &[&ChangeBatch],
-    ) -> Result<HashMap<KeyCells, Vec<At>>, ArrowError> {
-        let mut by_key: HashMap<KeyCells, Vec<At>> = HashMap::new();
-        for (batch, changes) in run.iter().enumerate() {
-            let columns: Vec<ArrayRef> =
-                schema.key().iter().filter_map(|&index| changes.rows.columns().get(index)).cloned().collect();
-            for (row, key) in texts(&columns)?.into_iter().enumerate() {
-                let place = place_of(run, At { batch, row });
-                if place.is_some_and(|(partition, offset)| is_new(self.starts, partition, offset)) {
-                    by_key.entry(key).or_default().push(At { batch, row });
-                }
-            }
-        }
-        Ok(by_key)
     }
 
     /// Writes folded rows in ever smaller parts, and gives those that are refused alone.
@@ -183,7 +194,7 @@ impl<'a> Isolating<'a> {
     }
 
     /// Writes a part behind a savepoint; says why where it was refused for its rows' sake.
-    async fn attempt(
+    pub(super) async fn attempt(
         &mut self,
         session: &mut Session,
         schema: &Arc<TableSchema>,
@@ -197,16 +208,14 @@ impl<'a> Isolating<'a> {
         let mut report = TableReport::default();
         let written = match session.table(self.table, schema) {
             Some(writer) => apply::write(writer, folded, part, origins, self.batch, &mut report).await,
-            None => Err(Trouble::Retry {
-                class: "session",
-                message: format!("table {} was not made ready for its rows", self.table),
-            }),
+            None => Err(not_ready(self.table)),
         };
         match written {
             Ok(()) => {
                 session.client.batch_execute("RELEASE SAVEPOINT part").await?;
                 self.report.upserted += report.upserted;
                 self.report.deleted += report.deleted;
+                self.report.unknown_deletes += report.unknown_deletes;
                 self.report.unresolved_absent += report.unresolved_absent;
                 self.report.unresolved.extend(report.unresolved);
                 Ok(None)
@@ -231,11 +240,12 @@ impl<'a> Isolating<'a> {
         let Some(place) = place_of(run, at) else { return Ok(()) };
         let folded = fold(schema, run, |partition, offset| (partition, offset) == place)?;
         let whole = folded.absent.iter().all(Option::is_none);
-        if !whole && let Some(missing) = self.missing.get(key).and_then(|missing| missing.first()) {
+        let missing = self.missing_for(key, place).next().cloned();
+        if !whole && let Some(missing) = missing {
             let reason = format!(
                 "it leaves columns as they are in a row that is wrong: record {missing} of its key is in quarantine"
             );
-            return self.refuse(run, at, key, RecordErrorKind::BaseQuarantined, reason);
+            return self.refuse(run, at, Some(key), RecordErrorKind::BaseQuarantined, reason);
         }
         let part = Part::all(&folded);
         let origins = match session.table(self.table, schema) {
@@ -244,10 +254,14 @@ impl<'a> Isolating<'a> {
         };
         let rows = (&folded, origins.as_deref());
         if let Some((kind, reason)) = self.attempt(session, schema, rows, &part).await? {
-            return self.refuse(run, at, key, kind, reason);
+            return self.refuse(run, at, Some(key), kind, reason);
         }
         self.limiter.good_many(1);
-        for missing in self.missing.remove(key).into_iter().flatten() {
+        let settled: Vec<RecordPlace> = self.missing_for(key, place).cloned().collect();
+        if let Some(missing) = self.missing.get_mut(key) {
+            missing.retain(|record| !settled.contains(record));
+        }
+        for missing in settled {
             match self.refused.iter_mut().find(|refused| refused.place == missing) {
                 Some(refused) => refused.superseded = true,
                 None => self.superseded.push(missing),
@@ -256,11 +270,19 @@ impl<'a> Isolating<'a> {
         Ok(())
     }
 
-    fn refuse(
+    /// The records that are missing in the row of a key, for a change from that place.
+    fn missing_for(&self, key: &KeyCells, (partition, _): (u32, i64)) -> impl Iterator<Item = &RecordPlace> {
+        let topic = self.batch.partitions.get(partition as usize).map(|partition| &partition.topic);
+        let of_key = self.missing.get(key).into_iter().flatten();
+        of_key.filter(move |record| !self.several_sources || Some(&record.partition.topic) == topic)
+    }
+
+    /// Notes that a record is refused, and that the row of its key is wrong from here on.
+    pub(super) fn refuse(
         &mut self,
         run: &[&ChangeBatch],
         at: At,
-        key: &KeyCells,
+        key: Option<&KeyCells>,
         kind: RecordErrorKind,
         detail: String,
     ) -> Result<(), Isolation> {
@@ -268,14 +290,16 @@ impl<'a> Isolating<'a> {
         if !self.batch.replay {
             self.limiter.bad().map_err(|exceeded| {
                 let message = format!(
-                    "{exceeded}, and table {} refuses the next one, {place}: {detail}; cure the cause and restart, or raise the \
-                     limit",
+                    "{exceeded}, and table {} refuses the next one, {place}: {detail}; cure the cause and restart, replay or discard \
+                     what waits in quarantine, or raise the limit",
                     self.table
                 );
                 Isolation::TooMany(SinkError::Stop { message })
             })?;
         }
-        self.missing.entry(key.clone()).or_default().push(place.clone());
+        if let Some(key) = key {
+            self.missing.entry(key.clone()).or_default().push(place.clone());
+        }
         let row_key = self
             .batch
             .originals
@@ -307,7 +331,32 @@ fn is_new(starts: &[i64], partition: u32, offset: i64) -> bool {
     starts.get(partition as usize).is_none_or(|start| offset >= *start)
 }
 
-fn place_of(run: &[&ChangeBatch], at: At) -> Option<(u32, i64)> {
+/// A table that is left out of a transaction which moves its positions would lose its rows.
+fn not_ready(table: &TableId) -> Trouble {
+    Trouble::Retry { class: "session", message: format!("table {table} was not made ready for its rows") }
+}
+
+/// The changes that count, by key, in order.
+fn by_key(
+    schema: &TableSchema,
+    run: &[&ChangeBatch],
+    counting: &Counting<'_>,
+) -> Result<HashMap<KeyCells, Vec<At>>, ArrowError> {
+    let mut by_key: HashMap<KeyCells, Vec<At>> = HashMap::new();
+    for (batch, changes) in run.iter().enumerate() {
+        let columns: Vec<ArrayRef> =
+            schema.key().iter().filter_map(|&index| changes.rows.columns().get(index)).cloned().collect();
+        for (row, key) in texts(&columns)?.into_iter().enumerate() {
+            let at = At { batch, row };
+            if place_of(run, at).is_some_and(|place| counting.has(place)) {
+                by_key.entry(key).or_default().push(at);
+            }
+        }
+    }
+    Ok(by_key)
+}
+
+pub(super) fn place_of(run: &[&ChangeBatch], at: At) -> Option<(u32, i64)> {
     let changes = run.get(at.batch)?;
     Some((*changes.partitions.get(at.row)?, *changes.offsets.get(at.row)?))
 }

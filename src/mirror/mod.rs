@@ -26,6 +26,7 @@ mod command;
 mod connection;
 mod copy;
 mod evolve;
+mod in_order;
 mod isolate;
 mod ledger;
 mod names;

@@ -102,6 +102,7 @@ impl Refusals {
                 table,
                 batch,
                 starts,
+                several_sources: self.policies.of(table).several_sources,
                 limiter: &mut limiter,
                 missing: self.missing(table),
                 refused: Vec::new(),
