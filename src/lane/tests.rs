@@ -1,5 +1,4 @@
 //! The lane against a sink that only remembers what it was asked.
-use std::collections::HashSet;
 use std::sync::mpsc::sync_channel;
 
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
@@ -365,12 +364,12 @@ async fn records_are_counted_once_with_the_commit_after_which_they_are_not_read_
     };
     lane.sink.answers = vec![Ok(refused), Err(fenced)];
     let counted = || {
-        let filtered = |reason: &str| metrics.filtered.with_label_values(&["test", reason]).get();
+        let filtered = |reason: &str| metrics.read.filtered.with_label_values(&["test", reason]).get();
         let of_table = ["test", "public.a"];
         (
             (filtered("tombstone"), filtered("heartbeat")),
-            metrics.records.with_label_values(&["test", "public.a", "c"]).get(),
-            metrics.duplicates.with_label_values(&of_table).get(),
+            metrics.read.records.with_label_values(&["test", "public.a", "c"]).get(),
+            metrics.read.duplicates.with_label_values(&of_table).get(),
         )
     };
     assert!(lane.accept(&mut attempt, staged_batch()).await.is_err(), "fenced");

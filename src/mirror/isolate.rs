@@ -25,7 +25,7 @@ use crate::change::{
     TableSchema, fold, survivors,
 };
 
-/// The cells of a key as they are displayed: equal for rows of one key. Never stored, other than [`crate::change::KeyCells`].
+/// The cells of a key as they are displayed: equal for rows of one key. Never stored, other than [`crate::change::KeyText`].
 pub(super) type KeyCells = Vec<String>;
 
 /// Why a table could not be written even so.

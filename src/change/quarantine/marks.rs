@@ -317,7 +317,7 @@ mod tests {
             let marks = Marks::default();
             marks.add(&place(10), Some(named), "{\"id\":1}");
             let judge = |place, whole| {
-                let change = KeyChange {
+                let change = JudgedChange {
                     place,
                     table: &table,
                     source: &source,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use alluvium::change::{
-    Batch, Candidate, ChangeBatch, DeleteMode, Folded, KeyLedger, KnownSchemas, KnownTables, Progress, TableId,
+    Batch, Candidate, ChangeBatch, DeleteMode, Folded, KeyLedger, KnownSchemas, KnownTables, Progress,
     TableSchema, fold_onto,
 };
 
