@@ -117,6 +117,12 @@ pub struct TableMetrics {
     pub vacuumed_files: IntCounterVec,
     /// Bytes of files that the vacuum removed.
     pub vacuumed_bytes: IntCounterVec,
+    /// Tables that a run of the vacuum could not do.
+    pub vacuum_failures: IntCounterVec,
+    /// Steps of compaction that failed.
+    pub compaction_failures: IntCounterVec,
+    /// Checkpoints that could not be written.
+    pub checkpoint_failures: IntCounterVec,
 }
 
 impl Metrics {
@@ -236,6 +242,9 @@ impl TableMetrics {
             vector_bytes: r.counter("vector_bytes_total", "Bytes of deletion vectors written", LANE_TABLE_BY)?,
             vacuumed_files: r.counter("vacuumed_files_total", "Files removed by the vacuum", LANE)?,
             vacuumed_bytes: r.counter("vacuumed_bytes_total", "Bytes removed by the vacuum", LANE)?,
+            vacuum_failures: r.counter("vacuum_failures_total", "Tables not vacuumed", LANE)?,
+            compaction_failures: r.counter("compaction_failures_total", "Failed compactions", LANE_TABLE)?,
+            checkpoint_failures: r.counter("checkpoint_failures_total", "Failed checkpoints", LANE_TABLE)?,
         })
     }
 }

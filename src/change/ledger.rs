@@ -106,6 +106,9 @@ pub struct KeyLedger {
 }
 
 impl KeyLedger {
+    /// Milliseconds for which a row that was kept aside may still be asked for.
+    pub const KEEPS: i64 = EXPIRES;
+
     /// The ledger as it is stored; empty where nothing is in it.
     pub fn to_text(&self) -> String {
         if *self == Self::default() { String::new() } else { serde_json::to_string(self).unwrap_or_default() }

@@ -74,6 +74,12 @@ pub trait Sink: Send + 'static {
     /// few commits.
     fn maintain(&mut self) -> impl Future<Output = Result<(), SinkError>> + Send;
 
+    /// What is left to do when a lane has come to its end by itself: where it runs for a moment every hour, work beside
+    /// the batches would otherwise never be done. Nobody waits for it who was asked to stop.
+    fn finish(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+
     /// What the sink's tables are like now, and what was written since the last call: for the metrics.
     fn figures(&mut self) -> SinkFigures {
         SinkFigures::default()
@@ -89,6 +95,8 @@ pub struct SinkFigures {
     pub vacuumed_files: u64,
     /// And their bytes.
     pub vacuumed_bytes: u64,
+    /// Tables that the vacuum could not do since then.
+    pub failed_vacuums: u64,
 }
 
 /// What one table is like, and what was written to it since the last call.
@@ -104,6 +112,10 @@ pub struct TableFigures {
     pub batches: Written,
     /// What compaction wrote anew.
     pub compaction: Written,
+    /// Steps of compaction that failed.
+    pub failed_compactions: u64,
+    /// Checkpoints that could not be written.
+    pub failed_checkpoints: u64,
     /// Its key index, where it has one that is open.
     pub index: Option<IndexFigures>,
 }

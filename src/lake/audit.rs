@@ -17,6 +17,7 @@ use super::create::{self, TableProperties};
 use super::error::LakeError;
 use super::log::{Log, Outcome};
 use super::mor::{DataFiles, RowWriter};
+use super::plain_compact;
 use super::schema::{DeltaSchema, plain_field};
 use super::table::{ATTEMPTS, Table, Writer};
 use crate::change::{Difference, TableId};
@@ -76,7 +77,7 @@ pub(super) fn with_changes(
 /// The audit table of a lake.
 #[derive(Debug)]
 pub(super) struct AuditTable {
-    table: Table,
+    pub(super) table: Table,
 }
 
 impl AuditTable {
@@ -141,6 +142,14 @@ impl AuditTable {
             self.table.catch_up(writer, &[]).await?;
         }
         Err(LakeError::Busy { table: self.table.log.table().to_owned(), attempts: ATTEMPTS })
+    }
+
+    /// Puts its small files together, if that is due and has not just failed.
+    pub(super) async fn tend(&mut self, writer: &Writer) {
+        if self.table.compaction.is_over() {
+            let step = plain_compact::step(&mut self.table, (&schema(), &delta_schema()), writer).await;
+            self.table.compacted(step);
+        }
     }
 
     fn copied(&self, table_id: &str) -> i64 {

@@ -15,6 +15,7 @@ use super::compaction::Pressure;
 use super::current::{CurrentTable, topics_of};
 use super::error::LakeError;
 use super::location::{collision, folder};
+use super::maintenance::worse;
 use super::quarantine::QuarantineTable;
 use super::raw::RawTable;
 use super::{CONCURRENCY, Lake, Stopped, sources};
@@ -36,6 +37,9 @@ impl Lake {
         self.record_schema_changes().await?;
         self.commit_current(batch, &mut report).await?;
         self.record_schema_changes().await?;
+        // Also those that were found damaged since the last batch.
+        let reasons = self.stopped.iter().map(|(id, stopped)| (id.clone(), stopped.reason.clone()));
+        report.stopped.extend(reasons);
         let stopped: BTreeSet<Arc<str>> =
             self.stopped.values().flat_map(|table| table.topics.iter().cloned()).collect();
         if let Some(rows) = batch.raw.as_ref().filter(|rows| rows.num_rows() > 0) {
@@ -87,12 +91,7 @@ impl Lake {
         let outcomes: Vec<Outcome> = stream::iter(tasks).buffer_unordered(parallel).collect().await;
         self.settle(batch, outcomes, report)?;
         let with_rows: BTreeSet<&TableId> = batch.changes.iter().map(|changes| &changes.table).collect();
-        for (id, table) in &mut self.tables {
-            if !with_rows.contains(id) && !self.stopped.contains_key(id) {
-                table.store_positions(batch, &self.writer).await?;
-            }
-        }
-        Ok(())
+        self.store_positions(batch, &with_rows).await
     }
 
     async fn commit_one(
@@ -119,11 +118,9 @@ impl Lake {
                     return Outcome { id, table: Some(table), result: Err(error) };
                 }
                 let result = table.commit(batch, &changes, &self.writer, memory).await;
-                // The batch is in the table; what fails now is tried again with the next one.
-                if result.is_ok()
-                    && let Err(error) = table.compact(&self.writer, Pressure::Busy).await
-                {
-                    tracing::warn!(table = %id, %error, "compaction failed");
+                // The batch is in the table; what fails now is tried again later.
+                if result.is_ok() {
+                    table.tend(&self.writer, Pressure::Busy).await;
                 }
                 Outcome { id, table: Some(table), result }
             }
@@ -175,9 +172,7 @@ impl Lake {
                     self.stopped.insert(id.clone(), Stopped { reason, topics, waits });
                 }
                 Err(error) => {
-                    if !matches!(worst, Some(LakeError::Fenced { .. })) {
-                        worst = Some(error);
-                    }
+                    worst = Some(worse(worst, error));
                 }
             }
             if let Some(table) = table {
@@ -205,11 +200,9 @@ impl Lake {
             return Err(error);
         }
         let result = raw.commit(batch, rows, stopped, &self.writer).await;
-        // The batch is in the table; what fails now is tried again with the next one.
-        if result.is_ok()
-            && let Err(error) = raw.compact(&self.writer, Pressure::Busy).await
-        {
-            tracing::warn!(table = name, %error, "compaction failed");
+        // The batch is in the table; what fails now is tried again later.
+        if result.is_ok() {
+            raw.tend(&self.writer, Pressure::Busy).await;
         }
         self.raw = Some(raw);
         let (table, conflicts) = result?;

@@ -291,6 +291,15 @@ impl CurrentTable {
         if self.table.state.version() == before { Ok(()) } else { self.read_schema() }
     }
 
+    /// Makes a step of compaction, if one is due and the last one has not just failed. An error has been said and counted.
+    pub(super) async fn tend(&mut self, writer: &Writer, pressure: Pressure) -> Option<LakeError> {
+        if !self.table.compaction.is_over() {
+            return None;
+        }
+        let step = self.compact(writer, pressure).await;
+        self.table.compacted(step)
+    }
+
     /// Makes a step of compaction, if one is due; says whether it did.
     pub(super) async fn compact(&mut self, writer: &Writer, pressure: Pressure) -> Result<bool, LakeError> {
         if self.reading.holds_compaction(self.table.state.files().len()) {

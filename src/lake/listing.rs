@@ -2,10 +2,20 @@
 //!
 //! Names alone say what a file is. Times are the storage's: a copied lake looks young, so what is judged by age is then
 //! kept for longer, never for shorter.
+//!
+//! Between the first checkpoint that is kept and the newest one, checkpoints only spare reading: the entries alone make
+//! every version readable. So one of an hour is enough there ([`Listing::removable`]); all of a busy table's would cost
+//! more than its data.
+
+use std::collections::{BTreeMap, HashSet};
 
 use deltalake::kernel::Version;
 use deltalake::logstore::object_store::ObjectMeta;
 use deltalake::{Path, logstore::commit_uri_from_version};
+
+/// Of the checkpoints that were written within so many milliseconds one stays, and for so long all of them do that somebody
+/// may be reading from.
+const HOUR: i64 = 3_600_000;
 
 /// What lies in `_delta_log`.
 #[derive(Debug, Default)]
@@ -31,12 +41,13 @@ struct Part {
     of: u32,
     path: Path,
     written: i64,
+    bytes: u64,
 }
 
 impl Listing {
     /// Sorts a file in by its name; what is not of the log is left out.
     pub(super) fn add(&mut self, meta: ObjectMeta) {
-        let (path, written) = (meta.location, meta.last_modified.timestamp_millis());
+        let (path, bytes, written) = (meta.location, meta.size, meta.last_modified.timestamp_millis());
         let Some((version, rest)) = path.filename().and_then(|name| name.split_once('.')) else { return };
         let Some(version) = (version.len() == 20).then(|| version.parse().ok()).flatten() else { return };
         let parts: Vec<&str> = rest.split('.').collect();
@@ -44,11 +55,11 @@ impl Listing {
             ["json"] => self.commits.push(Commit { version, written }),
             ["crc"] => self.checksums.push((version, path)),
             ["checkpoint", "parquet"] => {
-                self.checkpoints.push(Part { version, number: 1, of: 1, path, written });
+                self.checkpoints.push(Part { version, number: 1, of: 1, path, written, bytes });
             }
             ["checkpoint", number, of, "parquet"] => {
                 if let (Ok(number), Ok(of)) = (number.parse(), of.parse()) {
-                    self.checkpoints.push(Part { version, number, of, path, written });
+                    self.checkpoints.push(Part { version, number, of, path, written, bytes });
                 }
             }
             _ => {}
@@ -67,22 +78,25 @@ impl Listing {
 
     /// The newest such checkpoint of a version up to `limit`.
     fn checkpoint_at_most(&self, limit: Version) -> Option<Version> {
-        let complete = |part: &&Part| self.parts(part.version).len() == part.of as usize;
-        let versions = self.checkpoints.iter().filter(|part| part.version <= limit);
-        versions.filter(complete).map(|part| part.version).max()
+        self.complete().range(..=limit).next_back().map(|(version, _)| *version)
+    }
+
+    /// The checkpoints all of whose parts are there.
+    fn complete(&self) -> BTreeMap<Version, Vec<&Part>> {
+        let mut checkpoints: BTreeMap<Version, Vec<&Part>> = BTreeMap::new();
+        for part in &self.checkpoints {
+            checkpoints.entry(part.version).or_default().push(part);
+        }
+        for parts in checkpoints.values_mut() {
+            *parts = one_of(std::mem::take(parts));
+        }
+        checkpoints.retain(|_, parts| parts.first().is_some_and(|first| parts.len() == first.of as usize));
+        checkpoints
     }
 
     /// The parts of one checkpoint; a single file where there is one.
     fn parts(&self, version: Version) -> Vec<&Part> {
-        let of_version = || self.checkpoints.iter().filter(move |part| part.version == version);
-        if let Some(single) = of_version().find(|part| part.of == 1) {
-            return vec![single];
-        }
-        let of = of_version().map(|part| part.of).min().unwrap_or(0);
-        let mut parts: Vec<&Part> = of_version().filter(|part| part.of == of).collect();
-        parts.sort_unstable_by_key(|part| part.number);
-        parts.dedup_by_key(|part| part.number);
-        parts
+        one_of(self.checkpoints.iter().filter(|part| part.version == version).collect())
     }
 
     /// The files of one checkpoint, in order.
@@ -93,6 +107,11 @@ impl Listing {
     /// When the last file of a checkpoint was written, in milliseconds since 1970.
     pub(super) fn written(&self, checkpoint: Version) -> Option<i64> {
         self.parts(checkpoint).into_iter().map(|part| part.written).max()
+    }
+
+    /// Bytes of a checkpoint.
+    pub(super) fn bytes(&self, checkpoint: Version) -> u64 {
+        self.parts(checkpoint).into_iter().map(|part| part.bytes).sum()
     }
 
     /// Whether a version can still be read: from a checkpoint at or before it, or from the first entry on.
@@ -106,25 +125,61 @@ impl Listing {
     /// Files that nobody needs who reads a version that was the newest at `cutoff` or later.
     ///
     /// Such a version is read from a checkpoint at or before the one that was the newest at `cutoff`, and the entries
-    /// after it. What lies before the last such checkpoint may go.
-    pub(super) fn expired(&self, cutoff: i64) -> Vec<Path> {
-        let mut commits = self.commits.clone();
-        commits.sort_unstable_by_key(|commit| commit.version);
-        let first_kept = commits.iter().find(|commit| commit.written > cutoff).map(|commit| commit.version);
-        let at_cutoff = match first_kept {
+    /// after it. What lies before the last such checkpoint may go, and of what lies behind it the checkpoints that only spare
+    /// reading at `now`; `named` is the one that `_last_checkpoint` sends readers to.
+    pub(super) fn removable(&self, cutoff: i64, now: i64, named: Option<Version>) -> Vec<Path> {
+        let base = self.base(cutoff);
+        let mut paths: Vec<Path> = base.map(|base| self.before(base)).unwrap_or_default();
+        paths.extend(self.surplus(base, now, named));
+        paths
+    }
+
+    /// The checkpoint from which every version is readable that was the newest at `cutoff` or later.
+    fn base(&self, cutoff: i64) -> Option<Version> {
+        let young = self.commits.iter().filter(|commit| commit.written > cutoff);
+        let at_cutoff = match young.map(|commit| commit.version).min() {
             Some(version) => version.checked_sub(1),
             None => self.newest(),
         };
-        let Some(base) = at_cutoff.and_then(|version| self.checkpoint_at_most(version)) else {
-            return Vec::new();
-        };
-        let entries = commits.iter().filter(|commit| commit.version < base);
+        self.checkpoint_at_most(at_cutoff?)
+    }
+
+    fn before(&self, base: Version) -> Vec<Path> {
+        let entries = self.commits.iter().filter(|commit| commit.version < base);
         let entries = entries.map(|commit| commit_uri_from_version(Some(commit.version)));
         let checkpoints = self.checkpoints.iter().map(|part| (part.version, &part.path));
         let rest = checkpoints.chain(self.checksums.iter().map(|(version, path)| (*version, path)));
         let rest = rest.filter(|(version, _)| *version < base).map(|(_, path)| path.clone());
         entries.chain(rest).collect()
     }
+
+    /// Checkpoints after `base` and before the newest that are not the first of their hour, and that no reader can have
+    /// begun with lately, because the next one is old as well.
+    fn surplus(&self, base: Option<Version>, now: i64, named: Option<Version>) -> Vec<Path> {
+        let complete = self.complete();
+        let kept: Vec<_> = complete.range(base.unwrap_or(0)..).collect();
+        let written = |parts: &[&Part]| parts.iter().map(|part| part.written).max().unwrap_or(i64::MAX);
+        let mut hours = HashSet::new();
+        let mut surplus = Vec::new();
+        for (at, (version, parts)) in kept.iter().enumerate() {
+            // Without one after it it is the newest.
+            let Some((_, next)) = kept.get(at + 1) else { break };
+            let another = !hours.insert(written(parts).div_euclid(HOUR));
+            if another && written(next) < now.saturating_sub(HOUR) && Some(**version) != named {
+                surplus.extend(parts.iter().map(|part| part.path.clone()));
+            }
+        }
+        surplus
+    }
+}
+
+/// One checkpoint of those that some files of one version are parts of: a single file where there is one, in order.
+fn one_of(mut parts: Vec<&Part>) -> Vec<&Part> {
+    let of = parts.iter().map(|part| part.of).min().unwrap_or(0);
+    parts.retain(|part| part.of == of);
+    parts.sort_unstable_by_key(|part| part.number);
+    parts.dedup_by_key(|part| part.number);
+    parts
 }
 
 #[cfg(test)]
@@ -151,7 +206,7 @@ mod tests {
     }
 
     fn expired(listing: &Listing, seconds: i64) -> Vec<String> {
-        let names = listing.expired(seconds * 1000).into_iter();
+        let names = listing.removable(seconds * 1000, 0, None).into_iter();
         let mut names: Vec<String> =
             names.map(|path| path.filename().unwrap().trim_start_matches('0').to_owned()).collect();
         names.sort_unstable();
@@ -191,5 +246,38 @@ mod tests {
         let (zero, one) = (entry(0), entry(1));
         let listing = listing(&[(&zero, 0), (&one, 1), (half, 1)]);
         assert_eq!((listing.newest_checkpoint(), expired(&listing, 100)), (None, vec![]));
+    }
+
+    #[test]
+    fn of_the_checkpoints_of_an_hour_the_first_stays_and_what_somebody_may_be_reading() {
+        let hours = |hours: i64, minutes: i64| (hours * 60 + minutes) * 60;
+        let checkpoint = |version: u64| format!("{version:020}.checkpoint.parquet");
+        // The version and when its checkpoint was written.
+        let written = [
+            (10, hours(1, 0)),
+            (20, hours(1, 20)),
+            (30, hours(1, 40)),
+            (40, hours(2, 10)),
+            (50, hours(2, 30)),
+            (60, hours(4, 30)),
+            (70, hours(4, 45)),
+            (80, hours(5, 0)),
+        ];
+        let names: Vec<String> = (0..=85).map(entry).collect();
+        let mut files: Vec<(&str, i64)> = names.iter().map(|name| (name.as_str(), hours(9, 0))).collect();
+        let checkpoints: Vec<(String, i64)> =
+            written.iter().map(|(version, at)| (checkpoint(*version), *at)).collect();
+        files.extend(checkpoints.iter().map(|(name, at)| (name.as_str(), *at)));
+        let listing = listing(&files);
+        let surplus = |now: i64, named: Option<Version>| -> Vec<u64> {
+            let paths = listing.removable(0, now * 1000, named).into_iter();
+            paths.map(|path| path.filename().unwrap()[..20].parse().unwrap()).collect()
+        };
+        // 50 was the newest until 60 was written, and 70 until 80 was.
+        assert_eq!(surplus(hours(5, 15), None), [20, 30]);
+        assert_eq!(surplus(hours(5, 45), None), [20, 30, 50]);
+        assert_eq!(surplus(hours(9, 0), None), [20, 30, 50, 70], "never the newest");
+        assert_eq!(surplus(hours(9, 0), Some(30)), [20, 50, 70], "where `_last_checkpoint` points stays");
+        assert_eq!(surplus(hours(1, 50), None), Vec::<u64>::new());
     }
 }

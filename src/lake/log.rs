@@ -14,19 +14,32 @@ use std::sync::Arc;
 use bytes::Bytes;
 use deltalake::kernel::Version;
 use deltalake::kernel::transaction::TransactionError;
+use deltalake::logstore::object_store::ObjectMeta;
 use deltalake::logstore::{CommitOrBytes, LogStore, LogStoreConfig, LogStoreRef, commit_uri_from_version};
 use deltalake::{DeltaResult, ObjectStore, ObjectStoreError, Path};
+use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
+use serde::Deserialize;
 use uuid::Uuid;
 
 use super::checkpoint;
 use super::error::LakeError;
 use super::listing::Listing;
+use super::mor::reader::StoredFile;
 use super::state::TableState;
 use crate::failpoint;
 
 /// Entries that are fetched at the same time.
 const FETCHES: usize = 16;
+
+/// The folder of the log.
+const FOLDER: &str = "_delta_log";
+
+/// What a writer of checkpoints says about the newest one: a hint, which may be old, wrong or missing.
+#[derive(Deserialize)]
+struct LastCheckpoint {
+    version: Version,
+}
 
 /// How an attempt to commit ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,19 +92,17 @@ impl Log {
 
     /// The state at the newest version, or `None` where there is no table.
     pub(super) async fn read(&self) -> Result<Option<TableState>, LakeError> {
-        let listing = self.list().await?;
+        let listing = self.recent().await?;
         let Some(last) = listing.newest() else { return Ok(None) };
         let mut state = TableState::empty(&self.table);
         let mut next = 0;
         if let Some(version) = listing.newest_checkpoint() {
-            for part in listing.parts_of(version) {
-                let bytes =
-                    self.get(&part).await?.ok_or_else(|| self.unreadable("a checkpoint part vanished"))?;
-                checkpoint::read(&self.table, bytes, &checkpoint::OF_STATE, |line| {
-                    state.apply_checkpoint_row(line);
-                })?;
+            for path in listing.parts_of(version) {
+                let part = StoredFile { store: self.files(), path };
+                let each = |line| state.apply_checkpoint_row(line);
+                checkpoint::read(&self.table, part, &checkpoint::OF_STATE, each).await?;
             }
-            state.stand_at_checkpoint(version);
+            state.stand_at_checkpoint(version, listing.bytes(version));
             next = version + 1;
         }
         let entries = futures::stream::iter(next..=last).map(|version| async move {
@@ -154,23 +165,50 @@ impl Log {
 
     /// The newest version, found by listing.
     pub(super) async fn newest(&self) -> Result<Option<Version>, LakeError> {
-        Ok(self.list().await?.newest())
+        Ok(self.recent().await?.newest())
     }
 
-    /// What lies in `_delta_log`.
+    /// What lies in `_delta_log` from a checkpoint on, the newest one included. A log that is kept for a week has hundreds
+    /// of thousands of entries, and an object store lists them a thousand at a time.
+    pub(super) async fn recent(&self) -> Result<Listing, LakeError> {
+        if let Some(version) = self.last_checkpoint().await? {
+            // Every file of that version comes after its bare number.
+            let before = Path::from_iter([FOLDER, &format!("{version:020}")]);
+            let found = self.files().list_with_offset(Some(&Path::from(FOLDER)), &before);
+            let listing = self.listing(found).await?;
+            // Without it the hint says nothing, also not that there is nothing.
+            if listing.newest_checkpoint().is_some() {
+                return Ok(listing);
+            }
+        }
+        self.list().await
+    }
+
+    /// All that lies in `_delta_log`.
     pub(super) async fn list(&self) -> Result<Listing, LakeError> {
-        let files = self.files();
-        let prefix = Path::from("_delta_log");
+        self.listing(self.files().list(Some(&Path::from(FOLDER)))).await
+    }
+
+    async fn listing(
+        &self,
+        mut found: BoxStream<'static, Result<ObjectMeta, ObjectStoreError>>,
+    ) -> Result<Listing, LakeError> {
         let mut listing = Listing::default();
-        let mut entries = files.list(Some(&prefix));
         loop {
-            match entries.try_next().await {
+            match found.try_next().await {
                 Ok(Some(meta)) => listing.add(meta),
                 Ok(None) | Err(ObjectStoreError::NotFound { .. }) => break,
                 Err(error) => return Err(LakeError::store(&self.table, &error)),
             }
         }
         Ok(listing)
+    }
+
+    /// The checkpoint that `_last_checkpoint` names, where it names one.
+    pub(super) async fn last_checkpoint(&self) -> Result<Option<Version>, LakeError> {
+        let hint = self.get(&Path::from_iter([FOLDER, "_last_checkpoint"])).await?;
+        let parsed = hint.and_then(|hint| serde_json::from_slice::<LastCheckpoint>(&hint).ok());
+        Ok(parsed.map(|hint| hint.version))
     }
 
     /// A file of the log, or `None` where it does not exist.

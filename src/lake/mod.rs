@@ -11,7 +11,6 @@
 //! | [`options`], [`error`] | what a lake is told; what can go wrong, by what has to happen next |
 //! | [`location`] | the root, the folders, `lake.layout` |
 //! | [`log`], [`listing`], [`action`] | reading and writing `_delta_log`, nothing else does; the lines in it |
-//! | [`checkpoint`], [`checkpoint_write`] | checkpoints, read and written |
 //! | [`state`] | a table at a version, brought forward by commits |
 //! | [`table`] | log and state together: the rule of every commit |
 //! | [`commit`] | a batch into the lake, table by table |
@@ -20,6 +19,7 @@
 //! | [`sources`] | tables that take the rows of several sources: which changes are late |
 //! | [`mor`], [`index`] | by deletion vectors, and where each key's row lies |
 //! | [`raw`], [`raw_compact`] | appends to `cdc_events`, and its small files put together |
+//! | [`plain_compact`] | the same of the lake's own tables |
 //! | [`schema`], [`types`], [`create`] | fields, types, new tables |
 //! | [`follow`], [`evolve`], [`rewrite`], [`audit`] | schema changes, files under another type, the record of changes |
 //! | [`schema_apply`] | what somebody decided about a table that waits with a schema |
@@ -27,6 +27,8 @@
 //! | [`shape`], [`soft`], [`history`] | what rows have besides the source's columns; deleted rows that stay; tables of versions |
 //! | [`snapshot`] | a table while the source's snapshot is read into it |
 //! | [`properties`] | what the settings say about tables that exist |
+//! | [`maintenance`], [`setback`] | the work between batches, and when it fails |
+//! | [`checkpointer`], [`checkpoint`] | writing checkpoints, and reading them |
 //! | [`compaction`] | which files are put together, and when |
 //! | [`moment`], [`work`] | how long files have waited for their commit; what commits wrote |
 //! | [`vacuum`] | files that no version needs any more, and expired log entries |
@@ -38,7 +40,7 @@ mod apply;
 mod audit;
 mod by_key;
 mod checkpoint;
-mod checkpoint_write;
+mod checkpointer;
 mod commit;
 mod compaction;
 mod create;
@@ -52,9 +54,11 @@ mod inherit;
 mod listing;
 mod location;
 mod log;
+mod maintenance;
 mod moment;
 mod mor;
 mod options;
+mod plain_compact;
 mod progress;
 mod properties;
 mod quarantine;
@@ -64,6 +68,7 @@ pub mod read;
 mod rewrite;
 mod schema;
 mod schema_apply;
+mod setback;
 mod shape;
 mod snapshot;
 mod soft;
@@ -98,7 +103,7 @@ use crate::change::{
     TableFigures, TableId, TableSchema, TopicPartition,
 };
 use audit::AuditTable;
-use compaction::Pressure;
+use checkpointer::Checkpointer;
 use create::TableProperties;
 use current::CurrentTable;
 use location::Location;
@@ -122,6 +127,7 @@ pub struct Lake {
     properties: TableProperties,
     upserts: Upserts,
     sweeper: Sweeper,
+    checkpointer: Checkpointer,
     tables: HashMap<TableId, CurrentTable>,
     raw: Option<RawTable>,
     /// The record of schema changes, once there was one.
@@ -159,6 +165,7 @@ impl Lake {
             writer: Writer { pipeline: options.pipeline.clone(), id: uuid::Uuid::new_v4().to_string() },
             properties: TableProperties::of(&options),
             sweeper: Sweeper::new(&options),
+            checkpointer: Checkpointer::default(),
             upserts: Upserts::new(
                 options.upserts.clone(),
                 options.policies.clone(),
@@ -271,36 +278,6 @@ impl Lake {
         }
         Ok(())
     }
-
-    /// Stores where batches without rows ended, now and then. Left where the last row was, a position would fall out
-    /// of the log once retention has removed what lies behind it, and look like a loss.
-    async fn store_passed(&mut self) -> Result<(), LakeError> {
-        if self.passed.is_empty() {
-            return Ok(());
-        }
-        let batch = Batch { spans: self.passed.clone(), ..Batch::default() };
-        for (id, table) in &mut self.tables {
-            if !self.stopped.contains_key(id) {
-                table.store_positions(&batch, &self.writer).await?;
-            }
-        }
-        match &mut self.raw {
-            Some(raw) => raw.store_positions(&batch, &self.writer).await,
-            None => Ok(()),
-        }
-    }
-
-    /// Writes the checkpoints that are due `factor` times over.
-    async fn checkpoints(&mut self, factor: u64) -> Result<(), LakeError> {
-        let (commits, bytes) = (self.options.checkpoint_interval, self.options.checkpoint_log_bytes);
-        let tables = self.tables.values_mut().map(|table| &mut table.table);
-        let quarantine = self.quarantine.as_mut().map(|quarantine| &mut quarantine.table);
-        for table in tables.chain(self.raw.as_mut().map(|raw| &mut raw.table)).chain(quarantine) {
-            checkpoint_write::run(table, commits.saturating_mul(factor), bytes.saturating_mul(factor))
-                .await?;
-        }
-        Ok(())
-    }
 }
 
 impl Sink for Lake {
@@ -324,9 +301,7 @@ impl Sink for Lake {
         let report = self.commit_batch(batch).await?;
         // While batches are waiting, nobody calls `maintain`.
         self.sweeper.run_if_due(&self.location, &self.options);
-        if let Err(error) = self.checkpoints(2).await {
-            tracing::warn!(%error, "a checkpoint failed, trying again with the next batch");
-        }
+        self.checkpoints(2).await;
         Ok(report)
     }
 
@@ -374,22 +349,28 @@ impl Sink for Lake {
 
     async fn maintain(&mut self) -> Result<(), SinkError> {
         self.sweeper.run_if_due(&self.location, &self.options);
-        self.store_passed().await?;
-        for table in self.tables.values_mut() {
-            table.compact(&self.writer, Pressure::Idle).await?;
-        }
-        if let Some(raw) = &mut self.raw {
-            raw.compact(&self.writer, Pressure::Idle).await?;
-        }
-        Ok(self.checkpoints(1).await?)
+        Ok(self.look_after().await?)
+    }
+
+    async fn finish(&mut self) {
+        self.finish_checkpoints().await;
     }
 
     fn figures(&mut self) -> SinkFigures {
         let current = self.tables.iter_mut().map(|(id, table)| (id.to_string(), table.figures()));
         let mut tables: BTreeMap<String, TableFigures> = current.collect();
-        tables.extend(self.raw.iter_mut().map(|raw| (raw.table.log.table().to_owned(), raw.table.figures())));
-        let (vacuumed_files, vacuumed_bytes) = self.sweeper.take_swept();
-        SinkFigures { tables, vacuumed_files, vacuumed_bytes }
+        let raw = self.raw.as_mut().map(|raw| &mut raw.table);
+        let quarantine = self.quarantine.as_mut().map(|quarantine| &mut quarantine.table);
+        let audit = self.audit.as_mut().map(|audit| &mut audit.table);
+        let own = raw.into_iter().chain(quarantine).chain(audit);
+        tables.extend(own.map(|table| (table.log.table().to_owned(), table.figures())));
+        let swept = self.sweeper.take_swept();
+        SinkFigures {
+            tables,
+            vacuumed_files: swept.files,
+            vacuumed_bytes: swept.bytes,
+            failed_vacuums: swept.failures,
+        }
     }
 }
 

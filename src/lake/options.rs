@@ -22,11 +22,11 @@ pub struct LakeOptions {
     pub raw_table: Option<String>,
     /// Identity of this pipeline's positions.
     pub pipeline: String,
-    /// Commits after which a table gets a checkpoint.
+    /// Commits after which a table gets a checkpoint, where the last one is not too large for that.
     pub checkpoint_interval: u64,
     /// Bytes of log after which a table gets a checkpoint earlier.
     pub checkpoint_log_bytes: u64,
-    /// How long log entries are kept, which is how far `--at` reaches back.
+    /// How long log entries are kept.
     pub log_retention: Duration,
     /// Bytes that all merges of one commit may use together before they spill or fail.
     pub merge_memory: usize,

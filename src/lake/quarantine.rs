@@ -28,6 +28,7 @@ use super::error::LakeError;
 use super::log::{Log, Outcome};
 use super::moment::Moment;
 use super::mor::reader::StoredFile;
+use super::plain_compact;
 use super::progress::app_id;
 use super::schema::{DeltaSchema, PIPELINE, plain_field};
 use super::table::{ATTEMPTS, Table, Writer};
@@ -110,6 +111,8 @@ impl QuarantineTable {
         writer: &Writer,
     ) -> Result<u64, LakeError> {
         for conflicts in 0..u64::from(ATTEMPTS) {
+            // The ledger has to be that of the version before, whatever has moved the table on.
+            self.read_files().await?;
             let rows = decide(&self.ledger);
             if rows.is_empty() {
                 return Ok(conflicts);
@@ -147,6 +150,22 @@ impl QuarantineTable {
             .filter(|(id, next)| self.table.state.position(id).is_none_or(|stored| stored < *next))
             .map(|(app_id, version)| Txn { app_id, version, last_updated: Some(now) })
             .collect()
+    }
+
+    /// Puts its small files together, if that is due and has not just failed. The ledger is what it was.
+    pub(super) async fn tend(&mut self, writer: &Writer) {
+        if !self.table.compaction.is_over() {
+            return;
+        }
+        let columns = (&rows::schema(), &delta_schema());
+        let step = plain_compact::step(&mut self.table, columns, writer).await;
+        if let Ok(Some(merged)) = &step
+            && merged.sources.iter().all(|path| self.read.contains(path.as_str()))
+        {
+            self.read.insert(merged.add.path.as_str().into());
+        }
+        self.read.retain(|path| self.table.state.files().contains_key(path));
+        self.table.compacted(step);
     }
 
     async fn write_file(&self, rows: &[QuarantineRow]) -> Result<Add, LakeError> {

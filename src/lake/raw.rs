@@ -23,12 +23,12 @@ use parquet::schema::types::ColumnPath;
 use serde_json::{Value, json};
 
 use super::action::{Add, Entry};
-use super::compaction::{Background, Pressure, Step};
+use super::compaction::{Background, Pressure};
 use super::create::{self, TableProperties};
 use super::error::LakeError;
 use super::log::{Log, Outcome};
 use super::moment::Moment;
-use super::raw_compact::{self, Merged};
+use super::raw_compact::{self, Dates, Merged};
 use super::schema::{DeltaSchema, PIPELINE, plain_field};
 use super::table::{ATTEMPTS, Table, Writer, txns};
 use crate::change::raw::{column, schema};
@@ -43,6 +43,8 @@ pub(super) struct RawTable {
     pub(super) stored: Option<Instant>,
     /// A large step of compaction that is being read and written.
     merging: Option<Background<Merged>>,
+    /// Where the next one may be due.
+    dates: Dates,
 }
 
 /// Batches without rows move the stored positions at most this often: heartbeats alone must not keep the lake writing.
@@ -65,7 +67,7 @@ impl RawTable {
                 table.log.table()
             )));
         }
-        Ok(Some(Self { table, stored: Some(Instant::now()), merging: None }))
+        Ok(Some(Self { table, stored: Some(Instant::now()), merging: None, dates: Dates::default() }))
     }
 
     /// Opens the raw table, and creates it where there is none.
@@ -116,6 +118,7 @@ impl RawTable {
             match self.table.commit_files(entry.into_bytes(), since).await? {
                 Outcome::Committed => {
                     self.stored = Some(Instant::now());
+                    self.dates.added(&files);
                     let report = TableReport {
                         appended: rows.num_rows() as u64,
                         duration: started.elapsed(),
@@ -153,10 +156,13 @@ impl RawTable {
         Ok(())
     }
 
-    /// Makes a step of compaction, if one is due; says whether it did.
-    pub(super) async fn compact(&mut self, writer: &Writer, pressure: Pressure) -> Result<bool, LakeError> {
-        let step = raw_compact::step(&mut self.table, &mut self.merging, writer, pressure).await?;
-        Ok(step != Step::Nothing)
+    /// Makes a step of compaction, if one is due and the last one has not just failed.
+    pub(super) async fn tend(&mut self, writer: &Writer, pressure: Pressure) {
+        if self.table.compaction.is_over() {
+            let between = (&mut self.merging, &mut self.dates);
+            let step = raw_compact::step(&mut self.table, between, writer, pressure).await;
+            self.table.compacted(step);
+        }
     }
 
     /// The rows at or behind the stored position of their partition, of topics that are not stopped.

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use deltalake::DeltaTable;
@@ -20,7 +21,7 @@ use super::log::Log;
 use super::progress::parse_app_id;
 use super::schema::PIPELINE;
 use super::state::TableState;
-use super::{LakeOptions, create};
+use super::{LakeOptions, create, now_millis};
 use crate::change::quarantine::is_of_replays;
 
 const CONCURRENCY: usize = 8;
@@ -80,6 +81,8 @@ pub struct HistoryEntry {
 pub struct LakeReader {
     location: Location,
     layout_depth: usize,
+    /// Age up to which the files of a version are there for certain.
+    retention: Duration,
 }
 
 impl LakeReader {
@@ -89,7 +92,8 @@ impl LakeReader {
     /// [`LakeError::Settings`] for an address or option that cannot be used.
     pub fn open(options: &LakeOptions) -> Result<Self, LakeError> {
         let location = Location::open(&options.uri, &options.storage_options)?;
-        Ok(Self { location, layout_depth: location::depth(&options.layout) })
+        let layout_depth = location::depth(&options.layout);
+        Ok(Self { location, layout_depth, retention: options.vacuum_retention })
     }
 
     /// Folders of all tables.
@@ -151,7 +155,7 @@ impl LakeReader {
     async fn table_at(&self, folder: &str, at: At) -> Result<Option<DeltaTable>, LakeError> {
         let log = self.log(folder)?;
         let failed = |error: deltalake::DeltaTableError| LakeError::delta(folder, &error);
-        let listing = log.list().await?;
+        let listing = if matches!(at, At::Latest) { log.recent().await? } else { log.list().await? };
         let Some(newest) = listing.newest() else { return Ok(None) };
         let version = match at {
             At::Latest => newest,
@@ -170,9 +174,25 @@ impl LakeReader {
             );
             return Ok(None);
         }
+        self.warn_of_age(&log, version).await?;
         let mut table = DeltaTable::new(log.guarded());
         table.load_version(version).await.map_err(failed)?;
         Ok(Some(table))
+    }
+
+    /// Says so where the files of a version may be gone, which a query of them would only call missing.
+    async fn warn_of_age(&self, log: &Log, version: u64) -> Result<(), LakeError> {
+        let Some(next) = log.entry(version + 1).await? else { return Ok(()) };
+        let replaced = commit_info(&next).timestamp.unwrap_or(i64::MAX);
+        if replaced < now_millis().saturating_sub(self.retention.as_millis() as i64) {
+            tracing::warn!(
+                table = log.table(),
+                version,
+                retention = %humantime::format_duration(self.retention),
+                "this version is older than lake.vacuum_retention: its files may have been removed"
+            );
+        }
+        Ok(())
     }
 
     /// The last `limit` commits of a table, newest first. `name` is the one of [`TableInfo::name`].

@@ -104,6 +104,7 @@ pub(super) struct TableState {
     table: Arc<str>,
     version: Option<u64>,
     checkpoint: Option<u64>,
+    checkpoint_bytes: u64,
     log_bytes: u64,
     protocol: Option<Protocol>,
     metadata: Metadata,
@@ -129,6 +130,7 @@ impl TableState {
             table: table.into(),
             version: None,
             checkpoint: None,
+            checkpoint_bytes: 0,
             log_bytes: 0,
             protocol: None,
             metadata: Metadata::default(),
@@ -159,6 +161,11 @@ impl TableState {
     /// Bytes of log since the newest checkpoint.
     pub(super) fn log_bytes_since_checkpoint(&self) -> u64 {
         self.log_bytes
+    }
+
+    /// Bytes of the newest checkpoint, 0 where there is none.
+    pub(super) fn checkpoint_bytes(&self) -> u64 {
+        self.checkpoint_bytes
     }
 
     pub(super) fn protocol(&self) -> Option<&Protocol> {
@@ -231,16 +238,21 @@ impl TableState {
     }
 
     /// Says that the rows given to [`TableState::apply_checkpoint_row`] were all of the checkpoint at `version`.
-    pub(super) fn stand_at_checkpoint(&mut self, version: u64) {
+    pub(super) fn stand_at_checkpoint(&mut self, version: u64, bytes: u64) {
         self.version = Some(version);
         self.checkpoint = Some(version);
+        self.checkpoint_bytes = bytes;
         self.log_bytes = 0;
     }
 
-    /// Says that a checkpoint of `version` exists now.
-    pub(super) fn checkpointed(&mut self, version: u64) {
-        self.checkpoint = self.checkpoint.max(Some(version));
-        self.log_bytes = 0;
+    /// Says that a checkpoint of `version` exists now, of so many bytes; `covered` are the bytes of log since the one before
+    /// that it spares a reader.
+    pub(super) fn checkpointed(&mut self, version: u64, bytes: u64, covered: u64) {
+        if self.checkpoint < Some(version) {
+            self.checkpoint = Some(version);
+            self.checkpoint_bytes = bytes;
+            self.log_bytes = self.log_bytes.saturating_sub(covered);
+        }
     }
 
     /// Takes over one action of a checkpoint.

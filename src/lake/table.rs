@@ -17,6 +17,7 @@ use super::moment::Moment;
 use super::progress::app_id;
 use super::properties;
 use super::schema::DeltaSchema;
+use super::setback::Setback;
 use super::state::{CatchUp, TableState};
 use super::work::Work;
 use crate::change::{Span, TableFigures, TopicPartition};
@@ -56,6 +57,10 @@ pub(super) struct Table {
     kept: bool,
     /// What this instance wrote since it was last asked.
     work: Work,
+    /// What keeps compaction from being tried.
+    pub(super) compaction: Setback,
+    /// What keeps a checkpoint from being written.
+    pub(super) checkpoints: Setback,
 }
 
 impl Table {
@@ -68,6 +73,8 @@ impl Table {
             looked: Some(Instant::now()),
             kept: false,
             work: Work::default(),
+            compaction: Setback::default(),
+            checkpoints: Setback::default(),
         }))
     }
 
@@ -196,6 +203,22 @@ impl Table {
         Ok(())
     }
 
+    /// Whether the log is known to end at this state.
+    pub(super) async fn is_newest(&self) -> bool {
+        self.log.entry(self.state.next_version()).await.is_ok_and(|next| next.is_none())
+    }
+
+    /// Takes note of how a step of compaction ended, and gives its error.
+    pub(super) fn compacted<T>(&mut self, step: Result<T, LakeError>) -> Option<LakeError> {
+        let Err(error) = step else {
+            self.compaction.done();
+            return None;
+        };
+        tracing::warn!(table = self.log.table(), %error, "compaction failed, trying again later");
+        self.compaction.failed();
+        Some(error)
+    }
+
     /// What the table is like, and what this instance wrote to it since the last call.
     pub(super) fn figures(&mut self) -> TableFigures {
         let Work { batches, compaction } = std::mem::take(&mut self.work);
@@ -205,6 +228,8 @@ impl Table {
             live_vectors: self.state.vector_bytes().max(0) as u64,
             batches,
             compaction,
+            failed_compactions: self.compaction.take_failures(),
+            failed_checkpoints: self.checkpoints.take_failures(),
             index: None,
         }
     }

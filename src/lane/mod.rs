@@ -144,6 +144,12 @@ impl<S: Sink> Lane<S> {
             self.observer.state(LaneState::Starting);
             match self.attempt().await {
                 AttemptEnd::Finished => {
+                    let mut stop = self.stop.clone();
+                    tokio::select! {
+                        biased;
+                        () = asked_to_stop(&mut stop) => {}
+                        () = self.sink.finish() => {}
+                    }
                     self.observer.state(LaneState::Finished);
                     return self.finished();
                 }

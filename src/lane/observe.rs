@@ -221,6 +221,9 @@ impl Observer {
             tables.live_files.with_label_values(&[lane, table]).set(of.live_files as i64);
             tables.live_bytes.with_label_values(&[lane, table]).set(of.live_bytes as i64);
             tables.live_vectors.with_label_values(&[lane, table]).set(of.live_vectors as i64);
+            let labels = [lane, table.as_str()];
+            tables.compaction_failures.with_label_values(&labels).inc_by(of.failed_compactions);
+            tables.checkpoint_failures.with_label_values(&labels).inc_by(of.failed_checkpoints);
             if let Some(index) = of.index {
                 tables.index_keys.with_label_values(&[lane, table]).set(index.keys as i64);
                 tables.index_bytes.with_label_values(&[lane, table]).set(index.bytes as i64);
@@ -235,6 +238,7 @@ impl Observer {
         }
         self.metrics.tables.vacuumed_files.with_label_values(&[lane]).inc_by(figures.vacuumed_files);
         self.metrics.tables.vacuumed_bytes.with_label_values(&[lane]).inc_by(figures.vacuumed_bytes);
+        self.metrics.tables.vacuum_failures.with_label_values(&[lane]).inc_by(figures.failed_vacuums);
     }
 
     fn operations(&self, batch: &Batch, report: &CommitReport) {

@@ -1,8 +1,8 @@
 //! Rows kept aside: the rows of keys that have changed into keys whose create has not come.
 //!
 //! They are written into a file beside the data files that no log entry names, so that no reader sees them; the ledger,
-//! which is part of the same commit, names file and row. The file goes like every file that the log does not name: by
-//! VACUUM, whose retention is thereby how long a create may take to come.
+//! which is part of the same commit, names file and row. The file goes like every file that the log does not name, by the
+//! vacuum, but not before the ledger has forgotten it; the VACUUM of other engines goes by its retention.
 
 use std::sync::Arc;
 
@@ -16,6 +16,8 @@ use super::plan::Place;
 use crate::change::Departing;
 use crate::lake::error::LakeError;
 
+/// What the names of such files begin with.
+pub(in crate::lake) const PREFIX: &str = "departed-";
 /// Between file and row in the name of a kept row.
 const SEPARATOR: char = '#';
 

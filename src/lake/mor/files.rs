@@ -24,6 +24,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::PageIndexPolicy;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
 
+use super::aside;
 use super::bounds::Statistics;
 use super::reader::StoredFile;
 use crate::change::{Folded, TableSchema};
@@ -96,7 +97,7 @@ impl DataFiles {
         let bytes = bytes.map_err(|error| {
             LakeError::Refused(format!("table {} cannot keep rows aside: {error}", self.table))
         })?;
-        let path = format!("departed-{}.zstd.parquet", uuid::Uuid::new_v4());
+        let path = format!("{}{}.zstd.parquet", aside::PREFIX, uuid::Uuid::new_v4());
         self.put_at(&path, bytes).await?;
         Ok(path)
     }

@@ -10,7 +10,7 @@
 //! Invariants: a key has at most one live row; a commit of ours only ever deletes rows of files that are live at the
 //! version before; the Delta commit comes first, the index follows.
 
-mod aside;
+pub(super) mod aside;
 mod bounds;
 mod builds;
 mod cells;

@@ -51,6 +51,12 @@ impl Fixture {
     }
 }
 
+/// Does what is due between batches, and waits for the checkpoints.
+pub(super) async fn maintain(lake: &mut Lake) {
+    lake.maintain().await.unwrap();
+    lake.finish().await;
+}
+
 pub(super) fn rows_as_text(batch: &RecordBatch) -> Vec<String> {
     let options = FormatOptions::default().with_null("-");
     let formatters: Vec<_> =

@@ -153,3 +153,29 @@ async fn the_quarantine_holds_no_lane_back_and_is_no_current_table() {
     let progress = fixture.open().await.load().await.unwrap();
     assert_eq!(progress.values().map(|stored| stored.next_offset).collect::<Vec<_>>(), [7]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_small_files_become_one_between_batches_and_every_record_is_what_it_was() {
+    let fixture = Fixture::new();
+    let (mut lake, mut other) = (fixture.open().await, fixture.open().await);
+    for offset in 0..9 {
+        lake.commit(&with_bad(&[], &[offset])).await.unwrap();
+    }
+    let before = states(&mut lake).await;
+    assert_eq!((states(&mut other).await.len(), before.len()), (9, 9));
+    lake.maintain().await.unwrap();
+    assert_eq!(lake.quarantine.as_ref().unwrap().table.state.files().len(), 1);
+    for lake in [&mut lake, &mut other, &mut fixture.open().await] {
+        assert_eq!(states(lake).await, before);
+        let mut records = lake.quarantined(&(0..9).map(place).collect::<Vec<_>>()).await.unwrap();
+        records.sort_by_key(|record| record.place.offset);
+        let payloads: Vec<_> = records.into_iter().filter_map(|record| record.payload).collect();
+        assert_eq!(payloads, (0..9).map(|offset| bad(offset).payload).collect::<Vec<_>>());
+    }
+    // Records that are read again are there, for whoever put the files together and for others.
+    other.commit(&with_bad(&[], &[7, 9])).await.unwrap();
+    lake.commit(&with_bad(&[], &[8, 9, 10])).await.unwrap();
+    let counts =
+        fixture.query("SELECT count(*), count(DISTINCT \"offset\") FROM quarantine", At::Latest).await;
+    assert_eq!(counts, ["11 11"]);
+}

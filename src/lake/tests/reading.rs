@@ -1,6 +1,6 @@
 //! The reader: tables, versions, times, history; and states read from checkpoints.
 
-use super::fixture::{Cell, Fixture, batch, event};
+use super::fixture::{Cell, Fixture, batch, event, maintain};
 use crate::change::{Operation, Sink};
 use crate::lake::read::{At, LakeReader};
 
@@ -71,7 +71,7 @@ async fn a_state_read_from_a_checkpoint_equals_the_one_read_from_commits() {
     let log = lake.raw.as_ref().unwrap().table.log.clone();
     let from_commits = log.read().await.unwrap().unwrap();
     lake.options.checkpoint_interval = 1;
-    lake.maintain().await.unwrap();
+    maintain(&mut lake).await;
     assert_eq!(lake.raw.as_ref().unwrap().table.state.commits_since_checkpoint(), 0);
     for version in 0..=3 {
         let entry = format!("cdc_events/_delta_log/{version:020}.json");
@@ -113,7 +113,7 @@ async fn the_vacuum_of_the_daemon_removes_expired_log_entries_and_stray_files_an
         lake.commit(&batch("items", &[event(offset, Operation::Create, offset, "x", Cell::Null)]))
             .await
             .unwrap();
-        lake.maintain().await.unwrap();
+        maintain(&mut lake).await;
     }
     let stray = fixture.dir.path().join("items/part-stray.parquet");
     std::fs::write(&stray, "of a commit that never happened").unwrap();
@@ -140,4 +140,43 @@ async fn the_vacuum_of_the_daemon_removes_expired_log_entries_and_stray_files_an
     lake.commit(&batch("items", &[event(5, Operation::Create, 5, "x", Cell::Null)])).await.unwrap();
     assert_eq!(fixture.items().await.len(), 6);
     assert_eq!(fixture.query("SELECT count(*) FROM cdc_events", At::Latest).await, ["6"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_is_listed_from_its_last_checkpoint_on_and_whole_where_the_hint_is_wrong() {
+    let fixture = Fixture::new();
+    let mut lake = lake_with_three_versions(&fixture).await;
+    lake.options.checkpoint_interval = 1;
+    maintain(&mut lake).await;
+    lake.options.checkpoint_interval = 100;
+    lake.commit(&batch("items", &[event(3, Operation::Update, 1, "v3", Cell::Null)])).await.unwrap();
+    let log = lake.tables.values().next().unwrap().table.log.clone();
+    let hint = fixture.dir.path().join("items/_delta_log/_last_checkpoint");
+    let right = std::fs::read_to_string(&hint).unwrap();
+    assert!(right.contains("\"version\":3"), "{right}");
+    let listing = log.recent().await.unwrap();
+    assert_eq!((listing.newest(), listing.newest_checkpoint()), (Some(4), Some(3)));
+    assert!(!listing.reaches(2), "what lies before the checkpoint was listed");
+    let wrong = [
+        Some(right.replace("\"version\":3", "\"version\":4")),
+        Some(right.replace("\"version\":3", "\"version\":1000")),
+        Some(right.replace("\"version\":3", "\"version\":1")),
+        Some("{\"version\":".to_owned()),
+        None,
+    ];
+    for wrong in wrong {
+        match &wrong {
+            Some(text) => std::fs::write(&hint, text).unwrap(),
+            None => std::fs::remove_file(&hint).unwrap(),
+        }
+        let state = log.read().await.unwrap().unwrap();
+        assert_eq!((state.version(), log.newest().await.unwrap()), (4, Some(4)), "{wrong:?}");
+        assert_eq!(state.files().len(), 1, "{wrong:?}");
+        assert_eq!(state.commits_since_checkpoint(), 1, "{wrong:?}");
+    }
+    // A checkpoint that is gone counts for nothing.
+    std::fs::write(&hint, right).unwrap();
+    let checkpoint = "items/_delta_log/00000000000000000003.checkpoint.parquet";
+    std::fs::remove_file(fixture.dir.path().join(checkpoint)).unwrap();
+    assert_eq!(log.read().await.unwrap().unwrap().commits_since_checkpoint(), 5);
 }

@@ -20,7 +20,7 @@ pub struct Vacuumed {
     pub vector_files: u64,
     /// Files of change data.
     pub change_files: u64,
-    /// Files of the log.
+    /// Files of the log, removed as well or to be.
     pub log_files: u64,
     /// Bytes of all but the log's.
     pub bytes: u64,
@@ -105,17 +105,13 @@ impl Upkeep {
                     each(vacuum.removed().files());
                 }
                 let Removed { data, vectors, changes, bytes } = vacuum.removed();
-                let log_files = if dry_run {
-                    0
-                } else {
-                    clean_log(&log, now_millis(), self.options.log_retention).await? as u64
-                };
+                let log_files = clean_log(&log, now_millis(), self.options.log_retention, dry_run).await?;
                 Ok(Some(Vacuumed {
                     table: name,
                     data_files: data,
                     vector_files: vectors,
                     change_files: changes,
-                    log_files,
+                    log_files: log_files as u64,
                     bytes,
                     skipped: None,
                 }))

@@ -23,7 +23,9 @@ use self::needed::Needed;
 pub(super) use self::schedule::Sweeper;
 use super::error::LakeError;
 use super::log::Log;
+use super::mor::aside;
 use super::schema::PIPELINE;
+use crate::change::Ledger;
 use crate::failpoint;
 
 /// Files that are removed at a time, the most that S3 takes in one request.
@@ -47,6 +49,8 @@ pub(super) struct Limits {
     pub(super) readable_since: i64,
     /// Files have to be written before.
     pub(super) written_before: i64,
+    /// Rows that were kept aside have to be written before: no entry names them while somebody may ask for them.
+    pub(super) kept_before: i64,
 }
 
 impl Limits {
@@ -54,7 +58,15 @@ impl Limits {
     pub(super) fn at(now: i64, retention: Duration) -> Self {
         let before = |age: Duration| now.saturating_sub(age.as_millis() as i64);
         let readable_since = before(known_for(retention));
-        Self { readable_since, written_before: readable_since.min(before(BEING_WRITTEN)) }
+        let written_before = readable_since.min(before(BEING_WRITTEN));
+        let kept_before = written_before.min(now.saturating_sub(Ledger::KEEPS));
+        Self { readable_since, written_before, kept_before }
+    }
+
+    /// The moment before which a file has to be written.
+    fn of(&self, file: &Path) -> i64 {
+        let is_aside = file.filename().is_some_and(|name| name.starts_with(aside::PREFIX));
+        if is_aside { self.kept_before } else { self.written_before }
     }
 }
 
@@ -172,7 +184,7 @@ impl Vacuum {
                 break;
             };
             more = true;
-            let old = meta.last_modified.timestamp_millis() < self.limits.written_before;
+            let old = meta.last_modified.timestamp_millis() < self.limits.of(&meta.location);
             let kind = kind(&meta.location, &self.needed.metadata.partition_columns).filter(|_| old);
             if let Some(kind) = kind
                 && !self.needed.has(&meta.location)
@@ -202,14 +214,23 @@ impl Vacuum {
     }
 }
 
-/// Removes expired entries of a table's log, and says how many files that were.
+/// Removes what nobody needs of a table's log, and says how many files that were, or would be.
 ///
 /// # Errors
 /// Storage errors.
-pub(super) async fn clean_log(log: &Log, now: i64, retention: Duration) -> Result<usize, LakeError> {
-    let expired = log.list().await?.expired(now.saturating_sub(retention.as_millis() as i64));
-    let removed = expired.len();
-    remove(log, expired).await?;
+pub(super) async fn clean_log(
+    log: &Log,
+    now: i64,
+    retention: Duration,
+    dry_run: bool,
+) -> Result<usize, LakeError> {
+    let named = log.last_checkpoint().await?;
+    let cutoff = now.saturating_sub(retention.as_millis() as i64);
+    let files = log.list().await?.removable(cutoff, now, named);
+    let removed = files.len();
+    if !dry_run {
+        remove(log, files).await?;
+    }
     Ok(removed)
 }
 
@@ -264,5 +285,16 @@ mod tests {
         assert_eq!(now - limits.readable_since, 600_000);
         let limits = Limits::at(now, Duration::from_hours(2));
         assert_eq!(limits.readable_since, limits.written_before);
+    }
+
+    #[test]
+    fn rows_kept_aside_stay_as_long_as_the_ledger_asks_for_them() {
+        let (now, days) = (1_000_000_000_000, |days: i64| days * 24 * 3_600_000);
+        let aside = Path::from("departed-1.zstd.parquet");
+        let limits = Limits::at(now, Duration::ZERO);
+        assert_eq!(now - limits.of(&aside), days(7), "whatever the retention");
+        assert_eq!(now - limits.of(&Path::from("part-1.zstd.parquet")), 3_600_000);
+        let limits = Limits::at(now, Duration::from_hours(30 * 24));
+        assert_eq!(limits.of(&aside), limits.written_before, "a longer one holds");
     }
 }

@@ -17,6 +17,7 @@ use crate::lake::action::{DeletionVector, Line, Metadata};
 use crate::lake::checkpoint;
 use crate::lake::error::LakeError;
 use crate::lake::log::Log;
+use crate::lake::mor::reader::StoredFile;
 use crate::lake::mor::vector_path;
 use crate::lake::properties;
 
@@ -42,7 +43,7 @@ pub(super) struct Needed {
 impl Needed {
     /// Reads the log of a table; `None` where there is none.
     pub(super) async fn read(log: &Log, since: i64) -> Result<Option<Self>, LakeError> {
-        let listing = log.list().await?;
+        let listing = log.recent().await?;
         if listing.newest().is_none() {
             return Ok(None);
         }
@@ -56,10 +57,8 @@ impl Needed {
             left: HashSet::new(),
         };
         if let Some(version) = listing.newest_checkpoint() {
-            for part in listing.parts_of(version) {
-                let bytes =
-                    log.get(&part).await?.ok_or_else(|| unreadable(log, "a checkpoint part vanished"))?;
-                needed = needed.with_checkpoint(log.table().to_owned(), bytes).await?;
+            for path in listing.parts_of(version) {
+                needed = needed.with_checkpoint(log.clone(), path).await?;
             }
             let written = listing.written(version).unwrap_or(i64::MAX);
             needed.known_since = properties::known_since(&needed.metadata.configuration, written);
@@ -73,18 +72,20 @@ impl Needed {
     }
 
     /// A large checkpoint takes a while to read: not on a thread that others share.
-    async fn with_checkpoint(mut self, table: String, bytes: bytes::Bytes) -> Result<Self, LakeError> {
-        let name = table.clone();
-        let read = move || {
+    async fn with_checkpoint(mut self, log: Log, path: Path) -> Result<Self, LakeError> {
+        let (name, runtime) = (log.table().to_owned(), tokio::runtime::Handle::current());
+        let read = async move {
             let mut result = Ok(());
-            checkpoint::read(&table, bytes, &checkpoint::OF_FILES, |line| {
+            let part = StoredFile { store: log.files(), path };
+            checkpoint::read(log.table(), part, &checkpoint::OF_FILES, |line| {
                 if result.is_ok() {
                     result = self.take_in([line], true);
                 }
-            })?;
+            })
+            .await?;
             result.map(|()| self)
         };
-        tokio::task::spawn_blocking(read)
+        tokio::task::spawn_blocking(move || runtime.block_on(read))
             .await
             .map_err(|error| LakeError::Storage { table: name, message: error.to_string() })?
     }

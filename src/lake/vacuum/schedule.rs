@@ -19,11 +19,23 @@ const LOGS_ONLY: Duration = Duration::from_hours(1);
 /// The first run comes at a random moment within this time, so that instances that start together part.
 const FIRST_WITHIN: Duration = Duration::from_mins(5);
 
-/// What all runs of this process removed.
+/// What runs removed, and where they failed.
 #[derive(Debug, Default)]
 pub(in crate::lake) struct Swept {
+    /// Files removed.
+    pub(in crate::lake) files: u64,
+    /// Their bytes.
+    pub(in crate::lake) bytes: u64,
+    /// Tables that could not be done, and runs that could not begin.
+    pub(in crate::lake) failures: u64,
+}
+
+/// The same of all runs of this process, since it was last asked for.
+#[derive(Debug, Default)]
+struct Counters {
     files: AtomicU64,
     bytes: AtomicU64,
+    failures: AtomicU64,
 }
 
 /// Starts a run when it is due.
@@ -32,7 +44,7 @@ pub(in crate::lake) struct Sweeper {
     interval: Duration,
     next: Instant,
     running: Option<JoinHandle<()>>,
-    swept: Arc<Swept>,
+    swept: Arc<Counters>,
 }
 
 impl Sweeper {
@@ -52,14 +64,16 @@ impl Sweeper {
         self.running = Some(tokio::spawn(async move {
             if let Err(error) = sweep(&location, &options, &swept).await {
                 tracing::warn!(%error, "the vacuum failed, trying again at its next time");
+                swept.failures.fetch_add(1, Ordering::Relaxed);
             }
         }));
     }
 
-    /// Files and bytes removed since the last call.
-    pub(in crate::lake) fn take_swept(&self) -> (u64, u64) {
+    /// What runs did since the last call.
+    pub(in crate::lake) fn take_swept(&self) -> Swept {
         let take = |counter: &AtomicU64| counter.swap(0, Ordering::Relaxed);
-        (take(&self.swept.files), take(&self.swept.bytes))
+        let Counters { files, bytes, failures } = &*self.swept;
+        Swept { files: take(files), bytes: take(bytes), failures: take(failures) }
     }
 }
 
@@ -72,17 +86,18 @@ impl Drop for Sweeper {
 }
 
 /// Cleans the log of every table of the pipeline, and vacuums it where that is not turned off.
-async fn sweep(location: &Location, options: &LakeOptions, swept: &Swept) -> Result<(), LakeError> {
+async fn sweep(location: &Location, options: &LakeOptions, swept: &Counters) -> Result<(), LakeError> {
     for folder in location.all_tables(location::depth(&options.layout)).await? {
         let log = Log::new(&folder, location.table(&folder)?);
         if let Err(error) = sweep_table(log, options, swept).await {
             tracing::warn!(table = folder, %error, "the vacuum of a table failed, trying again at its next time");
+            swept.failures.fetch_add(1, Ordering::Relaxed);
         }
     }
     Ok(())
 }
 
-async fn sweep_table(log: Log, options: &LakeOptions, swept: &Swept) -> Result<(), LakeError> {
+async fn sweep_table(log: Log, options: &LakeOptions, swept: &Counters) -> Result<(), LakeError> {
     let table = log.table().to_owned();
     let limits = Limits::at(now_millis(), options.vacuum_retention);
     match Vacuum::begin(log.clone(), &options.pipeline, limits, false).await? {
@@ -107,7 +122,7 @@ async fn sweep_table(log: Log, options: &LakeOptions, swept: &Swept) -> Result<(
             tracing::debug!(table, files = removed.files(), bytes = removed.bytes, "vacuumed");
         }
     }
-    let entries = clean_log(&log, now_millis(), options.log_retention).await?;
-    tracing::debug!(table, entries, "removed expired log entries");
+    let files = clean_log(&log, now_millis(), options.log_retention, false).await?;
+    tracing::debug!(table, files, "cleaned the log");
     Ok(())
 }
