@@ -25,7 +25,7 @@ use super::error::LakeError;
 use super::log::Log;
 use super::mor::aside;
 use super::schema::PIPELINE;
-use crate::change::Ledger;
+use crate::change::KeyLedger;
 use crate::failpoint;
 
 /// Files that are removed at a time, the most that S3 takes in one request.
@@ -59,7 +59,7 @@ impl Limits {
         let before = |age: Duration| now.saturating_sub(age.as_millis() as i64);
         let readable_since = before(known_for(retention));
         let written_before = readable_since.min(before(BEING_WRITTEN));
-        let kept_before = written_before.min(now.saturating_sub(Ledger::KEEPS));
+        let kept_before = written_before.min(now.saturating_sub(KeyLedger::KEEPS));
         Self { readable_since, written_before, kept_before }
     }
 
