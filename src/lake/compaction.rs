@@ -401,7 +401,7 @@ mod tests {
             assert!(done.most_files <= 4 * files + 2, "{about}");
             let (live, of_batch) = (table as i64 * 100, batch as i64 * 100);
             let most = 3 * live / 2 + factor * WASTE + 8 * of_batch;
-            assert!(done.most_bytes <= most, "{} bytes allowed: {about}", most);
+            assert!(done.most_bytes <= most, "{most} bytes allowed: {about}");
         }
     }
 }

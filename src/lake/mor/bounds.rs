@@ -155,7 +155,9 @@ mod tests {
 
     fn bounds(parts: &[ArrayRef]) -> Option<(Value, Value)> {
         let mut bounds = Bounds::default();
-        parts.iter().for_each(|cells| bounds.extend(cells));
+        for cells in parts {
+            bounds.extend(cells);
+        }
         bounds.known()
     }
 

@@ -98,7 +98,9 @@ async fn files_that_another_writer_replaced_and_removed_are_not_missed() {
     let former = paths(&fixture, ".parquet");
     foreign(&lake).await.optimize().await.unwrap();
     assert_eq!(paths(&fixture, ".parquet").len(), former.len() + 1, "nothing was optimized");
-    former.iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    for path in &former {
+        std::fs::remove_file(path).unwrap();
+    }
     let updates: Vec<_> = (0..3).map(|id| event(3 + id, Update, id, "y", Cell::Absent)).collect();
     let report = lake.commit(&batch("items", &updates)).await.unwrap();
     assert!(report.stopped.is_empty(), "{:?}", report.stopped);
