@@ -78,8 +78,8 @@ pub use policy::{
 pub use position::{Progress, Span, StoredPosition, TopicIdentity, TopicPartition};
 pub use resolution::{Action, Resolution, Resolve, resolve};
 pub use sink::{
-    CommitReport, IndexFigures, KnownSchemas, KnownTables, RefusedChange, Sink, SinkError, SinkFigures, TableFigures,
-    TableReport, UnresolvedRow, Written,
+    CommitReport, IndexFigures, KnownSchemas, KnownTables, RefusedChange, Sink, SinkError, SinkFigures,
+    TableFigures, TableReport, UnresolvedRow, Written,
 };
 pub use table::{Column, ColumnType, Shape, TableId, TableSchema};
 pub use truncate::{Truncate, TruncateReach, Truncated, survivors};

@@ -183,8 +183,11 @@ fn a_create_without_header_or_before_its_delete_takes_nothing_of_another_key() {
     let stored = Stored::from([(1, [text("a"), text("large")])]);
     let delete_first = [leaving(Delete, 1, ""), leaving(Create, 2, "b")];
     let create_first = [leaving(Create, 2, "b"), leaving(Delete, 1, "")];
-    let cases: [(&[Change], &[(u32, i64, i64)]); 3] =
-        [(&delete_first, &[]), (&create_first, &[(0, 1, 10), (1, 2, 10)]), (&delete_first, &[(0, 2, 10), (1, 1, 11)])];
+    let cases: [(&[Change], &[(u32, i64, i64)]); 3] = [
+        (&delete_first, &[]),
+        (&create_first, &[(0, 1, 10), (1, 2, 10)]),
+        (&delete_first, &[(0, 2, 10), (1, 1, 11)]),
+    ];
     for (changes, halves) in cases {
         let versions = Versions::of(&schema(), &[&moving(changes, halves)], |_, _| true).unwrap();
         let history = completed(&stored, &versions);

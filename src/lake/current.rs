@@ -22,8 +22,8 @@ use super::snapshot::Snapshot;
 use super::soft;
 use super::table::{ATTEMPTS, Advance, Table, Writer, txns};
 use crate::change::{
-    Batch, ChangeBatch, Described, Folded, KeyLedger, Lineage, TableFigures, TableId, TablePolicy, TableReport,
-    TableSchema, fold_onto,
+    Batch, ChangeBatch, Described, Folded, KeyLedger, Lineage, TableFigures, TableId, TablePolicy,
+    TableReport, TableSchema, fold_onto,
 };
 
 /// A table that gets no rows stores its positions this often, while its topics bring records for others.

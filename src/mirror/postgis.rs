@@ -65,7 +65,8 @@ mod tests {
 
     fn event(hex: &str, srid: &str) -> String {
         let digits: Vec<char> = hex.chars().collect();
-        let byte = |pair: &[char]| u8::from_str_radix(&pair.iter().collect::<String>(), 16).unwrap_or_default();
+        let byte =
+            |pair: &[char]| u8::from_str_radix(&pair.iter().collect::<String>(), 16).unwrap_or_default();
         let bytes: Vec<u8> = digits.chunks(2).map(byte).collect();
         format!(r#"{{"wkb":"{}","srid":{srid}}}"#, STANDARD.encode(bytes))
     }
@@ -78,7 +79,11 @@ mod tests {
             (WITHOUT, "4326", WITH_SRID),
             (WITHOUT, "null", WITHOUT),
             (WITHOUT, "0", WITHOUT),
-            ("00000000013FF00000000000004000000000000000", "4326", "0020000001000010E63FF00000000000004000000000000000"),
+            (
+                "00000000013FF00000000000004000000000000000",
+                "4326",
+                "0020000001000010E63FF00000000000004000000000000000",
+            ),
         ] {
             assert_eq!(input(&event(hex, srid)), expected, "{hex} {srid}");
         }

@@ -13,8 +13,8 @@ use arrow::datatypes::Field;
 
 use super::fixture::{Cell, Fixture, batch_of, column, event};
 use crate::change::{Batch, ColumnType, Operation, Sink, TableMode, TablePolicy, TableSchema};
-use crate::lake::snapshot::Snapshot;
 use crate::lake::compaction::Pressure;
+use crate::lake::snapshot::Snapshot;
 use crate::lake::{Lake, LakeOptions};
 
 const PER_BATCH: i64 = 100_000;
