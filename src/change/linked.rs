@@ -51,6 +51,9 @@ pub(super) struct Cells {
     pub(super) unresolved: u64,
 }
 
+/// A change of a key: the old one and the new one, as bytes, and its LSN.
+type OneChange = (Box<[u8]>, Box<[u8]>, Option<i64>);
+
 /// A batch with the indexes of its changes that count.
 type Kept<'a> = (&'a ChangeBatch, UInt32Array);
 
@@ -136,7 +139,7 @@ impl Linked {
         encoded: &Rows,
         kept: &[Kept<'_>],
     ) -> Result<(), ArrowError> {
-        let mut deletes: HashMap<(Box<[u8]>, Box<[u8]>, Option<i64>), VecDeque<usize>> = HashMap::new();
+        let mut deletes: HashMap<OneChange, VecDeque<usize>> = HashMap::new();
         let mut first = 0;
         for (batch, rows) in kept {
             let Some(moves) = &batch.moves else {

@@ -183,13 +183,12 @@ fn a_create_without_header_or_before_its_delete_takes_nothing_of_another_key() {
     let stored = Stored::from([(1, [text("a"), text("large")])]);
     let delete_first = [leaving(Delete, 1, ""), leaving(Create, 2, "b")];
     let create_first = [leaving(Create, 2, "b"), leaving(Delete, 1, "")];
-    let cases: [(&[Change], &[(u32, i64, i64)]); 3] = [
-        (&delete_first, &[]),
-        (&create_first, &[(0, 1, 10), (1, 2, 10)]),
-        (&delete_first, &[(0, 2, 10), (1, 1, 11)]),
-    ];
-    for (changes, halves) in cases {
-        let versions = Versions::of(&schema(), &[&moving(changes, halves)], |_, _| true).unwrap();
+    for (changes, halves) in [
+        (&delete_first, vec![]),
+        (&create_first, vec![(0, 1, 10), (1, 2, 10)]),
+        (&delete_first, vec![(0, 2, 10), (1, 1, 11)]),
+    ] {
+        let versions = Versions::of(&schema(), &[&moving(changes, &halves)], |_, _| true).unwrap();
         let history = completed(&stored, &versions);
         assert_eq!(last_cells(&history, 2), Some(&[text("b"), None]), "{changes:?} {halves:?}");
     }

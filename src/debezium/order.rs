@@ -31,19 +31,16 @@ impl Sequence {
         let pair = || {
             let list = text.strip_prefix("\"[")?.strip_suffix("]\"")?;
             let (commit, event) = list.split_once(',')?;
-            Some((number(commit)?, number(event)??))
+            let commit = if commit == "null" { None } else { Some(number(commit)?) };
+            Some((commit, number(event.trim_start_matches(' '))?))
         };
         Self(pair())
     }
 }
 
-/// A number in escaped quotes, or null.
-fn number(text: &str) -> Option<Option<u64>> {
-    let text = text.trim_matches(' ');
-    if text == "null" {
-        return Some(None);
-    }
-    text.strip_prefix("\\\"")?.strip_suffix("\\\"")?.parse().ok().map(Some)
+/// A number in escaped quotes.
+fn number(text: &str) -> Option<u64> {
+    text.strip_prefix("\\\"")?.strip_suffix("\\\"")?.parse().ok()
 }
 
 /// What the order says of a record.

@@ -52,9 +52,13 @@ async fn a_topic_that_becomes_avro_is_kept_up_to_the_limit_and_then_stops_its_la
     table_equal(&shop, "customers").await.unwrap();
 
     // The position is before the next one: nothing is skipped.
-    let without_limit = ["--until-caught-up", "--set", "quarantine.max_records=0"];
-    let run = without_limit.into_iter().fold(shop.program("run"), |run, argument| run.argument(argument));
-    run.start().exits_with(0, Duration::from_secs(90)).await;
+    let mut run = shop
+        .program("run")
+        .argument("--until-caught-up")
+        .argument("--set")
+        .argument("quarantine.max_records=0")
+        .start();
+    run.exits_with(0, Duration::from_secs(90)).await;
     assert_eq!(kept(&shop, "not_json"), everywhere(records.len()));
     table_equal(&shop, "customers").await.unwrap();
 }

@@ -44,7 +44,6 @@ fn source(types: &[&str]) -> FoundSource {
         replica_identity: 'd',
         partition_of: None,
         columns: types.iter().map(|type_name| column(type_name)).collect(),
-        ..FoundTable::default()
     };
     FoundSource::of(vec![table])
 }
