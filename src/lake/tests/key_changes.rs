@@ -209,6 +209,7 @@ impl Written {
         self.lake = Lake::open(options).await.unwrap();
         self.lake.load().await.unwrap();
         self.lake.maintain().await.unwrap();
+        self.lake.finish().await;
         assert_eq!(self.state().commits_since_checkpoint(), 0);
     }
 
