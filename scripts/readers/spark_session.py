@@ -16,7 +16,9 @@ def start():
         "spark.driver.memory": "1g",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.host": "127.0.0.1",
-        "spark.driver.extraJavaOptions": f"-Dderby.system.home={scratch} -XX:TieredStopAtLevel=1",
+        "spark.driver.extraJavaOptions": f"-Dderby.system.home={scratch} -XX:TieredStopAtLevel=1"
+        # Without the second compiler the room for code is too small, and the virtual machine says so where the report goes.
+        " -XX:ReservedCodeCacheSize=256m -Xlog:disable -Xlog:all=warning:stderr",
         "spark.local.dir": scratch,
         "spark.sql.warehouse.dir": scratch,
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
