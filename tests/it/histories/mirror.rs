@@ -97,6 +97,13 @@ impl Copy for MirrorCopy {
     }
 
     fn raw(&mut self) -> Result<Option<Vec<String>>, String> {
+        // The first batch makes it, and a history may have none.
+        if self
+            .query("SELECT FROM pg_catalog.pg_tables WHERE schemaname = 'raw' AND tablename = 'events'")?
+            .is_empty()
+        {
+            return Ok(Some(Vec::new()));
+        }
         let rows = self.query("SELECT topic || '/' || partition || '@' || \"offset\" FROM raw.events")?;
         Ok(Some(rows.iter().map(|row| row.get(0)).collect()))
     }
