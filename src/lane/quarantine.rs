@@ -295,27 +295,16 @@ mod tests {
     /// A record of `cdc.public.t` in quarantine.
     fn kept(offset: i64, key: &str, value: Option<&str>) -> QuarantineRow {
         let bytes = |text: &str| text.as_bytes().to_vec();
+        let partition = TopicPartition::new("cdc.public.t", 0);
+        let place = RecordPlace { partition, identity: TopicIdentity::unknown(), offset };
         QuarantineRow {
-            event: QuarantineEvent::Quarantined,
-            at_micros: 1,
-            lane: "lake".into(),
-            place: RecordPlace {
-                partition: TopicPartition::new("cdc.public.t", 0),
-                identity: TopicIdentity::unknown(),
-                offset,
-            },
-            table: None,
-            row_key: None,
-            code: None,
-            detail: None,
-            replay: None,
-            force: false,
             payload: Some(Payload {
                 timestamp_ms: 1,
                 key: Some(bytes(key)),
                 value: value.map(bytes),
                 headers: Vec::new(),
             }),
+            ..QuarantineRow::new(QuarantineEvent::Quarantined, 1, "lake", place)
         }
     }
 

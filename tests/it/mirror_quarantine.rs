@@ -255,19 +255,7 @@ async fn requests_that_come_at_once_have_numbers_of_their_own() {
         let mut command = MirrorQuarantine::open(&options).await.unwrap();
         let ledger = command.look().await.unwrap();
         let place = ledger.records().nth(number).unwrap().0.clone();
-        let request = QuarantineRow {
-            event: QuarantineEvent::ReplayRequested,
-            at_micros: 1,
-            lane: "target".into(),
-            place,
-            table: None,
-            row_key: None,
-            code: None,
-            detail: None,
-            replay: None,
-            force: false,
-            payload: None,
-        };
+        let request = QuarantineRow::new(QuarantineEvent::ReplayRequested, 1, "target", place);
         assert_eq!(command.request(std::slice::from_ref(&request)).await.unwrap(), 1);
         assert_eq!(command.request(&[request]).await.unwrap(), 0, "it is asked for already");
     };

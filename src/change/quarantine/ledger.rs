@@ -219,28 +219,18 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::change::{TopicIdentity, TopicPartition};
 
     fn row(offset: i64, event: QuarantineEvent, at_micros: i64) -> QuarantineRow {
+        let partition = TopicPartition::new("t", 0);
+        let place = RecordPlace { partition, identity: TopicIdentity::unknown(), offset };
         QuarantineRow {
-            event,
-            at_micros,
-            lane: Arc::from("lake"),
-            place: RecordPlace {
-                partition: TopicPartition::new("t", 0),
-                identity: TopicIdentity::unknown(),
-                offset,
-            },
             table: Some(TableId::new("d", "s", "t")),
             row_key: Some(format!("{{\"id\":{offset}}}")),
             code: Some("invalid_value".to_owned()),
             detail: Some(format!("at {at_micros}")),
-            replay: None,
-            force: false,
-            payload: None,
+            ..QuarantineRow::new(event, at_micros, "lake", place)
         }
     }
 

@@ -213,22 +213,10 @@ mod tests {
 
     #[test]
     fn what_waits_is_counted_among_the_records_that_were_read_since() {
-        let row = |partition: i32, offset: i64, at_micros: i64| QuarantineRow {
-            event: QuarantineEvent::Quarantined,
-            at_micros,
-            lane: "lake".into(),
-            place: RecordPlace {
-                partition: TopicPartition::new("t", partition),
-                identity: TopicIdentity::unknown(),
-                offset,
-            },
-            table: None,
-            row_key: None,
-            code: None,
-            detail: None,
-            replay: None,
-            force: false,
-            payload: None,
+        let row = |partition: i32, offset: i64, at_micros: i64| {
+            let partition = TopicPartition::new("t", partition);
+            let place = RecordPlace { partition, identity: TopicIdentity::unknown(), offset };
+            QuarantineRow::new(QuarantineEvent::Quarantined, at_micros, "lake", place)
         };
         let now = 10 * LOOKS_BACK;
         let mut ledger = Ledger::default();

@@ -94,6 +94,30 @@ pub struct QuarantineRow {
     pub payload: Option<Payload>,
 }
 
+impl QuarantineRow {
+    /// A row that says no more than what happened to a record, and when.
+    pub fn new(
+        event: QuarantineEvent,
+        at_micros: i64,
+        lane: impl Into<Arc<str>>,
+        place: RecordPlace,
+    ) -> Self {
+        Self {
+            event,
+            at_micros,
+            lane: lane.into(),
+            place,
+            table: None,
+            row_key: None,
+            code: None,
+            detail: None,
+            replay: None,
+            force: false,
+            payload: None,
+        }
+    }
+}
+
 /// Columns of [`schema`] before those of the payload.
 pub const METADATA_COLUMNS: usize = 17;
 

@@ -1,6 +1,5 @@
 //! `alluvium quarantine replay` and `discard`: what becomes of records.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::store::{Found, Store};
@@ -82,19 +81,7 @@ fn of<'a>(store: &Store, found: &'a [Found]) -> impl Iterator<Item = &'a Found> 
 }
 
 fn row(found: &Found, event: QuarantineEvent) -> QuarantineRow {
-    QuarantineRow {
-        event,
-        at_micros: chrono::Utc::now().timestamp_micros(),
-        lane: Arc::from(found.lane.as_str()),
-        place: found.place.clone(),
-        table: None,
-        row_key: None,
-        code: None,
-        detail: None,
-        replay: None,
-        force: false,
-        payload: None,
-    }
+    QuarantineRow::new(event, chrono::Utc::now().timestamp_micros(), found.lane.as_str(), found.place.clone())
 }
 
 async fn daemon_answers(settings: &Settings) -> bool {

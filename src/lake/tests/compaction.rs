@@ -93,10 +93,8 @@ async fn optimize_by_hand_does_what_is_due_in_all_tables_and_the_daemon_goes_on(
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_large_step_is_made_beside_the_batches_and_takes_their_deletions_along() {
-    let fixture = Fixture::new();
-    let mut lake = fixture.open().await;
+/// Fills eight files with 60 rows each, of a thousand random characters.
+async fn eight_files_of_long_notes(lake: &mut Lake) {
     let mut random = fastrand::Rng::with_seed(5);
     let mut note = || super::fixture::value(&(0..1000).map(|_| random.alphanumeric()).collect::<String>());
     for first in 0..8 {
@@ -104,6 +102,13 @@ async fn a_large_step_is_made_beside_the_batches_and_takes_their_deletions_along
             (0..60).map(|id| event(first * 60 + id, Create, first * 60 + id, "a", note())).collect();
         lake.commit(&batch("items", &events)).await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_step_is_made_beside_the_batches_and_takes_their_deletions_along() {
+    let fixture = Fixture::new();
+    let mut lake = fixture.open().await;
+    eight_files_of_long_notes(&mut lake).await;
     let (mut offset, mut committed) = (480, 0);
     // Reading goes on while batches update and delete what is being read.
     while !operations(&fixture, "items").await.contains(&"OPTIMIZE".to_owned()) {
@@ -175,13 +180,7 @@ async fn optimize_beside_a_busy_daemon_ends_and_loses_and_doubles_nothing() {
 async fn a_step_that_fills_several_files_loses_and_doubles_nothing_beside_the_batches() {
     let fixture = Fixture::new();
     let mut lake = fixture.open().await;
-    let mut random = fastrand::Rng::with_seed(5);
-    let mut note = || super::fixture::value(&(0..1000).map(|_| random.alphanumeric()).collect::<String>());
-    for first in 0..8 {
-        let events: Vec<_> =
-            (0..60).map(|id| event(first * 60 + id, Create, first * 60 + id, "a", note())).collect();
-        lake.commit(&batch("items", &events)).await.unwrap();
-    }
+    eight_files_of_long_notes(&mut lake).await;
     let notes = "SELECT id, note FROM items ORDER BY id";
     let before = fixture.query(notes, At::Latest).await;
     let target = Target { large: 60_000, step: 64 << 20 };
