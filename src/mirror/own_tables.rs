@@ -7,7 +7,10 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use super::names::TargetName;
-use super::sqlstate::Trouble;
+use super::sqlstate::{self, Trouble};
+
+/// Attempts: the statement makes a schema and several tables, and each of them can be lost to another instance.
+const ROUNDS: usize = 8;
 
 /// Creates the tables of these names where one is missing. `what` they are is said in errors, `ddl` creates them all.
 pub(super) async fn ensure(
@@ -16,15 +19,28 @@ pub(super) async fn ensure(
     what: &str,
     ddl: &str,
 ) -> Result<(), Trouble> {
-    if are_there(client, names).await? {
-        return Ok(());
+    let mut lost = None;
+    for _ in 0..ROUNDS {
+        if are_there(client, names).await? {
+            return Ok(());
+        }
+        match client.batch_execute(ddl).await {
+            Ok(()) => return Ok(()),
+            // Another instance that starts at the same time was faster.
+            Err(error) if sqlstate::lost_race(&error) => lost = Some(error),
+            Err(error) => return Err(refusal(error, what, ddl)),
+        }
     }
-    client.batch_execute(ddl).await.map_err(|error| match Trouble::from(error) {
+    lost.map_or(Ok(()), |error| Err(refusal(error, what, ddl)))
+}
+
+fn refusal(error: tokio_postgres::Error, what: &str, ddl: &str) -> Trouble {
+    match Trouble::from(error) {
         Trouble::Table { reason, .. } => Trouble::Lane(format!(
             "{what} cannot be created: {reason}; have the owner of the schema run: {ddl}"
         )),
         other => other,
-    })
+    }
 }
 
 /// Whether tables of all these names are there.

@@ -19,7 +19,7 @@ use super::plan::{self, Field, Plan, Step};
 use super::progress::{self, ProgressTable};
 use super::schemas::SchemaTables;
 use super::sql::Statements;
-use super::sqlstate::Trouble;
+use super::sqlstate::{self, Trouble};
 use super::staging::Staging;
 use crate::change::{TableId, TableSchema, raw};
 
@@ -200,6 +200,7 @@ async fn settle(
     fields: &[Field],
     key: &[usize],
 ) -> Result<(Plan, TargetTable), Trouble> {
+    let mut lost = None;
     for _ in 0..ROUNDS {
         let mut found = catalog::read(client, Some(&target.schema), Some(&target.table)).await?;
         let found = found.remove(target);
@@ -208,37 +209,36 @@ async fn settle(
             Step::Refuse(reason) => return Err(refusal(reason)),
             Step::Create(ddl) => {
                 if !schema_exists(client, &target.schema).await? {
-                    change(client, &format!("CREATE SCHEMA IF NOT EXISTS {}", quoted(&target.schema)))
-                        .await?;
+                    let ddl = format!("CREATE SCHEMA IF NOT EXISTS {}", quoted(&target.schema));
+                    change(client, &ddl).await?;
                 }
-                change(client, &ddl).await?;
+                lost = change(client, &ddl).await?;
             }
-            Step::Alter(ddl) => change(client, &ddl).await?,
+            Step::Alter(ddl) => lost = change(client, &ddl).await?,
         }
     }
-    Err(refusal(format!(
-        "{target} is not a table that columns can be added to: the mirror needs an ordinary table of that name"
-    )))
+    Err(lost.unwrap_or_else(|| {
+        refusal(format!(
+            "{target} is not a table that columns can be added to: the mirror needs an ordinary table of that name"
+        ))
+    }))
 }
 
-async fn change(client: &Client, ddl: &str) -> Result<(), Trouble> {
+/// Changes the target. What may only mean that another instance was faster is given back: looking again shows whether.
+async fn change(client: &Client, ddl: &str) -> Result<Option<Trouble>, Trouble> {
     let Err(error) = client.batch_execute(ddl).await else {
         tracing::info!(ddl, "changed the target");
-        return Ok(());
+        return Ok(None);
     };
-    // Another instance was faster: IF NOT EXISTS does not see what is not committed yet.
-    let lost_race = error.code().is_some_and(|code| LOST_RACE.contains(&code.code()));
-    match Trouble::from(error) {
-        _ if lost_race => Ok(()),
+    let lost = sqlstate::lost_race(&error);
+    let trouble = match Trouble::from(error) {
         Trouble::Table { reason, target } => {
-            Err(Trouble::Table { reason: format!("{reason}; the mirror needs: {ddl}"), target })
+            Trouble::Table { reason: format!("{reason}; the mirror needs: {ddl}"), target }
         }
-        other => Err(other),
-    }
+        other => other,
+    };
+    if lost { Ok(Some(trouble)) } else { Err(trouble) }
 }
-
-/// Unique violation in the catalog, duplicate schema, duplicate table, duplicate column.
-const LOST_RACE: [&str; 4] = ["23505", "42P06", "42P07", "42701"];
 
 /// `CREATE SCHEMA IF NOT EXISTS` asks for the right to create schemas even where the schema is there.
 async fn schema_exists(client: &Client, schema: &str) -> Result<bool, tokio_postgres::Error> {

@@ -76,6 +76,16 @@ impl From<tokio_postgres::Error> for Trouble {
     }
 }
 
+/// Whether a statement of the kind `… IF NOT EXISTS` may have failed because another session did the same at the same time:
+/// such a statement does not see what is not committed yet, and then meets it in the catalog.
+pub(super) fn lost_race(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|code| LOST_RACE.contains(&code.code()))
+}
+
+/// Unique violation in the catalog, duplicate schema, duplicate table, duplicate object (the type of the table's rows, which
+/// is made before the table), duplicate column.
+const LOST_RACE: [&str; 5] = ["23505", "42P06", "42P07", "42710", "42701"];
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reaction {
     Retry(&'static str),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use alluvium::change::{Sink, SinkError};
 use alluvium::mirror::{Mirror, MirrorOptions};
+use futures::future::join_all;
 
 use super::mirror::{commit, item_rows, loaded, mirror_at, part, position};
 use super::mirror_changes::{batch, item_changes, put};
@@ -95,4 +96,36 @@ async fn a_commit_that_is_abandoned_leaves_nothing_behind() {
     lock.rollback().await.unwrap();
     commit(&mut mirror, &part(1)).await;
     assert_eq!(position(&database.connect().await, "t").await, Some(2));
+}
+
+#[tokio::test]
+async fn instances_that_start_at_once_on_an_empty_database_make_its_tables_together() {
+    for _ in 0..5 {
+        let database = Database::create().await;
+        join_all((0..6).map(|id| {
+            let url = database.url();
+            async move {
+                let mut mirror = loaded(&url).await;
+                let topic = format!("t.{id}");
+                let changes = vec![item_changes("items", 0, &[put(id, "a", "x")])];
+                let report = mirror.commit(&batch(vec![(topic.as_str(), 0, 1, changes)])).await.unwrap();
+                assert!(report.stopped.is_empty(), "{id}: {:?}", report.stopped);
+            }
+        }))
+        .await;
+        let expected: Vec<String> = (0..6).map(|id| format!("{id}|a|x|c")).collect();
+        assert_eq!(item_rows(&database.connect().await, "items").await, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_type_that_has_the_name_of_the_table_stops_it_with_the_statement_that_failed() {
+    let database = Database::create().await;
+    database.connect().await.batch_execute("CREATE TYPE items AS ENUM ('x')").await.unwrap();
+    let mut mirror = loaded(&database.url()).await;
+    let report = mirror.commit(&part(0, &[put(1, "a", "x")])).await.unwrap();
+    let reasons: Vec<_> = report.stopped.values().collect();
+    let [reason] = reasons.as_slice() else { panic!("{reasons:?}") };
+    let reason = format!("{reason:?}");
+    assert!(reason.contains("42710") && reason.contains("CREATE TABLE IF NOT EXISTS"), "{reason}");
 }
