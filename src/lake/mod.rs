@@ -58,6 +58,7 @@ mod maintenance;
 mod moment;
 mod mor;
 mod options;
+mod parallel_scan;
 mod plain_compact;
 mod progress;
 mod properties;

@@ -21,7 +21,7 @@ use super::log::Log;
 use super::progress::parse_app_id;
 use super::schema::PIPELINE;
 use super::state::TableState;
-use super::{LakeOptions, create, now_millis};
+use super::{LakeOptions, create, now_millis, parallel_scan};
 use crate::change::quarantine::is_of_replays;
 
 const CONCURRENCY: usize = 8;
@@ -133,13 +133,15 @@ impl LakeReader {
     /// # Errors
     /// Storage errors, and logs that the library cannot read.
     pub async fn session(&self, at: At) -> Result<SessionContext, LakeError> {
-        let context = SessionContext::new_with_config(SessionConfig::new().with_information_schema(true));
+        let config = SessionConfig::new().with_information_schema(true);
+        let parts = config.target_partitions();
+        let context = SessionContext::new_with_config(config);
         for folder in self.folders().await? {
             let Some(table) = self.table_at(&folder, at).await? else { continue };
             let refused = |error: deltalake::datafusion::error::DataFusionError| {
                 LakeError::Refused(format!("table {folder} cannot be registered: {error}"))
             };
-            let provider = table.table_provider().await.map_err(refused)?;
+            let provider = parallel_scan::provider(&table, parts).await.map_err(refused)?;
             let name = sql_name(&folder);
             if let Some(schema) = name.schema()
                 && let Some(catalog) = context.catalog("datafusion")

@@ -12,6 +12,7 @@ mod key_changes;
 mod maintenance;
 mod model;
 mod pages;
+mod parallel_scan;
 mod quarantine;
 mod races;
 mod raw;
