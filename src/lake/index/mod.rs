@@ -22,6 +22,8 @@
 // `shards`; both are checked where an index is opened. Keys and texts are cut at no more than their length.
 #![allow(clippy::indexing_slicing)]
 
+#[cfg(test)]
+mod figures;
 mod files;
 mod header;
 mod key;
