@@ -1,7 +1,7 @@
 //! Key changes through the fold, against a source that is a map.
 //!
-//! A history is made by a source table whose rows are created, updated, deleted and given other keys; what is unchanged
-//! is left out of its events at random, as Postgres does with TOASTed values. The events go to partitions by key, are
+//! A history is made by a source table ([`ancestry_source`](super::ancestry_source)) whose rows are created, updated, deleted
+//! and given other keys; what is unchanged is left out of its events at random, as Postgres does with TOASTed values. The events go to partitions by key, are
 //! read in any order that keeps each partition's, and are folded in batches.
 
 // Absent and null are two things.
@@ -15,108 +15,11 @@ use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{Int64Type, Schema};
 use proptest::prelude::*;
 
+use super::ancestry_source::{Act, Event, Row, Source, Table};
 use super::{
     Candidate, ChangeBatch, Column, ColumnType, DeleteMode, Folded, KeyLedger, KeyMoves, Operation, TableId,
     TableSchema, fold, fold_onto,
 };
-
-type Row = [Option<String>; 2];
-type Table = BTreeMap<i64, Row>;
-
-#[derive(Debug, Clone)]
-struct Event {
-    operation: Operation,
-    key: i64,
-    /// The other key and the LSN, of half of a key change.
-    other: Option<(i64, i64)>,
-    lsn: i64,
-    /// `None` is absent.
-    cells: [Option<Option<String>>; 2],
-}
-
-/// What the source is told to do; what makes no sense at that moment it leaves out.
-#[derive(Debug, Clone)]
-enum Act {
-    Put(i64, Row, [bool; 2]),
-    Delete(i64),
-    Move(i64, i64, [bool; 2]),
-    Swap(i64, i64),
-}
-
-/// The key that a swap goes through.
-const TEMPORARY: i64 = -1;
-
-#[derive(Debug, Default)]
-struct Source {
-    table: Table,
-    events: Vec<Event>,
-}
-
-impl Source {
-    fn of(acts: &[Act]) -> Self {
-        let mut source = Self::default();
-        for act in acts {
-            source.act(act);
-        }
-        source
-    }
-
-    fn act(&mut self, act: &Act) {
-        let there = |key: &i64| self.table.contains_key(key);
-        match act {
-            Act::Put(key, new, unchanged) => {
-                let old = self.table.get(key).cloned();
-                let mut row = new.clone();
-                let mut cells = row.clone().map(Some);
-                if let Some(old) = &old {
-                    for at in (0..2).filter(|&at| unchanged[at]) {
-                        (row[at], cells[at]) = (old[at].clone(), None);
-                    }
-                }
-                let operation = if old.is_some() { Operation::Update } else { Operation::Create };
-                self.events.push(Event { operation, key: *key, other: None, lsn: self.lsn(), cells });
-                self.table.insert(*key, row);
-            }
-            Act::Delete(key) if there(key) => {
-                self.table.remove(key);
-                self.deleted(*key, None);
-            }
-            Act::Move(from, to, absent) if there(from) && !there(to) => self.change_key(*from, *to, *absent),
-            Act::Swap(a, b) if a != b && there(a) && there(b) => {
-                for (from, to) in [(*a, TEMPORARY), (*b, *a), (TEMPORARY, *b)] {
-                    self.change_key(from, to, [true, true]);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// The place of the next event in the log.
-    fn lsn(&self) -> i64 {
-        self.events.len() as i64 + 1
-    }
-
-    fn deleted(&mut self, key: i64, other: Option<(i64, i64)>) {
-        let cells = [Some(None), Some(None)];
-        let lsn = other.map_or_else(|| self.lsn(), |(_, lsn)| lsn);
-        self.events.push(Event { operation: Operation::Delete, key, other, lsn, cells });
-    }
-
-    fn change_key(&mut self, from: i64, to: i64, absent: [bool; 2]) {
-        let row = self.table.remove(&from).unwrap();
-        let lsn = self.lsn();
-        self.deleted(from, Some((to, lsn)));
-        let cells = [0, 1].map(|at| (!absent[at]).then(|| row[at].clone()));
-        self.events.push(Event {
-            operation: Operation::Create,
-            key: to,
-            other: Some((from, lsn)),
-            lsn,
-            cells,
-        });
-        self.table.insert(to, row);
-    }
-}
 
 fn schema() -> Arc<TableSchema> {
     let column = |name: &str, column_type| Column { name: name.into(), column_type, nullable: true };

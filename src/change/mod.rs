@@ -11,6 +11,8 @@
 mod align;
 mod ancestry;
 #[cfg(test)]
+mod ancestry_source;
+#[cfg(test)]
 mod ancestry_tests;
 mod batch;
 mod causes;

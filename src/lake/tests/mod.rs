@@ -9,6 +9,7 @@ mod fixture;
 mod history;
 mod index;
 mod key_changes;
+mod log_cleaning;
 mod maintenance;
 mod model;
 mod pages;
