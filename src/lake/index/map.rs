@@ -15,7 +15,7 @@ use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapOptions, MmapRaw};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::{Errno, retry_on_intr};
 
@@ -115,6 +115,13 @@ impl SlotFile {
     fn map(file: &File, slots: usize) -> io::Result<Self> {
         let map = MmapOptions::new().len(slots * SLOT_BYTES).map_raw(file)?;
         Ok(Self { map, slots })
+    }
+
+    /// Says that slots are looked at in no order from now on. Where memory is short, the kernel would else read 32 pages for
+    /// each one that is missing, of which nobody looks at the others.
+    pub(super) fn expect_scattered(&self) {
+        // It is advice: without it the file is as good.
+        let _ = self.map.advise(Advice::Random);
     }
 
     #[allow(clippy::cast_ptr_alignment)] // a mapping is aligned to pages

@@ -33,7 +33,9 @@ fn trace(at: usize, key: Words, value: u64) -> u64 {
 
 impl Shard {
     pub(super) fn create(path: PathBuf, slots: usize) -> io::Result<Self> {
-        Ok(Self { file: SlotFile::create(&path, slots)?, path, len: 0, checksum: 0 })
+        let file = SlotFile::create(&path, slots)?;
+        file.expect_scattered();
+        Ok(Self { file, path, len: 0, checksum: 0 })
     }
 
     pub(super) fn open(path: PathBuf) -> io::Result<Self> {
@@ -48,6 +50,7 @@ impl Shard {
         if len == file.slots().len() {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the shard has no free slot"));
         }
+        file.expect_scattered();
         Ok(Self { file, path, len, checksum })
     }
 
@@ -99,10 +102,11 @@ impl Shard {
         }
     }
 
-    /// The value of the slot where a key of that hash belongs, whatever key it holds.
+    /// Something of each cache line of the slot where a key of that hash belongs: one slot in four lies in two.
     pub(super) fn home(&self, hash: u64) -> u64 {
         let slots = self.file.slots();
-        slots[hash as usize & (slots.len() - 1)].value()
+        let slot = &slots[hash as usize & (slots.len() - 1)];
+        slot.value() ^ slot.key()[0]
     }
 
     pub(super) fn get(&self, key: Words, hash: u64) -> u64 {

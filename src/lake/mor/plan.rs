@@ -144,7 +144,8 @@ pub(super) async fn take(
             continue;
         }
         rows.sort_unstable();
-        deleted.extend(rows.iter().map(|(row, _)| u64::from(*row)));
+        // A union of two bitmaps goes through both once; single rows would move what lies behind each of them.
+        deleted |= rows.iter().map(|(row, _)| u64::from(*row)).collect::<RoaringTreemap>();
         let (path, file) = (path.to_owned(), file.clone());
         files.push(Touched { path, file, rows, whole: false, deleted, vector: None });
     }
