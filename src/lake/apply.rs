@@ -13,7 +13,7 @@ use super::error::LakeError;
 use super::log::Outcome;
 use super::mor::{self, DataFiles, Done, Upserted};
 use super::table::{Advance, Writer, txns};
-use super::{inherit, upsert};
+use super::{inherit, missing, upsert};
 use crate::change::Folded;
 
 impl CurrentTable {
@@ -118,7 +118,7 @@ impl CurrentTable {
                     }
                 }
             }
-            Err(error) if found.commits == 0 => Err(error),
+            Err(error) if found.commits == 0 => Err(missing::or_gone(&self.table, error).await),
             _ => Ok(Upserted::Changed),
         }
     }

@@ -55,6 +55,7 @@ mod listing;
 mod location;
 mod log;
 mod maintenance;
+mod missing;
 mod moment;
 mod mor;
 mod options;

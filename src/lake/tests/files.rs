@@ -9,7 +9,7 @@ use parquet::file::properties::WriterProperties;
 
 use super::fixture::{Cell, Fixture, batch, both, delete, event, table, value};
 use crate::change::Operation::{Create, Update};
-use crate::change::{Sink, SinkError};
+use crate::change::{Sink, SinkError, WriteMode};
 use crate::lake::Lake;
 use crate::lake::compaction::{Landed, Rewrite};
 use crate::lake::error::LakeError;
@@ -69,6 +69,22 @@ async fn a_table_with_a_file_that_is_gone_stops_alone_and_says_which_file_it_is(
     assert!(reason.contains(&*name) && reason.contains("is gone"), "{reason}");
     assert_eq!(fixture.query("SELECT id, name, note FROM others", At::Latest).await, ["1 x kept"]);
     assert_eq!(lake.tables[&table("items")].table.state.version(), 1, "nothing was committed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_on_write_table_with_a_file_that_is_gone_stops_and_says_which_file_it_is() {
+    let fixture = Fixture::new();
+    let mut options = fixture.options();
+    options.raw_table = None;
+    options.policies.defaults.write = WriteMode::CopyOnWrite;
+    let mut lake = Lake::open(options).await.unwrap();
+    lake.load().await.unwrap();
+    lake.commit(&batch("items", &[event(0, Create, 1, "x", Cell::Null)])).await.unwrap();
+    let [path] = paths(&fixture, ".parquet").try_into().unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let report = lake.commit(&batch("items", &[event(1, Update, 1, "y", Cell::Null)])).await.unwrap();
+    let (reason, name) = (&report.stopped[&table("items")], path.file_name().unwrap().to_string_lossy());
+    assert!(reason.contains(&*name) && reason.contains("is gone"), "{reason}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
