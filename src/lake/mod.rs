@@ -66,6 +66,7 @@ mod properties;
 mod quarantine;
 mod raw;
 mod raw_compact;
+mod raw_file;
 pub mod read;
 mod rewrite;
 mod schema;
