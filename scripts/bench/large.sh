@@ -6,10 +6,9 @@
 # Python consumer (`large_python`), and how fast the table is read as it is and after `optimize`, stands beside it.
 
 large_rows=${BENCH_LARGE_ROWS:-5000000}
-large_events=440000
 
 make_large() {
-  if [ "${FORCE:-0}" != 1 ] && [ "$(cut -d' ' -f2 "$dir/large.done" 2>/dev/null)" = "$large_rows" ]; then return; fi
+  if [ "${FORCE:-0}" != 1 ] && [ "$(cut -d' ' -f2- "$dir/large.done" 2>/dev/null)" = "$large_rows $events" ]; then return; fi
   rm -rf "$dir/large.done" "$dir/lake-large"
   local name=large$(date +%s)
   start_connect
@@ -18,14 +17,16 @@ make_large() {
   source_sql -v rows="$large_rows" -f "$here/bench/large.sql" >/dev/null
   start_connector "$name" initial
   await_debezium "$name"
-  printf '%s %s\n' "$name" "$large_rows" >"$dir/large.topic"
+  echo "$name $large_rows $events" >"$dir/large.topic"
   measure_large snapshot "$large_rows" "$dir/lake-large"
-  echo "changing $large_events rows of the source" >&2
-  source_sql -c "CALL bench_change($large_events, $large_rows, 100)" >/dev/null
+  echo "changing $events rows of the source" >&2
+  source_sql -c "CALL bench_change($events, $large_rows, 100)" >/dev/null
   await_debezium "$name"
   remove_connector "$name"
   mv "$dir/large.topic" "$dir/large.done"
 }
+
+large_topic() { echo "$(cut -d' ' -f1 "$dir/large.topic" 2>/dev/null || cut -d' ' -f1 "$dir/large.done").public.orders"; }
 
 large_settings() { # lake
   cat <<T
@@ -33,7 +34,7 @@ large_settings() { # lake
 name = "bench-large"
 [kafka]
 bootstrap_servers = "127.0.0.1:$kafka"
-topics = ["$(cut -d' ' -f1 "$dir/large.topic" 2>/dev/null || cut -d' ' -f1 "$dir/large.done").public.orders"]
+topics = ["$(large_topic)"]
 [admin]
 listen = ""
 [lake]
@@ -57,7 +58,7 @@ run_large() {
   for _ in $(seq "$repeats"); do
     rm -rf "$dir/lake-large-run"
     cp -a "$dir/lake-large" "$dir/lake-large-run"
-    measure_large large $large_events "$dir/lake-large-run"
+    measure_large large $events "$dir/lake-large-run"
     local expected got
     expected=$(source_sql -c "SELECT count(*), sum(order_id), sum(amount) FROM orders" | tr '|' ' ')
     got=$(ask "$dir/large.toml" "SELECT count(*), sum(order_id), sum(amount) FROM orders" | tr ',' ' ')
@@ -76,15 +77,17 @@ scan() { # state of the table
     ask "$dir/large.toml" "SELECT sum(customer_id), sum(amount), max(note), max(updated_at) FROM orders" >/dev/null
     best=$(awk -v a="$started" -v b="$EPOCHREALTIME" -v best="$best" 'BEGIN { t = b - a; print (t < best ? t : best) }')
   done
-  printf 'scan     %7.2f s  %s\n' "$best" "$1"
+  printf 'scan           %7.2f s  %s\n' "$best" "$1"
 }
 
-# The same changes by a Python consumer, one MERGE for each 10,000 events, into a table of the same rows.
+# The first of the same changes by a Python consumer, one MERGE for each 10,000 events, into a table of the same rows.
 large_python() {
   make_large
-  large_settings "$dir/lake-large" >"$dir/large.toml"
-  python_client
+  local load log=$dir/python-large.log
   rm -rf "$dir/lake-python"
-  "$here/stack/python.sh" "$here/bench/python_merge.py" "127.0.0.1:$kafka" "$(cut -d' ' -f1 "$dir/large.done").public.orders" \
-    "$large_rows" "$dir/lake-large/orders" "$dir/lake-python"
+  "$here/stack/python.sh" "$here/bench/orders.py" "$dir/lake-large/orders" "$dir/lake-python"
+  load=$(cut -d' ' -f1 /proc/loadavg)
+  "$here/stack/python.sh" "$here/bench/python_merge.py" "127.0.0.1:$kafka" "$(large_topic)" "$dir/lake-python" "$large_rows" 5 >"$log"
+  line python-large "$(figure events "$log")" "$(figure seconds "$log")" "$(figure peak_memory_mib "$log")" "$load"
+  printf 'python-large   %7.2f s  the median MERGE\n' "$(figure merge_seconds "$log")"
 }

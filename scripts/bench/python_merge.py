@@ -1,62 +1,41 @@
-"""What a Python consumer makes of the same changes: micro-batches of 10,000 events, the last change of each key, one
-MERGE by the `deltalake` package. Prints the time of a batch in the same columns as bench.sh.
+"""A Python consumer that keeps a current table: micro-batches of 10,000 events, the last change of each key, one MERGE by
+the `deltalake` package. Beside `current`, and beside `large`.
 
-    python_merge.py BROKER TOPIC FIRST_OFFSET SOURCE_TABLE FOLDER [BATCHES]
+    python_merge.py BROKER TOPIC TABLE [FIRST_OFFSET [BATCHES]]
 
-SOURCE_TABLE is the Delta table that the changes apply to; its rows are copied into FOLDER first, in files of a million
-rows, without deletion vectors, which the package does not write.
+TABLE is the folder of the Delta table; an empty one is made where there is none. Without BATCHES everything that the
+topic has is read. Prints the figures as JSON, the median time of a MERGE among them; time counts from the first contact
+with the broker to the last commit.
 """
 
-import os
+import itertools
+import statistics
 import sys
 import time
 
 import orjson
 import pyarrow as pa
-from confluent_kafka import Consumer, TopicPartition
-from deltalake import DeltaTable, QueryBuilder, write_deltalake
+from deltalake import DeltaTable
 
-COLUMNS = ["order_id", "customer_id", "status", "amount", "note", "created_at", "updated_at"]
-SCHEMA = pa.schema(
-    [
-        ("order_id", pa.int64()),
-        ("customer_id", pa.int32()),
-        ("status", pa.string()),
-        ("amount", pa.decimal128(12, 2)),
-        ("note", pa.string()),
-        ("created_at", pa.timestamp("us")),
-        ("updated_at", pa.timestamp("us", "UTC")),
-    ]
-)
+from figures import report
+from orders import COLUMNS, SCHEMA
+from topic import batches
+
 PER_BATCH = 10_000
 
 
-def copy(source: str, folder: str) -> None:
-    table = DeltaTable(source)
-    rows = pa.table(QueryBuilder().register("t", table).execute(f"SELECT {', '.join(COLUMNS)} FROM t"))
-    rows = pa.Table.from_arrays([rows[name].cast(SCHEMA.field(name).type) for name in COLUMNS], schema=SCHEMA)
-    for first in range(0, len(rows), 1_000_000):
-        write_deltalake(folder, rows.slice(first, 1_000_000), mode="append")
-
-
-def changes(messages) -> dict:
+def changes(events) -> pa.Table:
+    """The last change of each key."""
     last = {}
-    for message in messages:
-        if message.value() is not None:
-            event = orjson.loads(message.value())
-            last[(event["after"] or event["before"])["order_id"]] = event["after"]
-    return last
-
-
-def as_table(last: dict) -> pa.Table:
-    def column(name: str) -> list:
-        return [row and row[name] for row in last.values()]
+    for event in events:
+        change = orjson.loads(event.value())
+        last[(change["after"] or change["before"])["order_id"]] = change["after"]
 
     arrays = [pa.array(last.keys(), pa.int64())]
     for name in COLUMNS[1:]:
-        field = SCHEMA.field(name).type
-        raw = {"amount": pa.string(), "created_at": pa.int64(), "updated_at": pa.string()}.get(name, field)
-        arrays.append(pa.array(column(name), raw).cast(field))
+        kind = SCHEMA.field(name).type
+        written = {"amount": pa.string(), "created_at": pa.int64(), "updated_at": pa.string()}.get(name, kind)
+        arrays.append(pa.array([row and row[name] for row in last.values()], written).cast(kind))
     arrays.append(pa.array([row is None for row in last.values()], pa.bool_()))
     return pa.table(arrays, names=[*COLUMNS, "deleted"])
 
@@ -73,33 +52,17 @@ def merge(table: DeltaTable, rows: pa.Table) -> None:
 
 
 def main() -> None:
-    broker, topic, first, source, folder = sys.argv[1:6]
-    batches = int(sys.argv[6]) if len(sys.argv) > 6 else 5
-    copy(source, folder)
-    table = DeltaTable(folder)
-    consumer = Consumer(
-        {"bootstrap.servers": broker, "group.id": "python", "enable.auto.commit": False, "fetch.queue.backoff.ms": 5}
-    )
-    consumer.assign([TopicPartition(topic, 0, int(first))])
-    events, times, started = 0, [], time.perf_counter()
-    for _ in range(batches):
-        last, taken = {}, 0
-        while taken < PER_BATCH:
-            messages = [m for m in consumer.consume(PER_BATCH - taken, timeout=5.0) if not m.error()]
-            if not messages:
-                break
-            taken += sum(1 for m in messages if m.value() is not None)
-            last.update(changes(messages))
+    broker, topic, folder, *numbers = sys.argv[1:]
+    first, count = (int(number) for number in numbers + ["0", str(sys.maxsize)][len(numbers) :])
+    table = DeltaTable(folder) if DeltaTable.is_deltatable(folder) else DeltaTable.create(folder, SCHEMA)
+    taken, times, started = 0, [], time.perf_counter()
+    for events in itertools.islice(batches(broker, topic, PER_BATCH, first), count):
+        rows = changes(events)
         begun = time.perf_counter()
-        merge(table, as_table(last))
+        merge(table, rows)
         times.append(time.perf_counter() - begun)
-        events += taken
-    seconds = time.perf_counter() - started
-    load = os.getloadavg()[0]
-    print(
-        f"python   {seconds:7.2f} s  {events / seconds:8.0f} events/s  MERGE of {PER_BATCH} events {sorted(times)[len(times) // 2]:.2f} s"
-        f"  (load: {load:.1f})"
-    )
+        taken += len(events)
+    report(taken, time.perf_counter() - started, merge_seconds=round(statistics.median(times), 2))
 
 
 if __name__ == "__main__":

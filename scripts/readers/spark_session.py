@@ -1,4 +1,4 @@
-"""A Spark of this process's own, with Delta's jars, for small tables on a small machine."""
+"""A Spark of this process's own, with the jars of Delta and of the Kafka source, on a small machine."""
 
 import glob
 import os
@@ -7,18 +7,21 @@ import tempfile
 from pyspark.sql import SparkSession
 
 
-def start():
-    """The session. SPARK_DELTA_JARS, set by scripts/stack/spark.sh, is the folder of the jars."""
-    jars = ":".join(sorted(glob.glob(os.path.join(os.environ["SPARK_DELTA_JARS"], "*.jar"))))
+# Java's options where the work is done before its second compiler would be. Without that one the room for code is too small,
+# and the virtual machine says so where the report goes.
+BRIEF = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m"
+
+
+def start(memory="1g", java=BRIEF):
+    """The session. SPARK_JARS, set by scripts/stack/spark.sh, is the folder of the jars."""
+    jars = ":".join(sorted(glob.glob(os.path.join(os.environ["SPARK_JARS"], "*.jar"))))
     scratch = tempfile.mkdtemp(prefix="alluvium-spark-")
     settings = {
         "spark.driver.extraClassPath": jars,
-        "spark.driver.memory": "1g",
+        "spark.driver.memory": memory,
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.host": "127.0.0.1",
-        "spark.driver.extraJavaOptions": f"-Dderby.system.home={scratch} -XX:TieredStopAtLevel=1"
-        # Without the second compiler the room for code is too small, and the virtual machine says so where the report goes.
-        " -XX:ReservedCodeCacheSize=256m -Xlog:disable -Xlog:all=warning:stderr",
+        "spark.driver.extraJavaOptions": f"-Dderby.system.home={scratch} {java} -Xlog:disable -Xlog:all=warning:stderr",
         "spark.local.dir": scratch,
         "spark.sql.warehouse.dir": scratch,
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
