@@ -21,6 +21,8 @@ const LARGE: (i64, i64) = (32 << 20, 128 << 20);
 const LARGE_FILES: i64 = 512;
 /// Bytes of files that one step reads, at least.
 const STEP: i64 = 64 << 20;
+/// Files that one step reads at most: each is open while they are merged.
+const STEP_FILES: usize = 64;
 /// Share of deleted rows, in per cent, from which on a file is dense in them.
 const DENSE: i64 = 33;
 /// Bytes of deleted rows in dense files that are worth a step.
@@ -64,6 +66,16 @@ impl Target {
 
 /// The files of the next step; empty where there is nothing to do.
 pub(super) fn choose<'a>(
+    files: impl Iterator<Item = (&'a str, &'a LiveFile)>,
+    target: Target,
+    pressure: Pressure,
+) -> Vec<String> {
+    let mut chosen = due(files, target, pressure);
+    chosen.truncate(STEP_FILES);
+    chosen
+}
+
+fn due<'a>(
     files: impl Iterator<Item = (&'a str, &'a LiveFile)>,
     target: Target,
     pressure: Pressure,
@@ -187,6 +199,12 @@ mod tests {
     fn a_step_reads_a_bounded_number_of_bytes() {
         let files = vec![(20 << 20, 1000, 0); 10];
         assert_eq!(chosen(&files, Pressure::Idle).len(), 3);
+    }
+
+    #[test]
+    fn a_step_reads_a_bounded_number_of_files() {
+        assert_eq!(chosen(&vec![(1000, 10, 0); 500], Pressure::Idle).len(), STEP_FILES);
+        assert_eq!(chosen(&vec![(1 << 20, 1000, 900); 100], Pressure::Idle).len(), STEP_FILES);
     }
 
     #[test]

@@ -46,13 +46,13 @@ impl MergeOnRead {
                 }
                 let (bytes, sources) = sources(table, &mut self.vectors, &chosen).await?;
                 let codec = Some(self.codec(schema));
-                let work = rewrite(
+                let work = Box::pin(rewrite(
                     table,
                     data_files(table),
                     (Arc::clone(schema), shape, codec),
                     target,
                     (sources, writer),
-                );
+                ));
                 if bytes > AT_ONCE {
                     self.compacting = Some(Background::start(work));
                     return Ok(false);
