@@ -20,8 +20,8 @@ use deltalake::logstore::object_store::ObjectStoreExt;
 use tokio::runtime::{Builder, Runtime};
 use url::Url;
 
-use super::compaction::Background;
 use super::error::LakeError;
+use super::landing::Background;
 use super::log::Log;
 use super::state::TableState;
 use super::table::Table;

@@ -1,4 +1,4 @@
-//! When which files of a table are put together: the policy of compaction, its arithmetic, and how a step is committed.
+//! When which files of a table are put together: the policy of compaction, and its arithmetic.
 //!
 //! Every batch adds a file, and every file with a row that changes costs an entry in the commit. So files are kept in
 //! tiers of size, each eight times the one before; eight files of a tier become one. A row is thereby rewritten at most
@@ -9,14 +9,7 @@
 //! not one by one: only when together they hold megabytes of deleted rows. A small table whose rows change all the time
 //! would otherwise be rewritten with every batch, and a reader gains nothing from a megabyte less.
 
-use bytes::Bytes;
-use tokio::task::JoinHandle;
-
-use super::error::LakeError;
-use super::log::Outcome;
-use super::moment::Moment;
-use super::state::{LiveFile, TableState};
-use super::table::{ATTEMPTS, Table, Writer};
+use super::state::LiveFile;
 
 /// Files of one tier that become one.
 pub(super) const FAN_IN: usize = 8;
@@ -28,6 +21,8 @@ const LARGE: (i64, i64) = (32 << 20, 128 << 20);
 const LARGE_FILES: i64 = 512;
 /// Bytes of files that one step reads, at least.
 const STEP: i64 = 64 << 20;
+/// Files that one step reads at most: each is open while they are merged.
+const STEP_FILES: usize = 64;
 /// Share of deleted rows, in per cent, from which on a file is dense in them.
 const DENSE: i64 = 33;
 /// Bytes of deleted rows in dense files that are worth a step.
@@ -71,6 +66,16 @@ impl Target {
 
 /// The files of the next step; empty where there is nothing to do.
 pub(super) fn choose<'a>(
+    files: impl Iterator<Item = (&'a str, &'a LiveFile)>,
+    target: Target,
+    pressure: Pressure,
+) -> Vec<String> {
+    let mut chosen = due(files, target, pressure);
+    chosen.truncate(STEP_FILES);
+    chosen
+}
+
+fn due<'a>(
     files: impl Iterator<Item = (&'a str, &'a LiveFile)>,
     target: Target,
     pressure: Pressure,
@@ -135,127 +140,11 @@ fn tier(bytes: i64) -> usize {
     tier
 }
 
-/// Files that were written anew, and the commit that puts them in place of what they were made of.
-pub(super) trait Rewrite {
-    /// The commit on top of `state`; `None` where the state no longer has what was read.
-    fn entry(&mut self, state: &TableState) -> impl Future<Output = Result<Option<Bytes>, LakeError>> + Send;
-
-    /// When the first of the files was written, or begun.
-    fn since(&self) -> Moment;
-}
-
-/// How a rewrite ended.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Landed {
-    /// As the next version of the table's state, which has it: the commit.
-    Next(Bytes),
-    /// Behind commits of others. The table's state stands where it stood: what they did to positions is for the next
-    /// batch to see, which has to know whether it was fenced.
-    Behind,
-    /// Not at all: others changed what it was made of, or were faster every time.
-    No,
-}
-
-/// Bytes of files that are read at once; a step that reads more does so beside the batches.
-pub(super) const AT_ONCE: i64 = if cfg!(test) { 256 << 10 } else { 4 << 20 };
-
-/// Reading and writing beside the batches, ended with whoever waits for it.
-pub(super) struct Background<T>(JoinHandle<Result<T, LakeError>>);
-
-impl<T: Send + 'static> Background<T> {
-    pub(super) fn start(work: impl Future<Output = Result<T, LakeError>> + Send + 'static) -> Self {
-        Self(tokio::spawn(work))
-    }
-
-    pub(super) fn is_finished(&self) -> bool {
-        self.0.is_finished()
-    }
-
-    pub(super) async fn join(mut self, table: &str) -> Result<T, LakeError> {
-        (&mut self.0)
-            .await
-            .map_err(|error| LakeError::Storage { table: table.to_owned(), message: error.to_string() })?
-    }
-}
-
-impl<T> std::fmt::Debug for Background<T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Background").field("is_finished", &self.0.is_finished()).finish()
-    }
-}
-
-impl<T> Drop for Background<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// What a step did.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Step {
-    /// Nothing is due, or the table is not one that can be compacted here.
-    Nothing,
-    /// Another writer came between.
-    Lost,
-    /// So many files were put together, or lost their deleted rows.
-    Done(usize),
-}
-
-impl Landed {
-    /// The step of so many files that ended like this.
-    pub(super) fn step(&self, files: usize) -> Step {
-        if *self == Self::No { Step::Lost } else { Step::Done(files) }
-    }
-}
-
-impl Table {
-    /// Commits a rewrite, behind what others commit meanwhile.
-    pub(super) async fn commit_rewrite(
-        &mut self,
-        rewrite: &mut impl Rewrite,
-        writer: &Writer,
-    ) -> Result<Landed, LakeError> {
-        let Some(entry) = self.timely_entry(rewrite, &self.state).await? else { return Ok(Landed::No) };
-        if self.commit(entry.clone()).await? == Outcome::Committed {
-            return Ok(Landed::Next(entry));
-        }
-        let mut state = self.state.clone();
-        for _ in 1..ATTEMPTS {
-            if state.catch_up(&self.log, &writer.id).await?.metadata {
-                return Ok(Landed::No);
-            }
-            let Some(entry) = self.timely_entry(rewrite, &state).await? else { return Ok(Landed::No) };
-            if self.log.commit(state.next_version(), entry).await? == Outcome::Committed {
-                return Ok(Landed::Behind);
-            }
-        }
-        Ok(Landed::No)
-    }
-
-    /// The commit, unless the files are so old that a vacuum may have taken them.
-    async fn timely_entry(
-        &self,
-        rewrite: &mut impl Rewrite,
-        state: &TableState,
-    ) -> Result<Option<Bytes>, LakeError> {
-        let entry = rewrite.entry(state).await?;
-        let age = rewrite.since().age();
-        if rewrite.since().is_long_ago() {
-            tracing::warn!(
-                table = self.log.table(),
-                ?age,
-                "compaction came too late to its commit, and begins anew"
-            );
-            return Ok(None);
-        }
-        Ok(entry)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::lake::action::Entry;
+    use crate::lake::state::TableState;
 
     /// A state with files of (bytes, rows, deleted rows).
     fn state(files: &[(i64, i64, i64)]) -> TableState {
@@ -310,6 +199,12 @@ mod tests {
     fn a_step_reads_a_bounded_number_of_bytes() {
         let files = vec![(20 << 20, 1000, 0); 10];
         assert_eq!(chosen(&files, Pressure::Idle).len(), 3);
+    }
+
+    #[test]
+    fn a_step_reads_a_bounded_number_of_files() {
+        assert_eq!(chosen(&vec![(1000, 10, 0); 500], Pressure::Idle).len(), STEP_FILES);
+        assert_eq!(chosen(&vec![(1 << 20, 1000, 900); 100], Pressure::Idle).len(), STEP_FILES);
     }
 
     #[test]

@@ -51,6 +51,7 @@ mod follow;
 mod history;
 mod index;
 mod inherit;
+mod landing;
 mod listing;
 mod location;
 mod log;

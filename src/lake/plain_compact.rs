@@ -9,8 +9,9 @@ use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use futures::TryStreamExt;
 
-use super::compaction::{Pressure, Step, Target, choose};
+use super::compaction::{Pressure, Target, choose};
 use super::error::LakeError;
+use super::landing::Step;
 use super::mor::{DataFiles, RowWriter};
 use super::raw_compact::{Merged, has_columns, land};
 use super::schema::DeltaSchema;

@@ -16,9 +16,10 @@ use deltalake::ObjectStore;
 use serde_json::{Value, json};
 
 use super::action::{Add, Entry};
-use super::compaction::{Background, Pressure};
+use super::compaction::Pressure;
 use super::create::{self, TableProperties};
 use super::error::LakeError;
+use super::landing::Background;
 use super::log::{Log, Outcome};
 use super::moment::Moment;
 use super::raw_compact::{self, Dates, Merged};

@@ -22,10 +22,9 @@ use deltalake::logstore::object_store::ObjectStoreExt;
 use futures::TryStreamExt;
 
 use super::action::{Add, Entry};
-use super::compaction::{
-    AT_ONCE, Background, FAN_IN, Landed, Pressure, Rewrite, Step, Target, choose, within,
-};
+use super::compaction::{FAN_IN, Pressure, Target, choose, within};
 use super::error::LakeError;
+use super::landing::{AT_ONCE, Background, Landed, Rewrite, Step};
 use super::moment::Moment;
 use super::mor::files::DataFiles;
 use super::now_millis;

@@ -15,7 +15,8 @@ use arrow::error::ArrowError;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use roaring::RoaringTreemap;
 
-use super::files::{DataFiles, RowWriter};
+use super::encoding::RowWriter;
+use super::files::DataFiles;
 use super::plan::{Plan, READERS, Touched};
 use super::vectors;
 use crate::failpoint;

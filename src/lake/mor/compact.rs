@@ -15,8 +15,9 @@ use super::vectors::Vectors;
 use super::{MergeOnRead, obstacle};
 use crate::change::TableSchema;
 use crate::failpoint;
-use crate::lake::compaction::{AT_ONCE, Background, Landed, Pressure, Step, Target, choose};
+use crate::lake::compaction::{Pressure, Target, choose};
 use crate::lake::error::LakeError;
+use crate::lake::landing::{AT_ONCE, Background, Landed, Step};
 use crate::lake::shape::Shape;
 use crate::lake::state::TableState;
 use crate::lake::table::{Table, Writer};
@@ -45,13 +46,13 @@ impl MergeOnRead {
                 }
                 let (bytes, sources) = sources(table, &mut self.vectors, &chosen).await?;
                 let codec = Some(self.codec(schema));
-                let work = rewrite(
+                let work = Box::pin(rewrite(
                     table,
                     data_files(table),
                     (Arc::clone(schema), shape, codec),
                     target,
                     (sources, writer),
-                );
+                ));
                 if bytes > AT_ONCE {
                     self.compacting = Some(Background::start(work));
                     return Ok(false);

@@ -1,11 +1,15 @@
 //! What compaction has written, until it is committed: the live rows of some files, in other files.
 //!
-//! While it is being written other writers may commit. What they append does not matter; rows of the files read that they
-//! delete are deleted in the new files as well, for rows keep their order, so that it is known where each one went; and
-//! where they took one of the files away, brought deleted rows back or changed the columns, all of it is given up.
+//! In a table with a key they are merged by it ([`merge`](super::merge)), so that readers who ask for some keys can leave
+//! files, row groups and pages out; in others they lie one behind the other. Nothing but that depends on their order.
 //!
-//! Memory does not grow with the files: rows go through, and their keys are kept for the index only as long as they are
-//! few. Where they are many the index reads them from the new files.
+//! While it is being written other writers may commit. What they append does not matter; rows of the files read that they
+//! delete are deleted in the new files as well, for it is known where each one [`Went`]; and where they took one of the
+//! files away, brought deleted rows back or changed the columns, all of it is given up.
+//!
+//! Rows go through, whatever the size of the files. In memory are a batch and a row group as it is stored of each file,
+//! those files that are sorted here, where rows went (two to six bytes for each), and keys for the index as long as they
+//! are few. Where they are many the index reads them from the new files.
 
 use std::sync::Arc;
 
@@ -16,15 +20,21 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use roaring::RoaringTreemap;
 
+use super::encoding::{clustered_by, writer_properties};
 use super::files::DataFiles;
+use super::key_order::KeyOrder;
 use super::keys::{KeyCodec, Keys};
+use super::merge::Merge;
 use super::outputs::{Output, Outputs};
 use super::plan::with_vector;
+use super::runs::{self, refused};
 use super::vectors::{self, VectorFiles};
+use super::went::Went;
 use crate::change::TableSchema;
 use crate::lake::action::{DeletionVector, Entry};
-use crate::lake::compaction::{Rewrite, Target};
+use crate::lake::compaction::Target;
 use crate::lake::error::LakeError;
+use crate::lake::landing::Rewrite;
 use crate::lake::moment::Moment;
 use crate::lake::now_millis;
 use crate::lake::schema::IS_CURRENT;
@@ -40,14 +50,19 @@ pub(super) struct Source {
     pub(super) path: String,
     /// Its deleted rows when it was read, and where they are written down.
     vector: Option<DeletionVector>,
-    deleted: Arc<RoaringTreemap>,
-    /// Where its first live row went.
-    first: u64,
+    pub(super) deleted: Arc<RoaringTreemap>,
+    /// Where its live rows went.
+    went: Went,
 }
 
 impl Source {
     pub(super) fn new(path: &str, file: &LiveFile, deleted: Arc<RoaringTreemap>) -> Self {
-        Self { path: path.to_owned(), vector: file.vector.as_deref().cloned(), deleted, first: 0 }
+        Self {
+            path: path.to_owned(),
+            vector: file.vector.as_deref().cloned(),
+            deleted,
+            went: Went::default(),
+        }
     }
 }
 
@@ -91,7 +106,7 @@ impl KeptKeys {
     }
 }
 
-/// Writes the live rows of some files anew, in their order; it does not need the table while it does so.
+/// Writes the live rows of some files anew; it does not need the table while it does so.
 pub(super) fn rewrite(
     table: &Table,
     files: DataFiles,
@@ -122,8 +137,21 @@ impl Compacted {
     ) -> Result<Self, LakeError> {
         let columns = shape.stored(&schema);
         let large = usize::try_from(target.large).unwrap_or(usize::MAX);
-        let mut out = Outputs::new(self.files.clone(), columns, schema, large);
-        match self.copy(shape, &mut out).await {
+        let order = KeyOrder::of(&schema).map(Arc::new);
+        let outputs = |properties| {
+            Outputs::new(self.files.clone(), (Arc::clone(&columns), properties), Arc::clone(&schema), large)
+        };
+        let (mut out, written);
+        if let Some(order) = order {
+            let runs = Box::pin(runs::open(&self.files, &self.sources, &columns, &order)).await?;
+            out = outputs(clustered_by(order.names(), runs.are_sorted.then_some(order.description())));
+            let merge = Merge::new(&self.files.table, order, runs);
+            written = self.merge(merge, shape, &mut out).await;
+        } else {
+            out = outputs(writer_properties());
+            written = self.copy(shape, &mut out).await;
+        }
+        match written {
             Ok(()) => {
                 self.rows = out.rows();
                 self.kept = self.kept.filter(|_| !out.are_several());
@@ -137,27 +165,39 @@ impl Compacted {
         }
     }
 
-    async fn copy(&mut self, shape: Shape, out: &mut Outputs) -> Result<(), LakeError> {
-        let table = Arc::clone(&self.files.table);
-        let refused =
-            |error: ArrowError| LakeError::Refused(format!("table {table} cannot be compacted: {error}"));
-        let columns = out.columns();
-        for source in &mut self.sources {
-            source.first = out.rows();
-            let mut batches = self.files.scan(&source.path, &columns).await?;
-            let mut first = 0;
-            while let Some(cells) = batches.try_next().await? {
-                let batch = RecordBatch::try_new(Arc::clone(&columns), cells).map_err(refused)?;
-                let rows = batch.num_rows() as u64;
-                let batch = live(&batch, first, &source.deleted).map_err(refused)?;
-                first += rows;
-                if let Some(kept) = self.kept.take() {
-                    self.kept = kept.and(&batch, shape).map_err(refused)?;
-                }
-                out.write(&batch).await?;
-            }
+    /// Writes the rows of all files by key.
+    async fn merge(&mut self, mut rows: Merge, shape: Shape, out: &mut Outputs) -> Result<(), LakeError> {
+        while let Some(batch) = rows.next().await? {
+            self.put(&batch, shape, out).await?;
+        }
+        for (source, went) in self.sources.iter_mut().zip(rows.went()) {
+            source.went = went;
         }
         Ok(())
+    }
+
+    /// Writes the rows of one file behind those of another.
+    async fn copy(&mut self, shape: Shape, out: &mut Outputs) -> Result<(), LakeError> {
+        let columns = out.columns();
+        let mut sources = std::mem::take(&mut self.sources);
+        for source in &mut sources {
+            let cells = self.files.scan(&source.path, &columns).await?;
+            let mut rows = runs::of_source(&self.files.table, source, &columns, cells);
+            let first = out.rows();
+            while let Some(batch) = rows.try_next().await? {
+                self.put(&batch, shape, out).await?;
+            }
+            source.went.to(first..out.rows());
+        }
+        self.sources = sources;
+        Ok(())
+    }
+
+    async fn put(&mut self, rows: &RecordBatch, shape: Shape, out: &mut Outputs) -> Result<(), LakeError> {
+        if let Some(kept) = self.kept.take() {
+            self.kept = kept.and(rows, shape).map_err(|error| refused(&self.files.table, &error))?;
+        }
+        out.write(rows).await
     }
 
     /// The keys of the rows as they lie in the new file, for an index whose keys are made by `codec`.
@@ -217,7 +257,8 @@ impl Rewrite for Compacted {
 }
 
 impl Compacted {
-    /// Where the rows went that were deleted in a file since it was read; `None` where deleted ones came back.
+    /// Where the rows went that were deleted in a file since it was read; `None` where deleted ones came back, or some that
+    /// it never had are deleted.
     async fn deleted_since(
         &self,
         source: &Source,
@@ -228,7 +269,7 @@ impl Compacted {
         if !source.deleted.is_subset(&now) {
             return Ok(None);
         }
-        Ok(Some(moved(&source.deleted, &now, source.first)))
+        Ok(source.went.moved(&source.deleted, &now))
     }
 }
 
@@ -245,12 +286,6 @@ fn without(keys: Vec<Keys>, deleted: &RoaringTreemap) -> Vec<Keys> {
         keys.only(&rows.map(|row| Some(!deleted.contains(row))).collect())
     };
     keys.into_iter().map(of_batch).collect()
-}
-
-/// Where the rows of `now` that were not deleted `before` are among the rows that were live before, counted from `first`.
-fn moved(before: &RoaringTreemap, now: &RoaringTreemap, first: u64) -> RoaringTreemap {
-    let since = now - before;
-    since.iter().map(|row| first + row - before.rank(row)).collect()
 }
 
 /// Which rows of a history table are current versions, the only ones that the index knows.
@@ -280,13 +315,6 @@ mod tests {
     use super::*;
     use crate::change::{Column, ColumnType};
 
-    #[test]
-    fn rows_deleted_meanwhile_are_found_where_they_went() {
-        let rows = |of: &[u64]| of.iter().copied().collect::<RoaringTreemap>();
-        // Rows 0 to 9; 2 and 5 were left behind, and the first went to 100.
-        let went = moved(&rows(&[2, 5]), &rows(&[0, 2, 3, 5, 9]), 100);
-        assert_eq!(went, rows(&[100, 102, 107]));
-    }
     #[test]
     fn keys_of_rows_deleted_meanwhile_are_left_out_wherever_they_lie() {
         let column = Column { name: "id".into(), column_type: ColumnType::Int64, nullable: false };

@@ -23,7 +23,8 @@ use roaring::RoaringTreemap;
 
 use super::bounds::Statistics;
 use super::changes::{AFTER, BEFORE, DELETE, marked};
-use super::files::{DataFiles, RowWriter};
+use super::encoding::RowWriter;
+use super::files::DataFiles;
 use super::incoming::Upsert;
 use super::keys::{KeyCodec, Keys};
 use super::locate::Locator;

@@ -17,15 +17,14 @@ use deltalake::logstore::object_store::PutOptions;
 use deltalake::{ObjectStore, Path};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
+use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, RowSelection};
 use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
-use parquet::arrow::{ArrowWriter, ProjectionMask};
-use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::PageIndexPolicy;
-use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
 
 use super::aside;
 use super::bounds::Statistics;
+use super::encoding::RowWriter;
 use super::reader::StoredFile;
 use crate::change::{Folded, TableSchema};
 use crate::lake::action::Add;
@@ -34,12 +33,7 @@ use crate::lake::now_millis;
 use crate::lake::shape::Shape;
 
 /// Rows decoded at a time.
-const ROWS_AT_A_TIME: usize = 8192;
-/// Bytes and rows after which a page ends, and bytes of a column's dictionary: a cell that is looked up costs the two.
-/// What that takes in space and time is measured in `tests::pages`.
-const PAGE: usize = 32 << 10;
-const ROWS_OF_A_PAGE: usize = 2048;
-const DICTIONARY: usize = 64 << 10;
+pub(super) const ROWS_AT_A_TIME: usize = 8192;
 
 /// One table's files.
 #[derive(Debug, Clone)]
@@ -118,10 +112,20 @@ impl DataFiles {
         columns: &SchemaRef,
     ) -> Result<BoxStream<'static, Result<Vec<ArrayRef>, LakeError>>, LakeError> {
         let builder = self.open(path, false).await?;
+        self.cells(builder, (path, columns), ROWS_AT_A_TIME)
+    }
+
+    /// The same of a file that is open, so many rows at a time.
+    pub(super) fn cells(
+        &self,
+        builder: ParquetRecordBatchStreamBuilder<StoredFile>,
+        (path, columns): (&str, &SchemaRef),
+        at_a_time: usize,
+    ) -> Result<BoxStream<'static, Result<Vec<ArrayRef>, LakeError>>, LakeError> {
         let mask = projection(&builder, columns);
         let batches = builder
             .with_projection(mask)
-            .with_batch_size(ROWS_AT_A_TIME)
+            .with_batch_size(at_a_time)
             .build()
             .map_err(|error| self.failed(path, &error))?;
         let (this, path, columns) = (self.clone(), path.to_owned(), Arc::clone(columns));
@@ -186,7 +190,7 @@ impl DataFiles {
 
     /// Opens a file, with `pages` in such a way that pages can be skipped, where it says where they lie. Files of other
     /// writers may not; of these whole columns are read.
-    async fn open(
+    pub(super) async fn open(
         &self,
         path: &str,
         pages: bool,
@@ -264,51 +268,16 @@ pub(super) fn stored_rows(
     RecordBatch::try_new(shape.stored(&folded.schema), columns)
 }
 
-/// How data files of current tables are written.
-pub(in crate::lake) fn writer_properties() -> WriterProperties {
-    WriterProperties::builder()
-        .set_writer_version(WriterVersion::PARQUET_1_0)
-        .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .set_statistics_enabled(EnabledStatistics::Chunk)
-        .set_data_page_size_limit(PAGE)
-        .set_data_page_row_count_limit(ROWS_OF_A_PAGE)
-        .set_dictionary_page_size_limit(DICTIONARY)
-        .build()
-}
-
-/// A data file in memory, row by row.
-pub(in crate::lake) struct RowWriter {
-    writer: ArrowWriter<Vec<u8>>,
-    rows: usize,
-}
-
-impl RowWriter {
-    pub(in crate::lake) fn new(schema: &SchemaRef) -> Result<Self, ArrowError> {
-        let writer = ArrowWriter::try_new(Vec::new(), Arc::clone(schema), Some(writer_properties()))?;
-        Ok(Self { writer, rows: 0 })
-    }
-
-    pub(in crate::lake) fn write(&mut self, rows: &RecordBatch) -> Result<(), ArrowError> {
-        self.rows += rows.num_rows();
-        Ok(self.writer.write(rows)?)
-    }
-
-    pub(super) fn rows(&self) -> usize {
-        self.rows
-    }
-
-    pub(in crate::lake) fn finish(self) -> Result<Vec<u8>, ArrowError> {
-        Ok(self.writer.into_inner()?)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
     use arrow::array::{ArrayRef, AsArray, Int64Array};
     use deltalake::logstore::object_store::ObjectStoreExt;
     use deltalake::logstore::object_store::memory::InMemory;
+    use parquet::arrow::ArrowWriter;
+    use parquet::file::properties::{EnabledStatistics, WriterProperties};
 
+    use super::super::encoding::{DICTIONARY, PAGE, ROWS_OF_A_PAGE};
     use super::*;
     use crate::change::{Column, ColumnType};
 

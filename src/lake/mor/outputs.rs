@@ -1,4 +1,4 @@
-//! Rows that are written anew, one behind the other, into as many files as they fill.
+//! Rows that are written anew, in the order in which they come, into as many files as they fill.
 //!
 //! What is in memory is a row group, whatever the number of rows: it goes to the store when it is full, and a file ends
 //! when it is large. A file that ended is as large as asked for, by its bytes in the store and not by what was expected
@@ -14,9 +14,10 @@ use deltalake::logstore::object_store::ObjectStoreExt;
 use deltalake::logstore::object_store::buffered::BufWriter;
 use parquet::arrow::AsyncArrowWriter;
 use parquet::errors::ParquetError;
+use parquet::file::properties::WriterProperties;
 
 use super::bounds::Statistics;
-use super::files::{DataFiles, writer_properties};
+use super::files::DataFiles;
 use crate::change::TableSchema;
 use crate::lake::action::Add;
 use crate::lake::error::LakeError;
@@ -36,6 +37,7 @@ pub(super) struct Output {
 pub(super) struct Outputs {
     files: DataFiles,
     columns: SchemaRef,
+    properties: WriterProperties,
     schema: Arc<TableSchema>,
     /// Bytes with which a file ends.
     large: usize,
@@ -53,10 +55,14 @@ struct Current {
 }
 
 impl Current {
-    fn begin(files: &DataFiles, columns: &SchemaRef, schema: &TableSchema) -> Result<Self, LakeError> {
+    fn begin(
+        files: &DataFiles,
+        (columns, properties): (&SchemaRef, &WriterProperties),
+        schema: &TableSchema,
+    ) -> Result<Self, LakeError> {
         let path = format!("part-{}.zstd.parquet", uuid::Uuid::new_v4());
         let store = BufWriter::new(Arc::clone(&files.store), Path::from(path.as_str()));
-        let writer = AsyncArrowWriter::try_new(store, Arc::clone(columns), Some(writer_properties()))
+        let writer = AsyncArrowWriter::try_new(store, Arc::clone(columns), Some(properties.clone()))
             .map_err(|error| LakeError::writing(&files.table, &path, &error))?;
         Ok(Self { path, writer, statistics: Statistics::new(schema), rows: 0 })
     }
@@ -92,9 +98,14 @@ impl Current {
 }
 
 impl Outputs {
-    /// Files of `columns`, the first of which are those of `schema`, each of about `large` bytes.
-    pub(super) fn new(files: DataFiles, columns: SchemaRef, schema: Arc<TableSchema>, large: usize) -> Self {
-        Self { files, columns, schema, large, current: None, done: Vec::new(), rows: 0 }
+    /// Files of `columns`, the first of which are those of `schema`, written like that, each of about `large` bytes.
+    pub(super) fn new(
+        files: DataFiles,
+        (columns, properties): (SchemaRef, WriterProperties),
+        schema: Arc<TableSchema>,
+        large: usize,
+    ) -> Self {
+        Self { files, columns, properties, schema, large, current: None, done: Vec::new(), rows: 0 }
     }
 
     /// Their columns.
@@ -119,7 +130,10 @@ impl Outputs {
         }
         let current = match &mut self.current {
             Some(current) => current,
-            none => none.insert(Current::begin(&self.files, &self.columns, &self.schema)?),
+            none => {
+                let with = (&self.columns, &self.properties);
+                none.insert(Current::begin(&self.files, with, &self.schema)?)
+            }
         };
         let is_large = current
             .write(rows, self.large)
@@ -179,6 +193,7 @@ mod tests {
     use futures::TryStreamExt;
     use serde_json::Value;
 
+    use super::super::encoding::writer_properties;
     use super::*;
     use crate::change::{Column, ColumnType};
 
@@ -204,7 +219,8 @@ mod tests {
     async fn rows_fill_files_of_the_size_asked_for_and_stay_in_their_order() {
         const LARGE: usize = 200_000;
         let (files, schema, mut random) = (files(), schema(), fastrand::Rng::with_seed(7));
-        let mut outputs = Outputs::new(files.clone(), Arc::clone(schema.arrow()), Arc::clone(&schema), LARGE);
+        let how = (Arc::clone(schema.arrow()), writer_properties());
+        let mut outputs = Outputs::new(files.clone(), how, Arc::clone(&schema), LARGE);
         for first in (0..5_000).step_by(100) {
             outputs.write(&rows(first..first + 100, &mut random)).await.unwrap();
             let waiting = outputs.current.as_ref().map_or(0, |current| current.writer.in_progress_size());
@@ -244,7 +260,8 @@ mod tests {
     #[tokio::test]
     async fn no_rows_are_no_file_and_what_is_abandoned_is_taken_away() {
         let (files, schema, mut random) = (files(), schema(), fastrand::Rng::with_seed(7));
-        let new = || Outputs::new(files.clone(), Arc::clone(schema.arrow()), Arc::clone(&schema), 20_000);
+        let how = || (Arc::clone(schema.arrow()), writer_properties());
+        let new = || Outputs::new(files.clone(), how(), Arc::clone(&schema), 20_000);
         let mut outputs = new();
         outputs.write(&rows(0..0, &mut random)).await.unwrap();
         assert!(outputs.finish().await.unwrap().is_empty());

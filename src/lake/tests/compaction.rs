@@ -93,13 +93,16 @@ async fn optimize_by_hand_does_what_is_due_in_all_tables_and_the_daemon_goes_on(
     }
 }
 
-/// Fills eight files with 60 rows each, of a thousand random characters.
+/// Fills eight files with 60 rows each, of a thousand random characters, in no order: some files fit what is sorted in
+/// memory, others do not.
 async fn eight_files_of_long_notes(lake: &mut Lake) {
     let mut random = fastrand::Rng::with_seed(5);
+    let mut ids: Vec<i64> = (0..480).collect();
+    random.shuffle(&mut ids);
     let mut note = || super::fixture::value(&(0..1000).map(|_| random.alphanumeric()).collect::<String>());
-    for first in 0..8 {
+    for (ids, first) in ids.chunks(60).zip((0..).step_by(60)) {
         let events: Vec<_> =
-            (0..60).map(|id| event(first * 60 + id, Create, first * 60 + id, "a", note())).collect();
+            (first..).zip(ids).map(|(offset, &id)| event(offset, Create, id, "a", note())).collect();
         lake.commit(&batch("items", &events)).await.unwrap();
     }
 }

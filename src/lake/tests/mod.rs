@@ -1,5 +1,6 @@
 //! The lake against real Delta tables in temporary folders, read back by the library's own reader.
 mod changes;
+mod clustering;
 mod compaction;
 mod concurrency;
 mod current;

@@ -10,9 +10,10 @@ use serde::Serialize;
 use super::{Step, Upkeep, name_of};
 use crate::change::TableSchema;
 use crate::lake::action::WRITER;
-use crate::lake::compaction::{self, Target};
+use crate::lake::compaction::Target;
 use crate::lake::create;
 use crate::lake::error::LakeError;
+use crate::lake::landing;
 use crate::lake::mor::{self, obstacle};
 use crate::lake::raw_compact;
 use crate::lake::schema::{DeltaSchema, PIPELINE, table_schema};
@@ -127,19 +128,19 @@ impl Upkeep {
                 Kind::Raw | Kind::Library => raw_compact::step_and_wait(table, writer).await?,
             };
             match step {
-                compaction::Step::Nothing => return Ok(()),
-                compaction::Step::Done(number) => {
+                landing::Step::Nothing => return Ok(()),
+                landing::Step::Done(number) => {
                     (lost, files) = (0, files + number as u64);
                     done.steps += 1;
                     each(files);
                 }
-                compaction::Step::Lost if lost == PATIENCE => {
+                landing::Step::Lost if lost == PATIENCE => {
                     done.skipped = Some(format!(
                         "other writers were faster {lost} times in a row, last at version {before}"
                     ));
                     return Ok(());
                 }
-                compaction::Step::Lost => lost += 1,
+                landing::Step::Lost => lost += 1,
             }
         }
     }
