@@ -9,7 +9,7 @@
 //! not one by one: only when together they hold megabytes of deleted rows. A small table whose rows change all the time
 //! would otherwise be rewritten with every batch, and a reader gains nothing from a megabyte less.
 
-use super::state::LiveFile;
+use super::live_file::LiveFile;
 
 /// Files of one tier that become one.
 pub(super) const FAN_IN: usize = 8;

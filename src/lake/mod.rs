@@ -53,6 +53,7 @@ mod index;
 mod inherit;
 mod landing;
 mod listing;
+mod live_file;
 mod location;
 mod log;
 mod maintenance;

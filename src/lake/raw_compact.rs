@@ -25,13 +25,14 @@ use super::action::{Add, Entry};
 use super::compaction::{FAN_IN, Pressure, Target, choose, within};
 use super::error::LakeError;
 use super::landing::{AT_ONCE, Background, Landed, Rewrite, Step};
+use super::live_file::LiveFile;
 use super::moment::Moment;
 use super::mor::files::DataFiles;
 use super::now_millis;
 use super::raw::{DATE, delta_schema};
 use super::raw_file::{RawFile, file_schema, put_file};
 use super::schema::DeltaSchema;
-use super::state::{LiveFile, TableState};
+use super::state::TableState;
 use super::table::{Table, Writer};
 use crate::failpoint;
 

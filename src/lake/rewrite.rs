@@ -21,9 +21,9 @@ use serde_json::{Map, Value};
 
 use super::action::Add;
 use super::error::LakeError;
+use super::live_file::LiveFile;
 use super::mor::{Bounds, DataFiles, ROW_GROUP, writer_properties};
 use super::now_millis;
-use super::state::LiveFile;
 use super::types::has_exact_bounds;
 use crate::change::{Column, ColumnType, Misfit, Passage, SchemaStep, TableSchema, convert, passage};
 

@@ -35,11 +35,12 @@ use crate::lake::action::{DeletionVector, Entry};
 use crate::lake::compaction::Target;
 use crate::lake::error::LakeError;
 use crate::lake::landing::Rewrite;
+use crate::lake::live_file::LiveFile;
 use crate::lake::moment::Moment;
 use crate::lake::now_millis;
 use crate::lake::schema::IS_CURRENT;
 use crate::lake::shape::Shape;
-use crate::lake::state::{LiveFile, TableState};
+use crate::lake::state::TableState;
 use crate::lake::table::{Table, Writer};
 
 /// Bytes of keys that a step keeps, which is about 250,000 rows.

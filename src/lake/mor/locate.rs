@@ -21,9 +21,10 @@ use super::{intake, stacks};
 use crate::lake::action::{DeletionVector, Line};
 use crate::lake::error::LakeError;
 use crate::lake::index::{IndexIdentity, KeyIndex, RowAddress, TOGETHER};
+use crate::lake::live_file::LiveFile;
 use crate::lake::schema::IS_CURRENT;
 use crate::lake::shape::Shape;
-use crate::lake::state::{LiveFile, TableState};
+use crate::lake::state::TableState;
 use crate::lake::table::Table;
 
 /// Entries that are applied one by one; beyond, reading the key columns is no slower.

@@ -200,7 +200,7 @@ mod tests {
     use super::super::runs;
     use super::*;
     use crate::change::{Column, ColumnType, TableSchema};
-    use crate::lake::state::LiveFile;
+    use crate::lake::live_file::LiveFile;
 
     fn schema() -> Arc<TableSchema> {
         let column = |name: &str, column_type| Column { name: name.into(), column_type, nullable: true };

@@ -16,9 +16,9 @@ use crate::failpoint;
 use crate::lake::action::{Add, DeletionVector, Entry};
 use crate::lake::error::LakeError;
 use crate::lake::index::RowAddress;
+use crate::lake::live_file::LiveFile;
 use crate::lake::now_millis;
 use crate::lake::shape::Shape;
-use crate::lake::state::LiveFile;
 use crate::lake::table::Table;
 
 /// Files that are read at the same time for the cells of old rows.

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::lake::action::DeletionVector;
 use crate::lake::error::LakeError;
-use crate::lake::state::LiveFile;
+use crate::lake::live_file::LiveFile;
 
 const FORMAT: u8 = 1;
 const MAGIC: u32 = 1_681_511_377;
