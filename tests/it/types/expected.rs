@@ -103,6 +103,11 @@ pub fn free_decimal(setting: &Setting, c: &str) -> Expected {
     }
 }
 
+/// The connector names the domain, and not what it is made of.
+pub fn decimal_of_a_domain(setting: &Setting, c: &str) -> Expected {
+    decimal(&Setting { source_types: false, ..*setting }, c)
+}
+
 pub fn money(setting: &Setting, c: &str) -> Expected {
     decimal(setting, &format!("{c}::numeric"))
 }
@@ -273,4 +278,23 @@ pub fn array_of_instants(_: &Setting, c: &str) -> Expected {
 
 pub fn array_of_times(_: &Setting, c: &str) -> Expected {
     apart(list(c, "(extract(epoch FROM e) * 1000000)::bigint::text"), format!("{c}::text"))
+}
+
+/// The bytes of the text that Postgres has for the value.
+pub fn text_in_bytes(_: &Setting, c: &str) -> Expected {
+    both(format!("convert_to({c}::text, 'UTF8')::text"))
+}
+
+/// The text itself, where the connector says whose it is.
+pub fn text_in_bytes_unless_named(setting: &Setting, c: &str) -> Expected {
+    if setting.source_types { same(setting, c) } else { text_in_bytes(setting, c) }
+}
+
+pub fn array_of_texts_in_bytes(_: &Setting, c: &str) -> Expected {
+    let bytes = "convert_to(e::text, 'UTF8')";
+    let elements = format!("(SELECT array_agg({bytes} ORDER BY o) FROM unnest({c}) WITH ORDINALITY u(e, o))");
+    apart(
+        list(c, &format!("{bytes}::text")),
+        format!("CASE WHEN {c} = '{{}}' THEN '{{}}' ELSE {elements}::text END"),
+    )
 }
