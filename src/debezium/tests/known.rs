@@ -52,7 +52,7 @@ fn bytes_of_a_text_that_were_stored_as_bytes_go_on_as_bytes() {
     let after = r#"{"id":0,"b":"OTc4LTA=","l":["OTc4LTA="]}"#;
     let record = Record::new(0, &key_with_schema(0), &with_schema(&fields, &event("c", "null", after)));
     let row = |stored: &[(&str, ColumnType)]| {
-        cells(&decode(&mut decoder_of(stored), &[record.clone()]).changes[0]).remove(0)
+        cells(&decode(&mut decoder_of(stored), std::slice::from_ref(&record)).changes[0]).remove(0)
     };
     assert_eq!(row(&[]), ["0", "978-0", "[978-0]"]);
     let stored = [("b", ColumnType::Binary), ("l", ColumnType::Array(Box::new(ColumnType::Binary)))];

@@ -154,7 +154,9 @@ async fn mirror(what: &str, shop: &Shop, setting: &Setting, client: &Client, sch
         let rule = (column.expected)(setting, column.name);
         let shown = match (column.ddl, rule.compare) {
             ("hstore", _) if native => "hstore_to_json(h)::text".to_owned(),
-            ("inet", _) => format!("CASE WHEN {0} IS NOT NULL THEN format('%s', {0}) END", column.name),
+            ("inet" | "peer", _) => {
+                format!("CASE WHEN {0} IS NOT NULL THEN format('%s', {0}) END", column.name)
+            }
             (_, Compare::Near) => format!("(extract(epoch FROM {}) * 1000000)::bigint::text", column.name),
             _ => shown(column),
         };
