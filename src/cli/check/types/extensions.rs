@@ -71,8 +71,7 @@ fn cell(changes: &ChangeBatch, id: i64, column: &str) -> String {
 fn seen(changes: &ChangeBatch, id: i64, column: &str) -> [String; 3] {
     let index = changes.schema.index_of(column).unwrap_or_else(|| panic!("no column {column}"));
     let column_type = &changes.schema.columns().get(index).unwrap().column_type;
-    let delta = lake::delta_type(column_type);
-    [delta.clone(), mirror::created_type(column_type), cell(changes, id, column)]
+    [lake::delta_type(column_type), mirror::created_type(column_type), cell(changes, id, column)]
 }
 
 fn assert_seen(changes: &ChangeBatch, id: i64, expected: &[(&str, [&str; 3])]) {
