@@ -118,6 +118,8 @@ async fn both_spellings_of_a_key_in_one_batch_are_one_row_in_copy_on_write_table
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn spellings_on_several_partitions_are_one_row() {
     let shop = open("spellings_many", 6, "").await;
+    // Not about values that updates leave out: over partitions these may be nowhere any more.
+    shop.source.batch_execute("ALTER TABLE public.words REPLICA IDENTITY FULL").await.unwrap();
     let seed = seed();
     let mut random = fastrand::Rng::with_seed(seed);
     for _ in 0..3_000 {
