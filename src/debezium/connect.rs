@@ -61,6 +61,16 @@ pub(super) struct ConnectSchema {
     values: Option<Box<ConnectSchema>>,
 }
 
+/// Names that Debezium gives to one type of Postgres alone.
+const SAY_ONE_TYPE: [&str; 6] = [
+    "io.debezium.data.Ltree",
+    "io.debezium.data.Xml",
+    "io.debezium.data.Tsvector",
+    "io.debezium.time.ZonedTime",
+    "io.debezium.time.StructuredZonedTime",
+    "io.debezium.data.geometry.Geography",
+];
+
 fn geometric(shape: Shape) -> (ColumnType, Wire) {
     (ColumnType::Geometric(shape), Wire::Geometric(shape))
 }
@@ -159,6 +169,8 @@ impl ConnectSchema {
             return Ok(basic);
         }
         let name = match (source.name(), self.semantic()) {
+            // The source's name is that of a domain, or adds nothing.
+            (_, semantic) if !source.is_known() && SAY_ONE_TYPE.contains(&semantic) => semantic.to_owned(),
             (Some(name), _) => name.to_owned(),
             (None, "") => self.connect_type.clone(),
             (None, semantic) => semantic.to_owned(),
@@ -264,8 +276,9 @@ impl ConnectSchema {
         let Some(items) = self.items.as_deref() else { return Ok(None) };
         let (element, wire) = items.column_type(column, &source.element(), modes)?;
         let nested = matches!(element, ColumnType::Array(_) | ColumnType::Vector | ColumnType::HalfVector);
-        // Text without a name of its type may be the JSON of anything; strings are strings.
-        let unknown = matches!(element, ColumnType::Other(_)) && items.connect_type != "string";
+        // Text without a name of its type may be the JSON of anything; strings are strings, and so are bytes of a text.
+        let is_text = items.connect_type == "string" || wire == Wire::TextBytes;
+        let unknown = matches!(element, ColumnType::Other(_)) && !is_text;
         Ok((!nested && !unknown).then(|| (ColumnType::Array(Box::new(element)), Wire::array(wire))))
     }
 

@@ -14,6 +14,7 @@ use crate::change::{Column, ColumnType, TableId};
 
 use super::configured::ConfiguredType;
 use super::connect::Described;
+use super::modes::Modes;
 use super::record::KnownSchemas;
 use super::wire::Wire;
 
@@ -22,6 +23,15 @@ use super::wire::Wire;
 pub(super) struct Refinements<'a> {
     pub(super) known: &'a dyn KnownSchemas,
     pub(super) configured: &'a HashMap<String, HashMap<String, ConfiguredType>>,
+}
+
+/// Whether a column whose values are texts, as far as the source's type is known, was made as bytes when it was not.
+fn is_once_bytes(stored: &ColumnType, wire: &Wire) -> bool {
+    match (stored, wire) {
+        (ColumnType::Binary, Wire::TextBytes) => true,
+        (ColumnType::Array(stored), Wire::Array(element)) => is_once_bytes(stored, element),
+        _ => false,
+    }
 }
 
 /// The columns and encodings of a table.
@@ -54,6 +64,10 @@ pub(super) fn refined(
         {
             column.column_type = stored.clone();
             *wire = if *wire == Wire::Text { Wire::Text } else { Wire::AnyText };
+        }
+        if let Some(stored) = stored.filter(|stored| is_once_bytes(stored, wire)) {
+            column.column_type = stored.clone();
+            *wire = Wire::of(stored, Modes::default());
         }
         if key.contains(&index) && matches!(column.column_type.arrow(), DataType::List(_)) {
             column.column_type = ColumnType::Other("array".to_owned());

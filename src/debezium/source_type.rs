@@ -9,7 +9,7 @@ use super::modes::{Binary, Modes};
 use super::wire::{Base64, Wire};
 
 /// Types whose values come as strings in the form that Postgres reads, and which mean more than text.
-const TEXTS: [&str; 24] = [
+const TEXTS: [&str; 15] = [
     "inet",
     "cidr",
     "macaddr",
@@ -25,19 +25,10 @@ const TEXTS: [&str; 24] = [
     "ltree",
     "citext",
     "isbn",
-    "isbn13",
-    "issn",
-    "issn13",
-    "ismn",
-    "ismn13",
-    "ean13",
-    "upc",
-    "lquery",
-    "ltxtquery",
 ];
 
 /// Types that Debezium does not know: with `include.unknown.datatypes` they come as the bytes of their text.
-const BYTES_OF_TEXT: [&str; 16] = [
+const BYTES_OF_TEXT: [&str; 29] = [
     "int4multirange",
     "int8multirange",
     "nummultirange",
@@ -54,6 +45,19 @@ const BYTES_OF_TEXT: [&str; 16] = [
     "cid",
     "tid",
     "int2vector",
+    "isbn13",
+    "issn",
+    "issn13",
+    "ismn",
+    "ismn13",
+    "ean13",
+    "upc",
+    "lquery",
+    "ltxtquery",
+    "cube",
+    "seg",
+    "box2d",
+    "box3d",
 ];
 
 /// The type, in small letters; nothing where it is not known.
@@ -84,6 +88,11 @@ impl<'a> SourceType<'a> {
     /// The name, where it is one that is known; else as it was written.
     pub(super) fn name(&self) -> Option<&str> {
         self.known.or(self.written)
+    }
+
+    /// Whether it is a type, and not a domain or one that somebody made.
+    pub(super) fn is_known(self) -> bool {
+        self.known.is_some()
     }
 
     /// Whether it is that type.

@@ -35,7 +35,7 @@ const BUILT_IN: [(&str, &str); 19] = [
 ];
 
 /// Types of extensions and of newer releases, which a target may lack.
-const OPTIONAL: [&str; 22] = [
+const OPTIONAL: [&str; 28] = [
     "hstore",
     "ltree",
     "citext",
@@ -58,6 +58,12 @@ const OPTIONAL: [&str; 22] = [
     "jsonpath",
     "geometry",
     "geography",
+    "box2d",
+    "box3d",
+    "lquery",
+    "ltxtquery",
+    "cube",
+    "seg",
 ];
 
 /// Which of the types that a target may lack it has, as SQL.

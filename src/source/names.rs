@@ -6,9 +6,15 @@
 use crate::debezium::{Binary, Decimals, Modes, Times};
 use crate::mirror::{TargetType, oid};
 
+/// Types whose values come as objects or arrays, so that an array of them is no array of texts.
+const COMES_AS_OBJECT: [&str; 6] = ["geometry", "geography", "polygon", "vector", "halfvec", "sparsevec"];
+
 /// The name of a type in the settings.
 pub(super) fn of(found: &TargetType, modes: Modes) -> String {
     if let Some(element) = found.element() {
+        if COMES_AS_OBJECT.contains(&element.bare_name()) {
+            return "text".to_owned();
+        }
         return format!("{}[]", of(&element, modes));
     }
     let fixed = match found.oid {
@@ -114,6 +120,15 @@ mod tests {
                 let name = of(&found, modes);
                 assert!(name.parse::<ConfiguredType>().is_ok(), "{name} of {found:?}");
             }
+        }
+    }
+
+    #[test]
+    fn arrays_of_objects_are_the_json_of_the_whole() {
+        for name in ["gis.geometry", "vector", "sparsevec"] {
+            let mut array = found(16_400, -1, "public.something[]");
+            array.element = Some((16_399, name.to_owned()));
+            assert_eq!(of(&array, Modes::default()), "text", "{name}");
         }
     }
 

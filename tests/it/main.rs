@@ -20,6 +20,7 @@ mod daemon;
 mod eventually;
 mod oracle;
 mod shop;
+mod spellings;
 mod stack;
 mod workload;
 

@@ -8,7 +8,9 @@ use arrow::array::{Int32Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use tokio_postgres::Client;
 
-use super::mirror_changes::{Item, batch, changes, gone, item_changes, put, put_without_note, schema};
+use super::mirror_changes::{
+    Item, NEW_YEAR, batch, changes, gone, item_changes, put, put_without_note, schema,
+};
 use super::postgres_server::Database;
 
 /// Halves of key changes: index, the other key, LSN.
@@ -213,4 +215,50 @@ async fn a_row_whose_key_changes_its_case_alone_is_kept_whichever_half_comes_fir
     mirror.commit(&last).await.unwrap();
     let left: i64 = client.query_one("SELECT count(*) FROM words", &[]).await.unwrap().get(0);
     assert_eq!(left, 1, "a delete of the key that the row has now");
+}
+
+/// Partitions are read in any order: a row may come as it was spelt before beside, or after, what it is.
+#[tokio::test]
+async fn of_two_spellings_of_a_key_the_one_that_was_committed_last_stays() {
+    let database = Database::create().await;
+    let client = database.connect().await;
+    client
+        .batch_execute("CREATE EXTENSION citext; CREATE TABLE words (word citext PRIMARY KEY, meaning text)")
+        .await
+        .unwrap();
+    let mut mirror = loaded(&database.url()).await;
+    let schema = schema(1, &[("word", ColumnType::Text), ("meaning", ColumnType::Text)]);
+    let of = |offset, operation, word: &str, second: i64| {
+        let meaning = (operation != Operation::Delete).then(|| second.to_string());
+        let cells = [Some(word), meaning.as_deref()].map(|cell| Arc::new(StringArray::from(vec![cell])) as _);
+        let mut changes = changes("words", &schema, offset, &[operation], cells.to_vec());
+        changes.source_micros = vec![NEW_YEAR + second * 1_000_000];
+        vec![changes]
+    };
+    let batches = [
+        // Both in one batch, in either order.
+        vec![
+            ("t.a", 0, 1, of(0, Operation::Create, "March", 1)),
+            ("t.b", 0, 1, of(0, Operation::Create, "march", 2)),
+        ],
+        vec![
+            ("t.b", 1, 2, of(1, Operation::Create, "polish", 4)),
+            ("t.a", 1, 2, of(1, Operation::Create, "Polish", 3)),
+        ],
+        // What it is comes first, what it was in a later batch.
+        vec![("t.b", 2, 3, of(2, Operation::Create, "may", 6))],
+        vec![("t.a", 2, 3, of(2, Operation::Create, "May", 5))],
+        // The deletes of what they were.
+        vec![("t.a", 3, 4, of(3, Operation::Delete, "March", 2))],
+        vec![("t.a", 4, 5, of(4, Operation::Delete, "Polish", 4))],
+        vec![("t.a", 5, 6, of(5, Operation::Delete, "May", 6))],
+    ];
+    for parts in batches {
+        let report = mirror.commit(&batch(parts)).await.unwrap();
+        assert!(report.stopped.is_empty(), "{:?}", report.stopped);
+    }
+    let found =
+        client.query("SELECT word::text || ': ' || meaning FROM words ORDER BY 1", &[]).await.unwrap();
+    let found: Vec<String> = found.iter().map(|row| row.get(0)).collect();
+    assert_eq!(found, ["march: 2", "may: 6", "polish: 4"]);
 }

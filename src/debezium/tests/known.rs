@@ -42,6 +42,23 @@ fn what_an_earlier_version_stored_as_text_goes_on_as_that_text() {
     assert_eq!(row(&stored), ["0", "[1,null]", "oQ==", "2024-02-29Z", "NAN"]);
 }
 
+/// The connector was not told to say the source's type when the table was made.
+#[test]
+fn bytes_of_a_text_that_were_stored_as_bytes_go_on_as_bytes() {
+    let parameters = |name: &str| format!(r#""parameters":{{"__debezium.source.column.type":"{name}"}}"#);
+    let book = format!(r#""type":"bytes",{}"#, parameters("ISBN13"));
+    let books = format!(r#""type":"array","items":{{"type":"bytes"}},{}"#, parameters("_ISBN13"));
+    let fields = [("id", r#""type":"int64""#), ("b", book.as_str()), ("l", books.as_str())];
+    let after = r#"{"id":0,"b":"OTc4LTA=","l":["OTc4LTA="]}"#;
+    let record = Record::new(0, &key_with_schema(0), &with_schema(&fields, &event("c", "null", after)));
+    let row = |stored: &[(&str, ColumnType)]| {
+        cells(&decode(&mut decoder_of(stored), std::slice::from_ref(&record)).changes[0]).remove(0)
+    };
+    assert_eq!(row(&[]), ["0", "978-0", "[978-0]"]);
+    let stored = [("b", ColumnType::Binary), ("l", ColumnType::Array(Box::new(ColumnType::Binary)))];
+    assert_eq!(row(&stored), ["0", "3937382d30", "[3937382d30]"]);
+}
+
 #[test]
 fn new_columns_have_the_type_that_is_meant() {
     let expected = ["0", "[1, ]", "10100001", "19782", "NaN"];

@@ -12,6 +12,7 @@
 
 mod inherit;
 mod sources;
+mod spellings;
 
 use super::absent::{ABSENT, ORIGINS, ROW};
 use super::names::{quoted, quoted_list};
@@ -131,12 +132,17 @@ impl<'a> Statements<'a> {
                 format!(" ON CONFLICT ({}) DO UPDATE SET {}", self.key_list(), updates.join(", "))
             }
         };
+        let order = self.spellings();
         format!(
-            "INSERT INTO {} ({}){} SELECT {} FROM pg_temp.{stage} s{stored}{conflict}",
+            "INSERT INTO {}{} ({}){} SELECT {}{} FROM pg_temp.{stage} s{stored}{}{conflict}{}",
             self.plan.target.sql(),
+            order.alias,
             quoted_list(self.plan.columns.iter().map(|column| column.name.as_str())),
             if self.plan.overriding { " OVERRIDING SYSTEM VALUE" } else { "" },
+            order.distinct,
             values.join(", "),
+            order.by,
+            order.guard,
         )
     }
 
@@ -246,6 +252,17 @@ mod tests {
         let statements = Statements::new(&plan, 2);
         let upsert = statements.upsert("rows_1", &[], None);
         assert!(upsert.contains(r#"DO UPDATE SET "id" = EXCLUDED."id", "kind""#), "{upsert}");
+        plan.columns.push(column(3, "__cdc_timestamp", Wire::Timestamptz, None, true));
+        let statements = Statements::new(&plan, 2);
+        let upsert = statements.upsert("rows_1", &[], None);
+        for part in [
+            r#"INTO "public"."t" AS o ("#,
+            r#"SELECT DISTINCT ON (s."id"::public.citext) s."id"::public.citext, "#,
+            r#"ORDER BY s."id"::public.citext, s."__cdc_timestamp" DESC NULLS LAST, s.ctid DESC ON CONFLICT"#,
+            r#" WHERE (o."id"::text = EXCLUDED."id"::text) OR (o."__cdc_timestamp" > EXCLUDED."__cdc_timestamp") IS NOT TRUE"#,
+        ] {
+            assert!(upsert.contains(part), "{part} is not in {upsert}");
+        }
         assert_eq!(
             statements.delete("keys_1"),
             r#"DELETE FROM "public"."t" t USING pg_temp.keys_1 s WHERE t."id" = s."id"::public.citext AND t."id"::text = s."id"::public.citext::text"#

@@ -3,16 +3,13 @@
 use super::{Statements, staged_name};
 use crate::change::sources::{LSN, TOPIC_PARTITION};
 use crate::mirror::names::quoted;
-use crate::mirror::types::Wire;
 
 impl Statements<'_> {
     /// For each key in the staging table for origins that is stored: its number there, then topic and partition, LSN and
     /// commit time (microseconds since 1970) of its row's last change. A time in a type of somebody else's choice is
     /// unknown.
     pub(in crate::mirror) fn last_changes(&self, stage: &str) -> String {
-        let time = self.plan.columns.iter().find(|column| column.field == self.source_columns + 1);
-        let time = time.filter(|column| column.cast.is_none() && matches!(column.wire, Wire::Timestamptz));
-        let micros = time.map_or("NULL".to_owned(), |column| {
+        let micros = self.commit_time().map_or("NULL".to_owned(), |column| {
             format!("(extract(epoch FROM t.{}) * 1000000)::bigint", staged_name(column))
         });
         format!(

@@ -4,8 +4,9 @@
 
 use super::expected::{
     Expected, address, array, array_of_addresses, array_of_bytes, array_of_dates, array_of_decimals,
-    array_of_doubles, array_of_instants, array_of_times, bit, bits, bits_of_any_length, bytes, date, decimal,
-    doubles, free_decimal, geometric, instant, interval, money, object, padded, pairs, same, singles, time,
+    array_of_doubles, array_of_instants, array_of_texts_in_bytes, array_of_times, bit, bits,
+    bits_of_any_length, bytes, date, decimal, decimal_of_a_domain, doubles, free_decimal, geometric, instant,
+    interval, money, object, padded, pairs, same, singles, text_in_bytes, text_in_bytes_unless_named, time,
     time_with_zone, timestamp,
 };
 use super::setting::Setting;
@@ -23,15 +24,17 @@ pub struct Column {
 }
 
 macro_rules! columns {
-    ($($name:ident: $ddl:literal, $random:literal, $expected:expr;)*) => {
-        /// All columns but the key.
-        pub const COLUMNS: &[Column] = &[$(Column {
+    ($(#[$about:meta])* $list:ident: $($name:ident: $ddl:literal, $random:literal, $expected:expr;)*) => {
+        $(#[$about])*
+        pub const $list: &[Column] = &[$(Column {
             name: stringify!($name), ddl: $ddl, random: $random, expected: $expected,
         }),*];
     };
 }
 
 columns! {
+    /// All columns but the key that are sent whatever the connector's settings are.
+    COLUMNS:
     b: "boolean", "random() < 0.5", same;
     i2: "smallint", "(random() * 65535 - 32768)::int2", same;
     i4: "integer", "(random() * 4294967294 - 2147483647)::int", same;
@@ -101,15 +104,54 @@ columns! {
     a_tz: "timestamptz[]", "ARRAY[timestamptz '1700-01-01' + random() * interval '550 years', NULL, 'infinity', '-infinity']", array_of_instants;
     a_ip: "inet[]", "ARRAY['10.0.0.1/8'::inet, NULL]", array_of_addresses;
     a_r4: "int4range[]", "ARRAY[int4range(1, 2 + (random() * 100)::int), NULL]", array;
+    bk: "isbn", "('0' || lpad((random() * 99999999)::int::text, 8, '0') || '?')::isbn", same;
+    d_bk: "book", "('0' || lpad((random() * 99999999)::int::text, 8, '0') || '?')::isbn", same;
+    d_ct: "email", "initcap(md5(random()::text)) || '@example.org'", same;
+    d_lt: "branch", "('Top.' || md5(random()::text))::ltree", same;
+    d_n: "price", "round((random() * 1e9 - 5e8)::numeric, 2)", decimal_of_a_domain;
+    d_nn: "list_price", "round((random() * 1e9)::numeric, 2)", decimal_of_a_domain;
+    d_d: "day", "date '1583-01-01' + (random() * 500000)::int", date;
+    d_tz: "moment", "timestamptz '1700-01-01 00:00+00' + random() * interval '550 years'", instant;
+    d_jb: "doc", "jsonb_build_object('k', random())", same;
+    d_r4: "stretch", "int4range((random() * 100)::int, 100 + (random() * 100)::int)", same;
+    d_ip: "peer", "('10.0.0.0'::inet + (random() * 16777215)::int)", address;
+    d_u: "uid", "gen_random_uuid()", same;
+    d_a: "numbers", "ARRAY[(random() * 1000)::int, NULL]", array;
+    a_ct: "citext[]", "ARRAY[initcap(md5(random()::text))::citext, NULL]", array;
+    a_lt: "ltree[]", "ARRAY[('Top.' || md5(random()::text))::ltree]", array;
+    a_bk: "isbn[]", "ARRAY[('0' || lpad((random() * 99999999)::int::text, 8, '0') || '?')::isbn]", array;
+}
+
+columns! {
+    /// Columns of types that the connector does not know: it sends them with `include.unknown.datatypes` only.
+    UNKNOWN:
+    co: "pair", "ROW((random() * 100)::int, CASE WHEN random() < 0.3 THEN NULL ELSE 'it''s \"' || random() END)::pair", text_in_bytes;
+    d_co: "checked_pair", "ROW(1, md5(random()::text))::pair", text_in_bytes;
+    a_co: "pair[]", "ARRAY[ROW((random() * 100)::int, 'a,b')::pair]", array_of_texts_in_bytes;
+    bk13: "isbn13", "('978' || lpad((random() * 999999999)::int::text, 9, '0') || '?')::isbn13", text_in_bytes_unless_named;
+    ean: "ean13", "('400' || lpad((random() * 999999999)::int::text, 9, '0') || '?')::ean13", text_in_bytes_unless_named;
+    lq: "lquery", "('*.' || md5(random()::text))::lquery", text_in_bytes_unless_named;
+    cu: "cube", "cube(ARRAY[random(), random()])", text_in_bytes_unless_named;
+    mr: "int4multirange", "int4multirange(int4range(1, 5), int4range(10, 11 + (random() * 9)::int))", text_in_bytes_unless_named;
+    tq: "tsquery", "to_tsquery('simple', md5(random()::text) || ' & it')", text_in_bytes_unless_named;
+    pl: "pg_lsn", "'0/0'::pg_lsn + (random() * 1e15)::bigint", text_in_bytes_unless_named;
+}
+
+fn all() -> impl Iterator<Item = &'static Column> {
+    COLUMNS.iter().chain(UNKNOWN)
+}
+
+/// The columns that a connector sends.
+pub fn sent(setting: &Setting) -> impl Iterator<Item = &'static Column> {
+    COLUMNS.iter().chain(UNKNOWN.iter().filter(|_| setting.unknown))
 }
 
 /// The statement that makes `count` random rows behind `base`.
 pub fn random_rows(base: i64, count: u64) -> String {
-    let values: Vec<String> = COLUMNS
-        .iter()
+    let values: Vec<String> = all()
         .map(|column| format!("CASE WHEN random() < 0.15 THEN NULL ELSE ({}) END", column.random))
         .collect();
-    let names: Vec<&str> = COLUMNS.iter().map(|column| column.name).collect();
+    let names: Vec<&str> = all().map(|column| column.name).collect();
     format!(
         "INSERT INTO public.every_type (id, {}) SELECT id, {} FROM generate_series({base} + 100, {base} + 99 + {count}) id",
         names.join(", "),
@@ -117,15 +159,23 @@ pub fn random_rows(base: i64, count: u64) -> String {
     )
 }
 
-/// The statement that makes the table.
+/// Makes the extensions whose types the table has.
+pub const EXTENSIONS: &str = "CREATE EXTENSION hstore; CREATE EXTENSION citext; CREATE EXTENSION ltree; CREATE EXTENSION isn; CREATE EXTENSION cube";
+
+/// The statement that makes the table. Nothing of its rows is stored out of line: of most types the connector would send
+/// null for what an update leaves there.
 pub fn create() -> String {
-    let columns: Vec<String> =
-        COLUMNS.iter().map(|column| format!("{} {}", column.name, column.ddl)).collect();
+    let columns: Vec<String> = all().map(|column| format!("{} {}", column.name, column.ddl)).collect();
     format!(
-        "CREATE EXTENSION hstore; CREATE EXTENSION citext; CREATE EXTENSION ltree;
+        "{EXTENSIONS};
          CREATE TYPE mood AS ENUM ('sad', 'ok', 'it''s, \"fine\"');
          CREATE DOMAIN posint AS integer CHECK (VALUE > 0);
-         CREATE TABLE public.every_type (id bigint PRIMARY KEY, {});",
+         CREATE DOMAIN book AS isbn; CREATE DOMAIN email AS citext CHECK (VALUE LIKE '%@%'); CREATE DOMAIN branch AS ltree;
+         CREATE DOMAIN price AS numeric(12,2); CREATE DOMAIN list_price AS price CHECK (VALUE >= 0); CREATE DOMAIN day AS date;
+         CREATE DOMAIN moment AS timestamptz; CREATE DOMAIN doc AS jsonb; CREATE DOMAIN stretch AS int4range;
+         CREATE DOMAIN peer AS inet; CREATE DOMAIN uid AS uuid; CREATE DOMAIN numbers AS integer[];
+         CREATE TYPE pair AS (a integer, b text); CREATE DOMAIN checked_pair AS pair CHECK ((VALUE).a = 1);
+         CREATE TABLE public.every_type (id bigint PRIMARY KEY, {}) WITH (toast_tuple_target = 8160);",
         columns.join(", ")
     )
 }
@@ -153,4 +203,6 @@ VALUES (BASE + 5, '5874897-12-31', '1969-12-31 23:59:59.999999', '1969-12-31 23:
 INSERT INTO public.every_type (id, d, ts, tz, tz_time, ti)
 VALUES (BASE + 6, '1500-02-28', '1582-10-04 23:59:59.123456', '4714-11-24 00:00:00+00 BC', '12:34:56.789012+02', '12:00');
 INSERT INTO public.every_type (id) VALUES (BASE + 7);
+INSERT INTO public.every_type (id, bk, d_bk, ean, d_ct, a_ct, a_bk, co)
+VALUES (BASE + 8, '0-393-04002-0!', '0-393-04002-X', '400-638133393-0!', 'A@b', '{}', '{}', '(,)');
 "#;

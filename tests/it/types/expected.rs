@@ -103,6 +103,11 @@ pub fn free_decimal(setting: &Setting, c: &str) -> Expected {
     }
 }
 
+/// The connector names the domain, and not what it is made of.
+pub fn decimal_of_a_domain(setting: &Setting, c: &str) -> Expected {
+    decimal(&Setting { source_types: false, ..*setting }, c)
+}
+
 pub fn money(setting: &Setting, c: &str) -> Expected {
     decimal(setting, &format!("{c}::numeric"))
 }
@@ -273,4 +278,25 @@ pub fn array_of_instants(_: &Setting, c: &str) -> Expected {
 
 pub fn array_of_times(_: &Setting, c: &str) -> Expected {
     apart(list(c, "(extract(epoch FROM e) * 1000000)::bigint::text"), format!("{c}::text"))
+}
+
+/// The bytes of the text that Postgres has for the value, in the form that the connector gives to bytes.
+pub fn text_in_bytes(setting: &Setting, c: &str) -> Expected {
+    let unnamed = Setting { source_types: false, ..*setting };
+    bytes(&unnamed, &format!("convert_to({c}::text, 'UTF8')"))
+}
+
+/// The text itself, where the connector says whose it is, and sends bytes.
+pub fn text_in_bytes_unless_named(setting: &Setting, c: &str) -> Expected {
+    let is_named = setting.source_types && setting.binary == "bytes";
+    if is_named { same(setting, c) } else { text_in_bytes(setting, c) }
+}
+
+pub fn array_of_texts_in_bytes(setting: &Setting, c: &str) -> Expected {
+    let unnamed = Setting { source_types: false, ..*setting };
+    // Unnested as it is, a composite type would come apart.
+    let elements = format!(
+        "(SELECT array_agg(convert_to(e, 'UTF8') ORDER BY o) FROM unnest({c}::text[]) WITH ORDINALITY w(e, o))"
+    );
+    array_of_bytes(&unnamed, &elements)
 }

@@ -1,6 +1,7 @@
 //! How a connector is set in one test.
 
 /// The settings of the connector that decide how values are written.
+#[derive(Clone, Copy)]
 pub struct Setting {
     /// `decimal.handling.mode`
     pub decimals: &'static str,
@@ -14,6 +15,8 @@ pub struct Setting {
     pub pairs: &'static str,
     /// `column.propagate.source.type=.*`
     pub source_types: bool,
+    /// `include.unknown.datatypes`
+    pub unknown: bool,
     /// No schema block: types come from the source's catalog.
     pub catalog: bool,
 }
@@ -27,6 +30,7 @@ impl Setting {
         intervals: "numeric",
         pairs: "json",
         source_types: false,
+        unknown: false,
         catalog: false,
     };
 
@@ -43,6 +47,9 @@ impl Setting {
         ];
         if self.source_types {
             settings.push(("column.propagate.source.type", ".*"));
+        }
+        if self.unknown {
+            settings.push(("include.unknown.datatypes", "true"));
         }
         settings
     }

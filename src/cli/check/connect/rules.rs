@@ -178,13 +178,22 @@ impl Judged<'_> {
             columns.filter(|columns| !columns.is_empty())
         };
         let cure = "ALTER TABLE … REPLICA IDENTITY FULL";
+        let end = if self.connector.is("event.converting.failure.handling.mode", "fail") {
+            "stops the connector"
+        } else {
+            "arrives as null"
+        };
         if let Some(columns) = unmarked(false) {
-            let message = "a large value of these types that an update does not change has no placeholder and arrives as null";
-            self.warn_of(message, Some(columns), cure);
+            let message = format!(
+                "a large value of these types that an update does not change has no placeholder and {end}"
+            );
+            self.warn_of(&message, Some(columns), cure);
         }
         // Few numbers have thousands of digits, and only these may be left out.
         if let Some(columns) = unmarked(true) {
-            let message = "a number of thousands of digits that an update does not change has no placeholder and arrives as null";
+            let message = format!(
+                "a number of thousands of digits that an update does not change has no placeholder and {end}"
+            );
             self.note(format!("{message}: {}", listed(&columns)), cure);
         }
     }

@@ -112,6 +112,11 @@ fn each_setting_that_loses_values_is_found_where_it_concerns_something() {
         (
             "snapshot.mode",
             "initial",
+            "has no placeholder and stops the connector: public.t.c__float8, public.t.c_bit, public.t.c_varbit",
+        ),
+        (
+            "event.converting.failure.handling.mode",
+            "warn",
             "has no placeholder and arrives as null: public.t.c__float8, public.t.c_bit, public.t.c_varbit",
         ),
         ("snapshot.mode", "initial", "a number of thousands of digits that an update does not change"),

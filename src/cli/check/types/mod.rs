@@ -4,6 +4,8 @@
 //! setting, the node of the schema block and the values as Debezium 3.7 wrote them, beside Postgres' own text of the same
 //! values. The words around the tables are `head.md` and `tail.md`.
 
+#[cfg(test)]
+mod extensions;
 mod shown;
 
 use std::fmt::Write;
