@@ -27,7 +27,7 @@ use super::keys::{KeyCodec, Keys};
 use super::merge::Merge;
 use super::outputs::{Output, Outputs};
 use super::plan::with_vector;
-use super::runs::{self, refused};
+use super::runs::{self, Room, refused};
 use super::vectors::{self, VectorFiles};
 use super::went::Went;
 use crate::change::TableSchema;
@@ -144,7 +144,8 @@ impl Compacted {
         };
         let (mut out, written);
         if let Some(order) = order {
-            let runs = Box::pin(runs::open(&self.files, &self.sources, &columns, &order)).await?;
+            let runs =
+                Box::pin(runs::open(&self.files, &self.sources, &columns, &order, Room::OF_A_STEP)).await?;
             out = outputs(clustered_by(order.names(), runs.are_sorted.then_some(order.description())));
             let merge = Merge::new(&self.files.table, order, runs);
             written = self.merge(merge, shape, &mut out).await;

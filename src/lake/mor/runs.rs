@@ -21,10 +21,25 @@ use super::key_order::KeyOrder;
 use super::went::Went;
 use crate::lake::error::LakeError;
 
-/// Bytes of decoded rows that a step sorts in memory.
-const SORTED: usize = if cfg!(test) { 256 << 10 } else { 32 << 20 };
-/// Bytes of decoded rows of which each file of a step has its share as a batch.
-const BATCHES: usize = if cfg!(test) { 64 << 10 } else { 8 << 20 };
+/// Bytes of decoded rows that a step holds.
+pub(super) struct Room {
+    /// In files that it sorts.
+    sorted: usize,
+    /// In batches, of which each file has its share.
+    batches: usize,
+}
+
+/// What a step of a daemon holds.
+const LARGE: Room = Room { sorted: 32 << 20, batches: 8 << 20 };
+/// What is there in tests, so that small files are many batches.
+const SMALL: Room = Room { sorted: 256 << 10, batches: 64 << 10 };
+
+impl Room {
+    pub(super) const OF_A_STEP: Self = if cfg!(test) { SMALL } else { LARGE };
+    #[cfg(test)]
+    pub(super) const OF_A_DAEMON: Self = LARGE;
+}
+
 /// Bytes that a cell of fixed width takes at most.
 const CELL: u64 = 16;
 
@@ -51,6 +66,7 @@ pub(super) async fn open(
     sources: &[Source],
     columns: &SchemaRef,
     order: &Arc<KeyOrder>,
+    room: Room,
 ) -> Result<Runs, LakeError> {
     let (mut opened, mut widest) = (Vec::with_capacity(sources.len()), 1);
     for source in sources {
@@ -59,9 +75,9 @@ pub(super) async fn open(
         widest = widest.max(bytes / rows.max(1));
         opened.push((source, file, bytes));
     }
-    let share = BATCHES / sources.len().max(1);
+    let share = room.batches / sources.len().max(1);
     let at_a_time = (share / usize::try_from(widest).unwrap_or(usize::MAX)).clamp(1, ROWS_AT_A_TIME);
-    let (mut runs, mut are_sorted, mut room) = (Vec::with_capacity(sources.len()), true, SORTED);
+    let (mut runs, mut are_sorted, mut room) = (Vec::with_capacity(sources.len()), true, room.sorted);
     for (source, file, bytes) in opened {
         let is_sorted = sorted_by(file.metadata().file_metadata()) == Some(order.description());
         let cells = files.cells(file, (&source.path, columns), at_a_time)?;
