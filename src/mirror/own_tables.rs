@@ -19,19 +19,16 @@ pub(super) async fn ensure(
     what: &str,
     ddl: &str,
 ) -> Result<(), Trouble> {
-    let mut lost = None;
-    for _ in 0..ROUNDS {
-        if are_there(client, names).await? {
-            return Ok(());
-        }
+    let mut round = 1;
+    while !are_there(client, names).await? {
         match client.batch_execute(ddl).await {
-            Ok(()) => return Ok(()),
+            Ok(()) => break,
             // Another instance that starts at the same time was faster.
-            Err(error) if sqlstate::lost_race(&error) => lost = Some(error),
+            Err(error) if round < ROUNDS && sqlstate::lost_race(&error) => round += 1,
             Err(error) => return Err(refusal(error, what, ddl)),
         }
     }
-    lost.map_or(Ok(()), |error| Err(refusal(error, what, ddl)))
+    Ok(())
 }
 
 fn refusal(error: tokio_postgres::Error, what: &str, ddl: &str) -> Trouble {

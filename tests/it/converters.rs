@@ -52,13 +52,7 @@ async fn a_topic_that_becomes_avro_is_kept_up_to_the_limit_and_then_stops_its_la
     table_equal(&shop, "customers").await.unwrap();
 
     // The position is before the next one: nothing is skipped.
-    let mut run = shop
-        .program("run")
-        .argument("--until-caught-up")
-        .argument("--set")
-        .argument("quarantine.max_records=0")
-        .start();
-    run.exits_with(0, Duration::from_secs(90)).await;
+    shop.catches_up_without_limit().await;
     assert_eq!(kept(&shop, "not_json"), everywhere(records.len()));
     table_equal(&shop, "customers").await.unwrap();
 }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use alluvium::change::{Batch, ChangeBatch, ColumnType, CommitReport, KeyLedger, KeyMoves, Operation, Sink};
+use alluvium::change::{
+    Batch, ChangeBatch, ColumnType, CommitReport, KeyLedger, KeyMoves, Operation, Sink, TableSchema,
+};
 use alluvium::mirror::{Mirror, MirrorOptions};
 use arrow::array::{Int32Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
@@ -177,17 +179,39 @@ async fn values_of_every_type_come_back_exactly_from_where_they_are_kept() {
     assert_eq!(found, [r#"{"b": 1,  "a": 1.50, "a": null}"#]);
 }
 
+/// A mirror with a table whose key is a `citext`.
+struct Words {
+    _database: Database,
+    client: Client,
+    mirror: Mirror,
+    schema: Arc<TableSchema>,
+}
+
+impl Words {
+    async fn new() -> Self {
+        let database = Database::create().await;
+        let client = database.connect().await;
+        client
+            .batch_execute(
+                "CREATE EXTENSION citext; CREATE TABLE words (word citext PRIMARY KEY, meaning text)",
+            )
+            .await
+            .unwrap();
+        let mirror = loaded(&database.url()).await;
+        let schema = schema(1, &[("word", ColumnType::Text), ("meaning", ColumnType::Text)]);
+        Self { _database: database, client, mirror, schema }
+    }
+
+    async fn found(client: &Client) -> Vec<String> {
+        let sql = "SELECT word::text || ': ' || meaning FROM words ORDER BY 1";
+        client.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+    }
+}
+
 /// To `citext` both are one key; to Kafka they are two, in partitions of their own.
 #[tokio::test]
 async fn a_row_whose_key_changes_its_case_alone_is_kept_whichever_half_comes_first() {
-    let database = Database::create().await;
-    let client = database.connect().await;
-    client
-        .batch_execute("CREATE EXTENSION citext; CREATE TABLE words (word citext PRIMARY KEY, meaning text)")
-        .await
-        .unwrap();
-    let mut mirror = loaded(&database.url()).await;
-    let schema = schema(1, &[("word", ColumnType::Text), ("meaning", ColumnType::Text)]);
+    let Words { _database, client, mut mirror, schema } = Words::new().await;
     let of = |offset, operation, word: &str, meaning: Option<&str>| {
         let cells = [Some(word), meaning].map(|cell| Arc::new(StringArray::from(vec![cell])) as _);
         changes("words", &schema, offset, &[operation], cells.to_vec())
@@ -207,9 +231,7 @@ async fn a_row_whose_key_changes_its_case_alone_is_kept_whichever_half_comes_fir
         let report = mirror.commit(&batch(vec![(topic, offset, offset + 1, part)])).await.unwrap();
         assert!(report.stopped.is_empty(), "{:?}", report.stopped);
     }
-    let found =
-        client.query("SELECT word::text || ': ' || meaning FROM words ORDER BY 1", &[]).await.unwrap();
-    let found: Vec<String> = found.iter().map(|row| row.get(0)).collect();
+    let found = Words::found(&client).await;
     assert_eq!(found, ["march: a walk", "polish: to make smooth"]);
     let last = batch(vec![("t.b", 2, 3, vec![of(2, Operation::Delete, "polish", None)])]);
     mirror.commit(&last).await.unwrap();
@@ -220,14 +242,7 @@ async fn a_row_whose_key_changes_its_case_alone_is_kept_whichever_half_comes_fir
 /// Partitions are read in any order: a row may come as it was spelt before beside, or after, what it is.
 #[tokio::test]
 async fn of_two_spellings_of_a_key_the_one_that_was_committed_last_stays() {
-    let database = Database::create().await;
-    let client = database.connect().await;
-    client
-        .batch_execute("CREATE EXTENSION citext; CREATE TABLE words (word citext PRIMARY KEY, meaning text)")
-        .await
-        .unwrap();
-    let mut mirror = loaded(&database.url()).await;
-    let schema = schema(1, &[("word", ColumnType::Text), ("meaning", ColumnType::Text)]);
+    let Words { _database, client, mut mirror, schema } = Words::new().await;
     let of = |offset, operation, word: &str, second: i64| {
         let meaning = (operation != Operation::Delete).then(|| second.to_string());
         let cells = [Some(word), meaning.as_deref()].map(|cell| Arc::new(StringArray::from(vec![cell])) as _);
@@ -257,8 +272,6 @@ async fn of_two_spellings_of_a_key_the_one_that_was_committed_last_stays() {
         let report = mirror.commit(&batch(parts)).await.unwrap();
         assert!(report.stopped.is_empty(), "{:?}", report.stopped);
     }
-    let found =
-        client.query("SELECT word::text || ': ' || meaning FROM words ORDER BY 1", &[]).await.unwrap();
-    let found: Vec<String> = found.iter().map(|row| row.get(0)).collect();
+    let found = Words::found(&client).await;
     assert_eq!(found, ["march: 2", "may: 6", "polish: 4"]);
 }

@@ -222,6 +222,17 @@ schema = "public"
         Daemon::new(&self.name, command, &self.settings, self.folder.join(format!("run-{number}.log")))
     }
 
+    /// Runs the program until it has read everything, with no limit on what it may put into quarantine.
+    pub async fn catches_up_without_limit(&self) {
+        let mut run = self
+            .program("run")
+            .argument("--until-caught-up")
+            .argument("--set")
+            .argument("quarantine.max_records=0")
+            .start();
+        run.exits_with(0, Duration::from_secs(90)).await;
+    }
+
     /// The number of the next crowd of clients that works here.
     pub fn next_crowd(&self) -> u64 {
         self.crowds.fetch_add(1, Ordering::Relaxed)

@@ -36,17 +36,7 @@ fn changes(topic: &str, types: &[(&str, &str)]) -> ChangeBatch {
             continue;
         }
         let topic: Arc<str> = topic.into();
-        let record = RecordRef {
-            new_key: None,
-            headers: &(),
-            old_key: None,
-            topic: &topic,
-            partition: 0,
-            offset: event.offset,
-            timestamp_ms: 0,
-            key: Some(event.key.as_bytes()),
-            value: Some(event.value.as_bytes()),
-        };
+        let record = record(&topic, event.offset, &event.key, &event.value);
         decoder.push(record, &TopicIdentity::unknown()).unwrap_or_else(|error| panic!("{error}"));
         found += 1;
     }

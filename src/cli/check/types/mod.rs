@@ -146,6 +146,21 @@ fn with_source(field: &Value, source: &str) -> Value {
     field
 }
 
+/// A record of the topic's first partition.
+fn record<'a>(topic: &'a Arc<str>, offset: i64, key: &'a str, value: &'a str) -> RecordRef<'a> {
+    RecordRef {
+        topic,
+        partition: 0,
+        offset,
+        timestamp_ms: 0,
+        key: Some(key.as_bytes()),
+        value: Some(value.as_bytes()),
+        new_key: None,
+        old_key: None,
+        headers: &(),
+    }
+}
+
 /// What the decoder makes of a value in the column `c`.
 fn decoded(field: &Value, event: &Value) -> Result<(ColumnType, ArrayRef), String> {
     // Written out, for Kafka Connect puts the schema before the payload.
@@ -163,17 +178,7 @@ fn decoded(field: &Value, event: &Value) -> Result<(ColumnType, ArrayRef), Strin
     let mut decoder = Decoder::new(DecoderOptions::default(), |_: &_| None);
     let topic: Arc<str> = "recorded".into();
     decoder.begin_partition(TopicPartition::new(Arc::clone(&topic), 0), 0);
-    let record = RecordRef {
-        new_key: None,
-        headers: &(),
-        old_key: None,
-        topic: &topic,
-        partition: 0,
-        offset: 0,
-        timestamp_ms: 0,
-        key: Some(key.as_bytes()),
-        value: Some(value.as_bytes()),
-    };
+    let record = record(&topic, 0, &key, &value);
     decoder.push(record, &TopicIdentity::unknown()).map_err(|error| error.to_string())?;
     let batch = decoder.finish().map_err(|error| error.to_string())?;
     let changes = batch.changes.first().ok_or("the record became no change")?;
